@@ -1,0 +1,229 @@
+//! Queues: where a node's events wait.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+pub mod kafka;
+pub mod local;
+
+/// A queue's name: a topic with one partition, or `topic/partition` of a shared one.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct QueueName {
+    topic: Arc<str>,
+    partition: Option<u32>,
+}
+
+/// Why a text is not a queue's name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a queue is TOPIC or TOPIC/PARTITION; a topic is 1 to 249 letters, digits, '.', '_' or '-'")]
+pub struct InvalidQueue;
+
+impl QueueName {
+    pub fn topic(topic: &str) -> Result<Self, InvalidQueue> {
+        Self::check(topic)?;
+        Ok(Self { topic: topic.into(), partition: None })
+    }
+
+    pub fn partition(topic: &str, partition: u32) -> Result<Self, InvalidQueue> {
+        Self::check(topic)?;
+        Ok(Self { topic: topic.into(), partition: Some(partition) })
+    }
+
+    /// Kafka's own rule for topics.
+    fn check(topic: &str) -> Result<(), InvalidQueue> {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+        let good = (1..=249).contains(&topic.len()) && topic.bytes().all(plain) && topic != "." && topic != "..";
+        good.then_some(()).ok_or(InvalidQueue)
+    }
+
+    pub fn topic_name(&self) -> &str {
+        &self.topic
+    }
+
+    /// The partition to write to and read from.
+    pub fn partition_number(&self) -> u32 {
+        self.partition.unwrap_or(0)
+    }
+}
+
+impl fmt::Display for QueueName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.partition {
+            None => f.write_str(&self.topic),
+            Some(partition) => write!(f, "{}/{partition}", self.topic),
+        }
+    }
+}
+
+impl FromStr for QueueName {
+    type Err = InvalidQueue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidQueue> {
+        match text.split_once('/') {
+            None => Self::topic(text),
+            Some((topic, partition)) => Self::partition(topic, partition.parse().map_err(|_| InvalidQueue)?),
+        }
+    }
+}
+
+impl TryFrom<String> for QueueName {
+    type Error = InvalidQueue;
+
+    fn try_from(text: String) -> Result<Self, InvalidQueue> {
+        text.parse()
+    }
+}
+
+impl From<QueueName> for String {
+    fn from(queue: QueueName) -> Self {
+        queue.to_string()
+    }
+}
+
+/// Where in a queue: `queue@offset`. What a client sends back when it returns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position {
+    pub queue: QueueName,
+    pub offset: u64,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.queue, self.offset)
+    }
+}
+
+impl FromStr for Position {
+    type Err = InvalidQueue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidQueue> {
+        let (queue, offset) = text.rsplit_once('@').ok_or(InvalidQueue)?;
+        Ok(Self { queue: queue.parse()?, offset: offset.parse().map_err(|_| InvalidQueue)? })
+    }
+}
+
+/// What went wrong with a queue, and so whether to try again.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum QueueError {
+    /// The cluster is away or slow: try again later.
+    #[error("the queue is not reachable: {0}")]
+    Unreachable(String),
+    /// Too much is waiting to be sent already: try again later.
+    #[error("too many events are waiting to be sent")]
+    Full,
+    /// The queue is not there: its node is gone, and nobody would read it.
+    #[error("there is no queue {0}")]
+    NoSuchQueue(QueueName),
+    /// Will fail again: too large, not allowed, wrong settings.
+    #[error("the queue refused: {0}")]
+    Refused(String),
+}
+
+impl QueueError {
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Unreachable(_) | Self::Full)
+    }
+}
+
+/// Sends to queues. Guarantees: once `send` has returned `Ok`, the payload will come out of the queue at
+/// least once, as long as its retention lasts; sends with the same `key` to the same queue, each begun
+/// after the one before had been *called* (not awaited), come out in that order.
+#[async_trait]
+pub trait Producer: Send + Sync {
+    async fn send(&self, queue: &QueueName, key: &str, payload: Bytes) -> Result<(), QueueError>;
+
+    /// Waits until everything that was accepted has been sent, at most until the send timeout.
+    async fn flush(&self);
+}
+
+/// One message of a queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    pub offset: u64,
+    /// When the queue took it in, in milliseconds since 1970, UTC; 0 where unknown.
+    pub queued_at: u64,
+    pub payload: Bytes,
+}
+
+/// What a consumer hears.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Delivery {
+    Record(Record),
+    /// Messages may have been lost here (the offset is gone, the topic was made anew): continuity ends (I-6).
+    Gap {
+        reason: String,
+    },
+}
+
+/// Reads one queue, from the moment of opening on, in order. Guarantees: every record sent after
+/// [`QueueSystem::open`] has returned is delivered or covered by a [`Delivery::Gap`]; outages of the queue are
+/// waited out and reading goes on where it was.
+#[async_trait]
+pub trait Consumer: Send {
+    /// The next delivery; pending while there is none. Cancel-safe.
+    async fn next(&mut self) -> Delivery;
+}
+
+/// How a queue is doing, for readiness and `/v1/nodes`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct QueueHealth {
+    /// Whether the queue could be asked in the last few seconds.
+    pub reachable: bool,
+    /// Why not.
+    pub error: Option<String>,
+    /// Records in the node's queue that are not consumed yet.
+    pub lag: Option<u64>,
+}
+
+/// A topic that belongs to one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeQueue {
+    pub queue: QueueName,
+    /// When the newest record in it was written (or, of an empty one, when it was made, if known), ms since 1970.
+    pub last_used: Option<u64>,
+}
+
+/// A queue system: makes, opens, lists and removes queues.
+#[async_trait]
+pub trait QueueSystem: Send + Sync {
+    /// A sender to any queue.
+    fn producer(&self) -> Arc<dyn Producer>;
+
+    /// Makes the queue if it is not there. Must have returned before its node registers.
+    async fn ensure(&self, queue: &QueueName) -> Result<(), QueueError>;
+
+    /// Starts reading at the end: the end is a number when this returns, so nothing sent later is missed.
+    async fn open(&self, queue: &QueueName) -> Result<Box<dyn Consumer>, QueueError>;
+
+    /// The topics with this prefix, each the queue of one node: for publishers with no registry, and for gc.
+    async fn list(&self, topic_prefix: &str) -> Result<Vec<NodeQueue>, QueueError>;
+
+    async fn remove(&self, queue: &QueueName) -> Result<(), QueueError>;
+
+    /// Asks the queue how it is; `position` is the next offset that a consumer of `queue` will read.
+    async fn health(&self, queue: &QueueName, position: Option<u64>) -> QueueHealth;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_positions_read_back() {
+        for text in ["mailpush.node.abc", "mailpush.shards/17"] {
+            assert_eq!(text.parse::<QueueName>().unwrap().to_string(), text);
+            let position: Position = format!("{text}@42").parse().unwrap();
+            assert_eq!((position.offset, position.to_string()), (42, format!("{text}@42")));
+        }
+        for bad in ["", "a b", "a/b", "a/-1", "..", &"x".repeat(250)] {
+            assert!(bad.parse::<QueueName>().is_err(), "{bad:?}");
+        }
+        assert!("abc".parse::<Position>().is_err());
+    }
+}
