@@ -10,7 +10,6 @@ use jiff::civil;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Deserializer, de};
 use sha2::{Digest, Sha256};
-use uuid::Uuid;
 
 use super::DecodeError;
 use crate::mail::event::{Change, Event, FlagChange, NewMessage};
