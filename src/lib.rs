@@ -1,4 +1,5 @@
 pub mod cluster;
 pub mod config;
 pub mod mail;
+pub mod push;
 pub mod wire;

@@ -1,0 +1,276 @@
+//! The hub: from a key to the sessions on this node that want its events.
+//!
+//! Sharded by key; a delivery takes read locks only and never waits for a client.
+
+use std::collections::hash_map::{Entry, HashMap, RandomState};
+use std::hash::BuildHasher;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use super::delivery::Delivery;
+use super::outbox::Pushed;
+use super::session::SessionHandle;
+use crate::mail::codec::EnvelopeFields;
+use crate::mail::event::EventTypes;
+use crate::mail::key::Key;
+
+const SHARDS: usize = 64;
+
+/// What a subscription asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted {
+    pub types: EventTypes,
+    pub fields: EnvelopeFields,
+}
+
+struct Subscriber {
+    session: Arc<SessionHandle>,
+    wanted: Wanted,
+}
+
+type Shard = HashMap<Key, Vec<Subscriber>>;
+
+/// Sessions by key.
+pub struct Hub {
+    shards: Vec<RwLock<Shard>>,
+    hasher: RandomState,
+}
+
+/// What became of a delivery.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Fanout {
+    pub queued: usize,
+    /// Sessions whose outbox overflowed now.
+    pub collapsed: usize,
+    /// Sessions that will be told to resync anyway.
+    pub absorbed: usize,
+}
+
+impl Fanout {
+    fn count(&mut self, pushed: Pushed) {
+        match pushed {
+            Pushed::Queued => self.queued += 1,
+            Pushed::Collapsed => self.collapsed += 1,
+            Pushed::Absorbed => self.absorbed += 1,
+        }
+    }
+}
+
+impl Default for Hub {
+    fn default() -> Self {
+        Self { shards: (0..SHARDS).map(|_| RwLock::default()).collect(), hasher: RandomState::new() }
+    }
+}
+
+impl Hub {
+    fn shard(&self, key: &Key) -> &RwLock<Shard> {
+        &self.shards[self.hasher.hash_one(key) as usize % SHARDS]
+    }
+
+    /// Adds a session under a key, or changes what it wants there. `announce` runs before any event of the key can
+    /// reach the session.
+    pub fn subscribe(&self, key: &Key, session: &Arc<SessionHandle>, wanted: Wanted, announce: impl FnOnce()) {
+        let mut shard = self.shard(key).write().unwrap_or_else(PoisonError::into_inner);
+        let subscribers = shard.entry(key.clone()).or_default();
+        announce();
+        match subscribers.iter_mut().find(|s| Arc::ptr_eq(&s.session, session)) {
+            Some(subscriber) => subscriber.wanted = wanted,
+            None => subscribers.push(Subscriber { session: session.clone(), wanted }),
+        }
+    }
+
+    pub fn unsubscribe(&self, key: &Key, session: &Arc<SessionHandle>) {
+        let mut shard = self.shard(key).write().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut entry) = shard.entry(key.clone()) {
+            let subscribers = entry.get_mut();
+            if let Some(at) = subscribers.iter().position(|s| Arc::ptr_eq(&s.session, session)) {
+                subscribers.swap_remove(at);
+            }
+            if subscribers.is_empty() {
+                entry.remove();
+            } else if subscribers.len() * 4 < subscribers.capacity() {
+                subscribers.shrink_to(subscribers.len() * 2);
+            }
+        }
+    }
+
+    /// Hands an event to every session that wants it, to each once, however many of its subscriptions match.
+    pub fn deliver(&self, delivery: &Arc<Delivery>) -> Fanout {
+        let mut fanout = Fanout::default();
+        let event_type = delivery.event.event_type();
+        let mut keys = delivery.event.keys();
+        if event_type.is_account_only() {
+            keys.retain(|key| matches!(key, Key::Account(_)));
+        }
+        keys.retain(|key| self.shard(key).read().unwrap_or_else(PoisonError::into_inner).contains_key(key));
+        if let [key] = &keys[..] {
+            // The common case: one key is watched, so no session can be met twice.
+            let shard = self.shard(key).read().unwrap_or_else(PoisonError::into_inner);
+            for s in shard.get(key).into_iter().flatten().filter(|s| s.wanted.types.contains(event_type)) {
+                fanout.count(s.session.push_event(delivery, s.wanted.fields));
+            }
+            return fanout;
+        }
+        let mut once: HashMap<*const SessionHandle, (Arc<SessionHandle>, EnvelopeFields)> = HashMap::new();
+        for key in &keys {
+            let shard = self.shard(key).read().unwrap_or_else(PoisonError::into_inner);
+            for s in shard.get(key).into_iter().flatten().filter(|s| s.wanted.types.contains(event_type)) {
+                let entry = once.entry(Arc::as_ptr(&s.session));
+                let (_, fields) = entry.or_insert_with(|| (s.session.clone(), EnvelopeFields::NONE));
+                *fields = fields.or(s.wanted.fields);
+            }
+        }
+        for (session, fields) in once.into_values() {
+            fanout.count(session.push_event(delivery, fields));
+        }
+        fanout
+    }
+
+    /// The sessions under a key.
+    pub fn sessions(&self, key: &Key) -> Vec<Arc<SessionHandle>> {
+        let shard = self.shard(key).read().unwrap_or_else(PoisonError::into_inner);
+        shard.get(key).into_iter().flatten().map(|s| s.session.clone()).collect()
+    }
+
+    /// How many keys have subscribers.
+    pub fn keys(&self) -> usize {
+        self.shards.iter().map(|shard| shard.read().unwrap_or_else(PoisonError::into_inner).len()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::task::{Context, Poll, Waker};
+    use std::time::Instant;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::mail::event::{Change, EventType};
+    use crate::mail::ids::SessionId;
+    use crate::mail::user::UserName;
+    use crate::push::outbox::{Limits, Outgoing};
+    use crate::push::session::Transport;
+
+    fn session(number: u64) -> Arc<SessionHandle> {
+        let id = SessionId::new("n".parse().unwrap(), number);
+        let limits = Limits { events: 1000, bytes: 1 << 20 };
+        let peer = ([127, 0, 0, 1], 1).into();
+        SessionHandle::new(id, UserName::new("bob").unwrap(), Transport::Websocket, peer, 0, limits)
+    }
+
+    fn taken(session: &SessionHandle) -> Vec<(String, EnvelopeFields)> {
+        let Poll::Ready(outgoing) = session.poll_take(&mut Context::from_waker(Waker::noop())) else { return Vec::new() };
+        let pos = |o| match o {
+            Outgoing::Event { delivery, fields } => (delivery.pos.clone(), fields),
+            other => panic!("{other:?}"),
+        };
+        outgoing.into_iter().map(pos).collect()
+    }
+
+    fn delivery(mailbox: usize, change: Change, offset: u64) -> Arc<Delivery> {
+        let mut event = crate::mail::codec::tests::sample();
+        event.mailbox = format!("#private:bob:{mailbox}").parse().unwrap();
+        event.change = change;
+        Arc::new(Delivery::new(event, &format!("q@{offset}").parse().unwrap(), 1, Instant::now()))
+    }
+
+    /// Keys 0 to 2 are mailboxes, 3 is their owner's account.
+    fn key(number: usize) -> Key {
+        match number {
+            3 => Key::Account(UserName::new("bob").unwrap()),
+            n => Key::Mailbox(format!("#private:bob:{n}").parse().unwrap()),
+        }
+    }
+
+    const ALL: Wanted = Wanted { types: EventTypes::ALL, fields: EnvelopeFields::NONE };
+
+    #[test]
+    fn a_session_hears_an_event_once_with_all_fields_it_asked_for() {
+        let (hub, session) = (Hub::default(), session(1));
+        let fields = EnvelopeFields { subject: true, ..EnvelopeFields::NONE };
+        hub.subscribe(&key(0), &session, Wanted { fields, ..ALL }, || ());
+        hub.subscribe(&key(3), &session, ALL, || ());
+        assert_eq!(hub.deliver(&delivery(0, Change::MailboxChange, 7)).queued, 1);
+        assert_eq!(taken(&session), [("q@7".to_owned(), fields)]);
+    }
+
+    #[test]
+    fn only_accounts_hear_of_created_mailboxes() {
+        let hub = Hub::default();
+        let (mailbox, account) = (session(1), session(2));
+        hub.subscribe(&key(0), &mailbox, ALL, || ());
+        hub.subscribe(&key(3), &account, ALL, || ());
+        hub.deliver(&delivery(0, Change::MailboxCreate, 1));
+        assert_eq!((taken(&mailbox).len(), taken(&account).len()), (0, 1));
+    }
+
+    #[test]
+    fn types_are_filtered() {
+        let (hub, session) = (Hub::default(), session(1));
+        let types = [EventType::MailboxDelete].into_iter().collect();
+        hub.subscribe(&key(0), &session, Wanted { types, ..ALL }, || ());
+        assert_eq!(hub.deliver(&delivery(0, Change::MailboxChange, 1)), Fanout::default());
+        assert_eq!(hub.deliver(&delivery(0, Change::MailboxDelete, 2)).queued, 1);
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Subscribe(usize, usize),
+        Unsubscribe(usize, usize),
+        Deliver(usize),
+        Rename(usize, usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (0..4usize, 0..4usize).prop_map(|(s, k)| Step::Subscribe(s, k)),
+            (0..4usize, 0..4usize).prop_map(|(s, k)| Step::Unsubscribe(s, k)),
+            (0..3usize).prop_map(Step::Deliver),
+            (0..3usize, 0..3usize).prop_map(|(a, b)| Step::Rename(a, b)),
+        ]
+    }
+
+    proptest! {
+        /// Beside a model that is nothing but a set of pairs.
+        #[test]
+        fn the_hub_does_what_a_naive_one_does(steps in proptest::collection::vec(step(), 0..60)) {
+            let hub = Hub::default();
+            let sessions: Vec<_> = (0..4).map(session).collect();
+            let mut model: BTreeMap<(usize, usize), ()> = BTreeMap::new();
+            let mut expected = vec![Vec::new(); 4];
+            for (offset, step) in steps.into_iter().enumerate() {
+                let mut told = |keys: &[usize], model: &BTreeMap<(usize, usize), ()>| {
+                    for (s, heard) in expected.iter_mut().enumerate() {
+                        if keys.iter().any(|k| model.contains_key(&(s, *k))) {
+                            heard.push(format!("q@{offset}"));
+                        }
+                    }
+                };
+                match step {
+                    Step::Subscribe(s, k) => {
+                        hub.subscribe(&key(k), &sessions[s], ALL, || ());
+                        model.insert((s, k), ());
+                    }
+                    Step::Unsubscribe(s, k) => {
+                        hub.unsubscribe(&key(k), &sessions[s]);
+                        model.remove(&(s, k));
+                    }
+                    Step::Deliver(k) => {
+                        hub.deliver(&delivery(k, Change::MailboxChange, offset as u64));
+                        told(&[k, 3], &model);
+                    }
+                    Step::Rename(from, to) => {
+                        let Key::Mailbox(path) = key(to) else { continue };
+                        hub.deliver(&delivery(from, Change::MailboxRename { to: path }, offset as u64));
+                        told(&[from, to, 3], &model);
+                    }
+                }
+            }
+            let heard: Vec<Vec<String>> = sessions.iter().map(|s| taken(s).into_iter().map(|(pos, _)| pos).collect()).collect();
+            prop_assert_eq!(heard, expected);
+            let keys: std::collections::BTreeSet<usize> = model.keys().map(|(_, k)| *k).collect();
+            prop_assert_eq!(hub.keys(), keys.len(), "nothing is left of keys without subscribers");
+        }
+    }
+}

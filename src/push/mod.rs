@@ -1,0 +1,18 @@
+//! Moving events: from an origin to the queues that want them, and from a node's queue to its sessions.
+//!
+//! The way out is [`publisher`]; the way in is [`consumer`] → [`dedup`] → [`hub`] → [`session`]. Between them
+//! stands [`presence`]: the registry holds exactly what the hub's sessions want. Client protocols are not known
+//! here: a session gets an `Arc` of a [`delivery::Delivery`], and its own protocol decides what the client sees.
+
+pub mod access;
+pub mod consumer;
+pub mod dedup;
+pub mod delivery;
+pub mod hub;
+pub mod metrics;
+pub mod outbox;
+pub mod presence;
+pub mod publisher;
+pub mod session;
+pub mod sessions;
+pub mod subscriptions;

@@ -1,0 +1,240 @@
+//! What waits to be told to one session: bounded, and on overflow collapsed into a `resync` per mailbox.
+//!
+//! A slow reader costs its own node this much and no more, and never slows another session: pushing never waits.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::delivery::Delivery;
+use crate::mail::codec::EnvelopeFields;
+use crate::mail::key::Key;
+
+/// More mailboxes than this in one `resync` become "everything".
+const RESYNC_KEYS: usize = 64;
+
+/// Bounds of an outbox.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    pub events: usize,
+    pub bytes: usize,
+}
+
+/// One thing to tell a session.
+#[derive(Debug, Clone)]
+pub enum Outgoing {
+    Event {
+        delivery: Arc<Delivery>,
+        fields: EnvelopeFields,
+    },
+    /// Continuity is broken: the client reads the state of these keys anew.
+    Resync {
+        keys: Resync,
+        reason: &'static str,
+    },
+    /// A subscription asked for with this tag stands, or does not.
+    Settled {
+        tag: u32,
+        key: Key,
+        outcome: Result<&'static str, SubscribeFailure>,
+    },
+    /// The session is to end; always the last.
+    End(End),
+}
+
+/// What a `resync` covers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resync {
+    Keys(BTreeSet<Key>),
+    /// All that the session is subscribed to.
+    All,
+}
+
+/// Why a subscription does not stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SubscribeFailure {
+    /// The registry did not acknowledge in time: try again.
+    Unavailable,
+}
+
+/// Why the node ends a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    Draining {
+        reconnect_after: Duration,
+    },
+    /// An administrator or the user asked for it.
+    Ended,
+}
+
+#[derive(Debug, Default)]
+pub struct Outbox {
+    queue: VecDeque<Outgoing>,
+    events: usize,
+    bytes: usize,
+    /// Mailboxes whose events are dropped because a `resync` for them is waiting already.
+    resync: Option<(Resync, &'static str)>,
+    end: Option<End>,
+}
+
+/// What became of a push.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pushed {
+    Queued,
+    /// The outbox was full: what waited, and this, became a `resync`.
+    Collapsed,
+    /// A `resync` that covers it is waiting.
+    Absorbed,
+}
+
+impl Outbox {
+    pub fn push_event(&mut self, delivery: &Arc<Delivery>, fields: EnvelopeFields, limits: Limits) -> Pushed {
+        if self.is_absorbed(&delivery.event.mailbox) {
+            return Pushed::Absorbed;
+        }
+        if self.events + 1 > limits.events || self.bytes + delivery.size > limits.bytes {
+            self.collapse(delivery);
+            return Pushed::Collapsed;
+        }
+        self.events += 1;
+        self.bytes += delivery.size;
+        self.queue.push_back(Outgoing::Event { delivery: delivery.clone(), fields });
+        Pushed::Queued
+    }
+
+    fn is_absorbed(&self, mailbox: &crate::mail::MailboxPath) -> bool {
+        match &self.resync {
+            None => false,
+            Some((Resync::All, _)) => true,
+            Some((Resync::Keys(keys), _)) => keys.iter().any(|key| matches!(key, Key::Mailbox(path) if path == mailbox)),
+        }
+    }
+
+    fn collapse(&mut self, last: &Arc<Delivery>) {
+        let mut keys = BTreeSet::from([Key::Mailbox(last.event.mailbox.clone())]);
+        self.queue.retain(|outgoing| match outgoing {
+            Outgoing::Event { delivery, .. } => {
+                keys.insert(Key::Mailbox(delivery.event.mailbox.clone()));
+                false
+            }
+            _ => true,
+        });
+        self.events = 0;
+        self.bytes = 0;
+        self.push_resync(Resync::Keys(keys), "overflow");
+    }
+
+    /// Merges into the `resync` that is waiting, if one is.
+    pub fn push_resync(&mut self, scope: Resync, reason: &'static str) {
+        self.resync = Some(match (self.resync.take(), scope) {
+            (None, scope) => (scope.bounded(), reason),
+            (Some((Resync::Keys(mut held), first)), Resync::Keys(keys)) => {
+                held.extend(keys);
+                (Resync::Keys(held).bounded(), first)
+            }
+            (Some((_, first)), _) => (Resync::All, first),
+        });
+    }
+
+    pub fn push_settled(&mut self, tag: u32, key: Key, outcome: Result<&'static str, SubscribeFailure>) {
+        self.queue.push_back(Outgoing::Settled { tag, key, outcome });
+    }
+
+    /// The first end asked for counts.
+    pub fn push_end(&mut self, end: End) {
+        self.end.get_or_insert(end);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty() && self.resync.is_none() && self.end.is_none()
+    }
+
+    /// Everything that waits, in the order to tell it; gives the memory back too.
+    pub fn take(&mut self) -> VecDeque<Outgoing> {
+        let mut taken = std::mem::take(&mut self.queue);
+        (self.events, self.bytes) = (0, 0);
+        if let Some((keys, reason)) = self.resync.take() {
+            // In front: events behind it are of other mailboxes, or came after it was due.
+            taken.push_front(Outgoing::Resync { keys, reason });
+        }
+        if let Some(end) = self.end.take() {
+            taken.push_back(Outgoing::End(end));
+        }
+        taken
+    }
+}
+
+impl Resync {
+    fn bounded(self) -> Self {
+        match self {
+            Self::Keys(keys) if keys.len() > RESYNC_KEYS => Self::All,
+            scope => scope,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    fn delivery(mailbox: &str) -> Arc<Delivery> {
+        let mut event = crate::mail::codec::tests::sample();
+        event.mailbox = format!("#private:bob:{mailbox}").parse().unwrap();
+        Arc::new(Delivery::new(event, &"q@1".parse().unwrap(), 100, Instant::now()))
+    }
+
+    fn show(outbox: &mut Outbox) -> Vec<String> {
+        let line = |outgoing| match outgoing {
+            Outgoing::Event { delivery, .. } => delivery.event.mailbox.name().to_owned(),
+            Outgoing::Resync { keys: Resync::All, reason } => format!("resync all {reason}"),
+            Outgoing::Resync { keys: Resync::Keys(keys), reason } => format!("resync {} {reason}", keys.len()),
+            other => format!("{other:?}"),
+        };
+        outbox.take().into_iter().map(line).collect()
+    }
+
+    const LIMITS: Limits = Limits { events: 3, bytes: 1000 };
+
+    #[test]
+    fn a_full_outbox_collapses_per_mailbox() {
+        let mut outbox = Outbox::default();
+        let mut push = |name| outbox.push_event(&delivery(name), EnvelopeFields::NONE, LIMITS);
+        assert_eq!(
+            [push("a"), push("b"), push("a"), push("a")],
+            [Pushed::Queued, Pushed::Queued, Pushed::Queued, Pushed::Collapsed]
+        );
+        assert_eq!([push("a"), push("c")], [Pushed::Absorbed, Pushed::Queued], "other mailboxes go on");
+        assert_eq!(show(&mut outbox), ["resync 2 overflow", "c"]);
+        assert!(outbox.is_empty());
+        assert_eq!(outbox.push_event(&delivery("a"), EnvelopeFields::NONE, LIMITS), Pushed::Queued, "drained: as new");
+    }
+
+    #[test]
+    fn bytes_are_bounded_too() {
+        let mut outbox = Outbox::default();
+        let limits = Limits { events: 100, bytes: 250 };
+        let mut push = || outbox.push_event(&delivery("a"), EnvelopeFields::NONE, limits);
+        assert_eq!([push(), push(), push()], [Pushed::Queued, Pushed::Queued, Pushed::Collapsed]);
+    }
+
+    #[test]
+    fn a_resync_of_very_many_mailboxes_is_of_everything() {
+        let mut outbox = Outbox::default();
+        for n in 0..200 {
+            let key = Key::Mailbox(format!("#private:bob:{n}").parse().unwrap());
+            outbox.push_resync(Resync::Keys(BTreeSet::from([key])), "gap");
+        }
+        assert_eq!(outbox.push_event(&delivery("a"), EnvelopeFields::NONE, LIMITS), Pushed::Absorbed);
+        assert_eq!(show(&mut outbox), ["resync all gap"]);
+    }
+
+    #[test]
+    fn the_end_comes_last_and_once() {
+        let mut outbox = Outbox::default();
+        outbox.push_end(End::Ended);
+        outbox.push_end(End::Draining { reconnect_after: Duration::ZERO });
+        outbox.push_event(&delivery("a"), EnvelopeFields::NONE, LIMITS);
+        assert_eq!(show(&mut outbox), ["a", "End(Ended)"]);
+    }
+}

@@ -1,0 +1,373 @@
+//! Presence: the registry holds exactly the keys that somebody on this node watches.
+//!
+//! Reference-counted with linger (I-3): the first lease of a key registers it, and only a while after the last is
+//! dropped it is unregistered, for reconnects are common. A key is *settled* once its registration has been
+//! acknowledged and the settle window has passed: from then on every publisher finds it (I-4, I-5).
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::session::lock;
+use crate::cluster::registry::{Discontinuity, Registrar};
+use crate::mail::key::Key;
+
+/// After this long a failed registration is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// A break in continuity, to be told to the sessions of these keys (I-6).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Break {
+    pub keys: Vec<Key>,
+    pub reason: &'static str,
+}
+
+/// See the module's words.
+pub struct Presence {
+    registrar: Arc<dyn Registrar>,
+    settle: Duration,
+    linger: Duration,
+    state: Mutex<State>,
+    /// Wakes the sweeper when a key begins to linger.
+    lingering: Notify,
+    breaks: mpsc::UnboundedSender<Break>,
+}
+
+#[derive(Default)]
+struct State {
+    keys: HashMap<Key, Entry>,
+    /// Keys without holders, by the time when they are let go.
+    lingering: VecDeque<(Instant, Key, u64)>,
+    /// Counts releases, so that a lingering key that was taken up again is not let go.
+    generation: u64,
+}
+
+struct Entry {
+    holders: usize,
+    /// The release after which it lingers.
+    released: u64,
+    /// `None` once settled.
+    waiters: Option<Vec<oneshot::Sender<()>>>,
+    /// Counts the times it had to settle: only the last one counts.
+    epoch: u64,
+}
+
+/// One holder's share of a key. Dropping it lets go.
+#[derive(Debug)]
+pub struct Lease {
+    key: Key,
+    presence: Weak<Presence>,
+}
+
+impl std::fmt::Debug for Presence {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Presence").finish_non_exhaustive()
+    }
+}
+
+impl Lease {
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(presence) = self.presence.upgrade() {
+            presence.release(&self.key);
+        }
+    }
+}
+
+impl Presence {
+    /// Starts its tasks, which end when the last `Arc` is dropped. `breaks` hears of every break in continuity.
+    pub fn start(
+        registrar: Arc<dyn Registrar>,
+        settle: Duration,
+        linger: Duration,
+    ) -> (Arc<Self>, mpsc::UnboundedReceiver<Break>) {
+        let (breaks, receiver) = mpsc::unbounded_channel();
+        let discontinuities = registrar.discontinuities();
+        let presence = Arc::new(Self { registrar, settle, linger, state: Mutex::default(), lingering: Notify::new(), breaks });
+        tokio::spawn(sweep(Arc::downgrade(&presence)));
+        tokio::spawn(heed(Arc::downgrade(&presence), discontinuities));
+        (presence, receiver)
+    }
+
+    /// Takes a share in a key, and registers it if nobody else has one.
+    pub fn acquire(self: &Arc<Self>, key: &Key) -> Lease {
+        let mut state = lock(&self.state);
+        match state.keys.get_mut(key) {
+            Some(entry) => entry.holders += 1,
+            None => {
+                state.keys.insert(key.clone(), Entry { holders: 1, released: 0, waiters: Some(Vec::new()), epoch: 0 });
+                tokio::spawn(register(Arc::downgrade(self), key.clone(), 0));
+            }
+        }
+        Lease { key: key.clone(), presence: Arc::downgrade(self) }
+    }
+
+    /// `None` if the key is settled, else what resolves once it is.
+    pub fn settling(&self, lease: &Lease) -> Option<oneshot::Receiver<()>> {
+        let mut state = lock(&self.state);
+        let waiters = state.keys.get_mut(&lease.key)?.waiters.as_mut()?;
+        let (sender, receiver) = oneshot::channel();
+        waiters.retain(|waiter| !waiter.is_closed());
+        waiters.push(sender);
+        Some(receiver)
+    }
+
+    /// Keys registered or being registered.
+    pub fn len(&self) -> usize {
+        lock(&self.state).keys.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn release(&self, key: &Key) {
+        let mut state = lock(&self.state);
+        state.generation += 1;
+        let generation = state.generation;
+        let Some(entry) = state.keys.get_mut(key) else { return };
+        entry.holders -= 1;
+        if entry.holders == 0 {
+            entry.released = generation;
+            state.lingering.push_back((Instant::now() + self.linger, key.clone(), generation));
+            self.lingering.notify_one();
+        }
+    }
+
+    /// Lets go of what has lingered long enough; tells when to come again.
+    fn let_go(&self, now: Instant) -> Option<Instant> {
+        let mut state = lock(&self.state);
+        while let Some((due, ..)) = state.lingering.front() {
+            if *due > now {
+                return Some(*due);
+            }
+            let Some((_, key, generation)) = state.lingering.pop_front() else { break };
+            if state.keys.get(&key).is_some_and(|entry| entry.holders == 0 && entry.released == generation) {
+                state.keys.remove(&key);
+                // Under the lock, so that a registration that follows comes second.
+                self.registrar.unregister(key);
+            }
+        }
+        None
+    }
+
+    fn settled(&self, key: &Key, epoch: u64) {
+        let mut state = lock(&self.state);
+        let Some(entry) = state.keys.get_mut(key).filter(|entry| entry.epoch == epoch) else { return };
+        for waiter in entry.waiters.take().into_iter().flatten() {
+            // A waiter that has lost its patience is no fault.
+            let _ = waiter.send(());
+        }
+    }
+
+    /// These are not settled any more; returns those that are held here, with their new epochs.
+    fn unsettle(&self, keys: &[Key]) -> Vec<(Key, u64)> {
+        let mut state = lock(&self.state);
+        let mut unsettled = Vec::new();
+        for key in keys {
+            if let Some(entry) = state.keys.get_mut(key) {
+                entry.epoch += 1;
+                entry.waiters.get_or_insert_default();
+                unsettled.push((key.clone(), entry.epoch));
+            }
+        }
+        unsettled
+    }
+}
+
+/// Registers a key, waits out the settle window, and marks it settled.
+async fn register(presence: Weak<Presence>, key: Key, epoch: u64) {
+    loop {
+        let Some((registrar, settle)) = presence.upgrade().map(|p| (p.registrar.clone(), p.settle)) else { return };
+        match registrar.register(key.clone()).await {
+            Ok(()) => {
+                if !settle.is_zero() {
+                    tokio::time::sleep(settle).await;
+                }
+                if let Some(presence) = presence.upgrade() {
+                    presence.settled(&key, epoch);
+                }
+                return;
+            }
+            Err(error) => {
+                warn!(%error, "a registration failed and will be tried again");
+                tokio::time::sleep(RETRY).await;
+                let Some(presence) = presence.upgrade() else { return };
+                if !lock(&presence.state).keys.contains_key(&key) {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+async fn sweep(presence: Weak<Presence>) {
+    loop {
+        let Some(strong) = presence.upgrade() else { return };
+        match strong.let_go(Instant::now()) {
+            Some(due) => {
+                drop(strong);
+                tokio::time::sleep_until(due).await;
+            }
+            // A notification that came meanwhile is kept, so none is missed; a look now and then ends the task with
+            // its presence.
+            None => {
+                let _ = tokio::time::timeout(Duration::from_secs(1), strong.lingering.notified()).await;
+            }
+        }
+    }
+}
+
+async fn heed(presence: Weak<Presence>, mut discontinuities: mpsc::UnboundedReceiver<Discontinuity>) {
+    while let Some(discontinuity) = discontinuities.recv().await {
+        let Some(strong) = presence.upgrade() else { return };
+        match discontinuity {
+            Discontinuity::Lost { keys } => {
+                let keys: Vec<Key> = strong.unsettle(&keys).into_iter().map(|(key, _)| key).collect();
+                warn!(keys = keys.len(), "registrations are lost while the registry is away: clients read their state anew");
+                let _ = strong.breaks.send(Break { keys, reason: "registry_lost" });
+            }
+            Discontinuity::Restored { keys } => {
+                let unsettled = strong.unsettle(&keys);
+                info!(keys = unsettled.len(), "registrations stand again: clients read their state anew once they are settled");
+                let (settle, weak) = (strong.settle, presence.clone());
+                tokio::spawn(async move {
+                    tokio::time::sleep(settle).await;
+                    let Some(strong) = weak.upgrade() else { return };
+                    for (key, epoch) in &unsettled {
+                        strong.settled(key, *epoch);
+                    }
+                    let keys = unsettled.into_iter().map(|(key, _)| key).collect();
+                    let _ = strong.breaks.send(Break { keys, reason: "registry_restored" });
+                });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::cluster::registry::{NodeRecord, RegistryError, RegistryHealth};
+    use crate::mail::user::UserName;
+
+    /// Records what it is asked; acknowledges at once.
+    struct Recorder {
+        log: Mutex<Vec<String>>,
+        discontinuities: Mutex<Option<mpsc::UnboundedReceiver<Discontinuity>>>,
+    }
+
+    #[async_trait]
+    impl Registrar for Recorder {
+        async fn announce(&self, _: NodeRecord) -> Result<(), RegistryError> {
+            Ok(())
+        }
+
+        async fn register(&self, key: Key) -> Result<(), RegistryError> {
+            lock(&self.log).push(format!("+{key}"));
+            Ok(())
+        }
+
+        fn unregister(&self, key: Key) {
+            lock(&self.log).push(format!("-{key}"));
+        }
+
+        fn discontinuities(&self) -> mpsc::UnboundedReceiver<Discontinuity> {
+            lock(&self.discontinuities).take().unwrap()
+        }
+
+        fn health(&self) -> watch::Receiver<RegistryHealth> {
+            watch::channel(RegistryHealth::Connected).1
+        }
+
+        async fn close(&self) {}
+    }
+
+    struct Play {
+        recorder: Arc<Recorder>,
+        presence: Arc<Presence>,
+        breaks: mpsc::UnboundedReceiver<Break>,
+        discontinuity: mpsc::UnboundedSender<Discontinuity>,
+    }
+
+    fn play() -> Play {
+        let (discontinuity, receiver) = mpsc::unbounded_channel();
+        let recorder = Arc::new(Recorder { log: Mutex::default(), discontinuities: Mutex::new(Some(receiver)) });
+        let (presence, breaks) = Presence::start(recorder.clone(), Duration::from_secs(1), Duration::from_secs(30));
+        Play { recorder, presence, breaks, discontinuity }
+    }
+
+    impl Play {
+        fn log(&self) -> Vec<String> {
+            lock(&self.recorder.log).clone()
+        }
+    }
+
+    fn bob() -> Key {
+        Key::Account(UserName::new("bob").unwrap())
+    }
+
+    async fn pass(seconds: u64) {
+        // Lets tasks run before and after the clock jumps (the clock is paused).
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_registers_and_the_last_lets_go_after_a_while() {
+        let play = play();
+        let (one, two) = (play.presence.acquire(&bob()), play.presence.acquire(&bob()));
+        pass(2).await;
+        assert_eq!(play.log(), ["+account bob"], "two sessions, one registration");
+        drop(one);
+        pass(60).await;
+        drop(two);
+        pass(20).await;
+        let again = play.presence.acquire(&bob());
+        assert!(play.presence.settling(&again).is_none(), "taken up again while it lingered: still settled");
+        pass(60).await;
+        assert_eq!(play.log(), ["+account bob"]);
+        drop(again);
+        pass(31).await;
+        assert_eq!(play.log(), ["+account bob", "-account bob"]);
+        assert!(play.presence.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_settles_after_the_acknowledgement() {
+        let play = play();
+        let lease = play.presence.acquire(&bob());
+        let mut settling = play.presence.settling(&lease).unwrap();
+        pass(0).await;
+        assert!(settling.try_recv().is_err(), "registered, not settled");
+        pass(1).await;
+        assert_eq!(settling.try_recv(), Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_lost_is_told_again_once_it_is_settled() {
+        let mut play = play();
+        let lease = play.presence.acquire(&bob());
+        pass(2).await;
+        let stranger = Key::Account(UserName::new("eve").unwrap());
+        play.discontinuity.send(Discontinuity::Restored { keys: vec![bob(), stranger] }).unwrap();
+        pass(0).await;
+        assert!(play.presence.settling(&lease).is_some(), "not settled any more");
+        assert!(play.breaks.try_recv().is_err(), "not before it is settled");
+        pass(1).await;
+        assert_eq!(play.breaks.try_recv().unwrap(), Break { keys: vec![bob()], reason: "registry_restored" });
+        assert!(play.presence.settling(&lease).is_none());
+    }
+}

@@ -1,0 +1,223 @@
+//! The live sessions of this node, and the log of subscriptions that come and go.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::session::{SessionHandle, Transport, lock};
+use crate::mail::ids::{NodeId, SessionId};
+use crate::mail::key::Key;
+use crate::mail::user::UserName;
+
+/// How many changes a late follower can catch up with.
+const LOG: usize = 4096;
+
+/// One live subscription, as REST tells it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubscriptionRecord {
+    pub session: SessionId,
+    pub node: NodeId,
+    pub user: UserName,
+    pub transport: Transport,
+    pub key: Key,
+    /// Milliseconds since 1970, UTC.
+    pub since: u64,
+}
+
+/// One live session, as REST tells it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionRecord {
+    pub id: SessionId,
+    pub node: NodeId,
+    pub user: UserName,
+    pub transport: Transport,
+    pub peer: String,
+    /// Milliseconds since 1970, UTC.
+    pub connected_at: u64,
+    pub subscriptions: usize,
+}
+
+impl SessionHandle {
+    pub fn record(&self) -> SessionRecord {
+        SessionRecord {
+            id: self.id.clone(),
+            node: self.id.node().clone(),
+            user: self.user.clone(),
+            transport: self.transport,
+            peer: self.peer.to_string(),
+            connected_at: self.connected_at,
+            subscriptions: self.subscriptions().len(),
+        }
+    }
+
+    pub fn subscription_record(&self, key: Key, since: u64) -> SubscriptionRecord {
+        SubscriptionRecord {
+            session: self.id.clone(),
+            node: self.id.node().clone(),
+            user: self.user.clone(),
+            transport: self.transport,
+            key,
+            since,
+        }
+    }
+}
+
+/// A subscription came or went.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubscriptionChange {
+    /// Counts this node's changes since it started.
+    pub seq: u64,
+    /// Whether the subscription stands now.
+    pub active: bool,
+    pub subscription: SubscriptionRecord,
+}
+
+/// Too many sessions of one user on this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("too many sessions of this user")]
+pub struct TooManySessions;
+
+/// See the module's words.
+#[derive(Debug)]
+pub struct Sessions {
+    live: RwLock<BTreeMap<SessionId, Arc<SessionHandle>>>,
+    per_user: Mutex<HashMap<UserName, usize>>,
+    per_user_limit: usize,
+    log: Mutex<VecDeque<SubscriptionChange>>,
+    /// The number of the last change.
+    seq: watch::Sender<u64>,
+}
+
+impl Sessions {
+    pub fn new(per_user_limit: usize) -> Self {
+        Self {
+            live: RwLock::default(),
+            per_user: Mutex::default(),
+            per_user_limit,
+            log: Mutex::default(),
+            seq: watch::Sender::new(0),
+        }
+    }
+
+    pub fn add(&self, session: &Arc<SessionHandle>) -> Result<(), TooManySessions> {
+        {
+            let mut per_user = lock(&self.per_user);
+            let count = per_user.entry(session.user.clone()).or_default();
+            if *count >= self.per_user_limit {
+                return Err(TooManySessions);
+            }
+            *count += 1;
+        }
+        self.live.write().unwrap_or_else(PoisonError::into_inner).insert(session.id.clone(), session.clone());
+        Ok(())
+    }
+
+    pub fn remove(&self, session: &SessionHandle) {
+        if self.live.write().unwrap_or_else(PoisonError::into_inner).remove(&session.id).is_none() {
+            return;
+        }
+        let mut per_user = lock(&self.per_user);
+        if let Some(count) = per_user.get_mut(&session.user) {
+            *count -= 1;
+            if *count == 0 {
+                per_user.remove(&session.user);
+            }
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.live.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn get(&self, id: &SessionId) -> Option<Arc<SessionHandle>> {
+        self.live.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
+
+    /// All of them, in the order of their ids.
+    pub fn all(&self) -> Vec<Arc<SessionHandle>> {
+        self.after(None)
+    }
+
+    /// Those with `id` and a later one, in the order of their ids.
+    pub fn after(&self, id: Option<&SessionId>) -> Vec<Arc<SessionHandle>> {
+        let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
+        let from = id.map_or(Bound::Unbounded, Bound::Included);
+        live.range::<SessionId, _>((from, Bound::Unbounded)).map(|(_, session)| session.clone()).collect()
+    }
+
+    /// The number of the last change: a cursor that joins a listing to the stream without a gap.
+    pub fn seq(&self) -> u64 {
+        *self.seq.borrow()
+    }
+
+    /// Wakes when there are changes.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.seq.subscribe()
+    }
+
+    pub(super) fn note(&self, active: bool, subscription: SubscriptionRecord) {
+        let mut log = lock(&self.log);
+        let seq = self.seq() + 1;
+        if log.len() == LOG {
+            log.pop_front();
+        }
+        log.push_back(SubscriptionChange { seq, active, subscription });
+        self.seq.send_replace(seq);
+    }
+
+    /// The changes after `seq`; `None` if some of them are forgotten.
+    pub fn changes_since(&self, seq: u64) -> Option<Vec<SubscriptionChange>> {
+        let log = lock(&self.log);
+        let known_from = log.front().map_or(self.seq() + 1, |change| change.seq);
+        if seq + 1 < known_from || seq > self.seq() {
+            return None;
+        }
+        Some(log.iter().filter(|change| change.seq > seq).cloned().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::push::outbox::Limits;
+
+    fn session(number: u64) -> Arc<SessionHandle> {
+        let id = SessionId::new("n".parse().unwrap(), number);
+        let user = UserName::new("bob").unwrap();
+        SessionHandle::new(id, user, Transport::Sse, ([127, 0, 0, 1], 1).into(), 5, Limits { events: 1, bytes: 1 })
+    }
+
+    #[test]
+    fn sessions_of_a_user_are_limited() {
+        let sessions = Sessions::new(2);
+        let all: Vec<_> = (0..3).map(session).collect();
+        assert!(sessions.add(&all[1]).is_ok() && sessions.add(&all[0]).is_ok());
+        assert_eq!(sessions.add(&all[2]), Err(TooManySessions));
+        sessions.remove(&all[0]);
+        sessions.remove(&all[0]);
+        assert!(sessions.add(&all[2]).is_ok());
+        assert_eq!(sessions.after(Some(&all[2].id)).len(), 1);
+        assert_eq!(sessions.all().len(), 2);
+    }
+
+    #[test]
+    fn changes_can_be_followed_or_are_known_to_be_forgotten() {
+        let sessions = Sessions::new(2);
+        let record = session(1).subscription_record(Key::Account(UserName::new("bob").unwrap()), 1);
+        assert_eq!(sessions.changes_since(0), Some(vec![]));
+        for n in 0..LOG + 10 {
+            sessions.note(n % 2 == 0, record.clone());
+        }
+        assert_eq!(sessions.changes_since(9), None);
+        assert_eq!(sessions.changes_since(10).unwrap().len(), LOG);
+        assert_eq!(sessions.changes_since(sessions.seq()), Some(vec![]));
+        assert_eq!(sessions.changes_since(sessions.seq() + 1), None, "a cursor from another life of the node");
+    }
+}
