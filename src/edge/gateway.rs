@@ -1,0 +1,156 @@
+//! What the doors of one node share.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Semaphore, watch};
+use tokio_util::task::TaskTracker;
+
+use super::auth::{AuthError, Authenticator, Identity, Scopes};
+use super::tickets::Tickets;
+use crate::cluster::queue::{QueueHealth, QueueName};
+use crate::cluster::registry::{Directory, NodeRecord, RegistryHealth};
+use crate::config::Settings;
+use crate::mail::ids::{NodeId, SessionId};
+use crate::mail::user::{UserName, UserNames};
+use crate::push::hub::Hub;
+use crate::push::metrics::Metrics;
+use crate::push::outbox::Limits;
+use crate::push::presence::Presence;
+use crate::push::publisher::Publisher;
+use crate::push::session::{SessionHandle, Transport};
+use crate::push::sessions::{Sessions, TooManySessions};
+use crate::push::subscriptions::Subscriptions;
+use crate::wire::ws::session::{Now, Rules};
+
+/// Departed nodes that `/v1/nodes` still tells of.
+const DEPARTED: usize = 64;
+
+/// One node, as its doors see it.
+pub struct Gateway {
+    pub settings: Arc<Settings>,
+    pub names: UserNames,
+    /// Set once the listener is bound, before anything is served.
+    pub record: OnceLock<NodeRecord>,
+    pub node: NodeId,
+    pub queue: QueueName,
+    pub auth: Arc<Authenticator>,
+    pub hub: Arc<Hub>,
+    pub presence: Arc<Presence>,
+    pub sessions: Arc<Sessions>,
+    pub subscriptions: Arc<Subscriptions>,
+    pub publisher: Arc<Publisher>,
+    pub directory: Arc<dyn Directory>,
+    pub registry_health: watch::Receiver<RegistryHealth>,
+    pub queue_health: watch::Receiver<QueueHealth>,
+    pub metrics: Arc<Metrics>,
+    pub tickets: Tickets,
+    pub rules: Arc<Rules>,
+    /// One permit per socket that has not shown a token yet.
+    pub unauthenticated: Arc<Semaphore>,
+    pub draining: AtomicBool,
+    /// Every session's task: what a drain waits for.
+    pub tasks: TaskTracker,
+    /// To other nodes.
+    pub client: reqwest::Client,
+    pub departed: Mutex<VecDeque<Departed>>,
+}
+
+/// A node that is gone.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Departed {
+    pub id: NodeId,
+    /// When this node noticed, in milliseconds since 1970, UTC.
+    pub at: u64,
+}
+
+/// Where a request comes from; put into each request by the accept loop.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub SocketAddr);
+
+/// Milliseconds since 1970, UTC.
+pub fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}
+
+/// Both clocks.
+pub fn now() -> Now {
+    Now { monotonic: Instant::now(), unix_ms: unix_ms() }
+}
+
+impl Gateway {
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Verifies a token and counts a refusal.
+    pub fn verify(&self, token: &str) -> Result<Identity, AuthError> {
+        self.auth.verify(token).inspect_err(|error| Metrics::count(&self.metrics.tokens_refused, "reason", error.name()))
+    }
+
+    /// Opens a session that the hub can push to.
+    pub fn open_session(
+        &self,
+        id: SessionId,
+        user: UserName,
+        transport: Transport,
+        peer: SocketAddr,
+    ) -> Result<Arc<SessionHandle>, TooManySessions> {
+        let limits = Limits { events: self.settings.sessions.outbox_events, bytes: self.settings.sessions.outbox_bytes };
+        let session = SessionHandle::new(id, user, transport, peer, unix_ms(), limits);
+        self.sessions.add(&session)?;
+        Metrics::count(&self.metrics.opened, "transport", transport.as_str());
+        Ok(session)
+    }
+
+    /// Lets go of everything that a session held.
+    pub fn close_session(&self, session: &Arc<SessionHandle>, reason: &'static str) {
+        self.subscriptions.end(session);
+        Metrics::count(&self.metrics.closed, "reason", reason);
+    }
+
+    /// This node's own record; empty fields before it has started.
+    pub fn own_url(&self) -> &str {
+        self.record.get().map_or("", |record| &record.url)
+    }
+
+    pub fn note_departure(&self, id: NodeId) {
+        let mut departed = self.departed.lock().unwrap_or_else(PoisonError::into_inner);
+        if departed.len() == DEPARTED {
+            departed.pop_front();
+        }
+        departed.push_back(Departed { id, at: unix_ms() });
+    }
+
+    pub fn departed(&self) -> Vec<Departed> {
+        self.departed.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    /// Refreshes the gauges that are read from elsewhere, and renders everything.
+    pub fn render_metrics(&self) -> String {
+        let m = &self.metrics;
+        m.sessions.set(self.sessions.len() as i64);
+        m.keys.set(self.hub.keys() as i64);
+        m.registrations.set(self.presence.len() as i64);
+        let sockets = self.settings.sessions.unauthenticated_sockets;
+        m.unauthenticated.set(sockets.saturating_sub(self.unauthenticated.available_permits()) as i64);
+        m.registry_connected.set(i64::from(self.registry_health.borrow().is_connected()));
+        let queue = self.queue_health.borrow();
+        m.queue_reachable.set(i64::from(queue.reachable));
+        m.lag.set(queue.lag.unwrap_or(0) as i64);
+        drop(queue);
+        m.render()
+    }
+}
+
+/// Whether an identity may use a scope.
+pub fn may(identity: &Identity, scope: Scopes) -> bool {
+    identity.scopes.contains(scope)
+}
+
+/// How long a peer may be silent on a socket before the kernel gives it up.
+pub const USER_TIMEOUT: Duration = Duration::from_secs(60);

@@ -1,0 +1,55 @@
+//! `/livez`, `/readyz` and `/metrics`: for probes and Prometheus, without a token.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use crate::cluster::registry::RegistryHealth;
+use crate::edge::gateway::Gateway;
+
+/// `GET /livez`: the process runs; restarting it would help nothing that this does not say.
+pub async fn live() -> Response {
+    Json(json!({ "status": "ok" })).into_response()
+}
+
+/// A registry's state in plain words.
+pub fn registry_words(health: &RegistryHealth) -> String {
+    match health {
+        RegistryHealth::Connected => "connected".to_owned(),
+        RegistryHealth::Disconnected { reason } => format!("disconnected: {reason}"),
+        RegistryHealth::InDoubt { reason } => format!("registrations in doubt: {reason}"),
+        RegistryHealth::Lost { reason } => format!("registrations lost: {reason}"),
+    }
+}
+
+/// `GET /readyz`: whether new clients should come here, and which dependency is in the way.
+pub async fn ready(State(gateway): State<Arc<Gateway>>) -> Response {
+    let registry = gateway.registry_health.borrow().clone();
+    let queue = gateway.queue_health.borrow().clone();
+    let draining = gateway.is_draining();
+    let ok = registry.is_connected() && queue.reachable && !draining;
+    let queue_words = match (queue.reachable, queue.error) {
+        (true, _) => "reachable".to_owned(),
+        (false, Some(error)) => format!("not reachable: {error}"),
+        (false, None) => "not asked yet".to_owned(),
+    };
+    let body = json!({
+        "status": if ok { "ok" } else { "unavailable" },
+        "draining": draining,
+        "dependencies": [
+            { "name": "registry", "ok": registry.is_connected(), "detail": registry_words(&registry) },
+            { "name": "queue", "ok": queue.reachable, "detail": queue_words },
+        ],
+    });
+    (if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, Json(body)).into_response()
+}
+
+/// `GET /metrics`: OpenMetrics text.
+pub async fn metrics(State(gateway): State<Arc<Gateway>>) -> Response {
+    let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+    ([(header::CONTENT_TYPE, kind)], gateway.render_metrics()).into_response()
+}

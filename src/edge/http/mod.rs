@@ -1,0 +1,183 @@
+//! The REST interface: one router, one file per resource.
+
+mod events;
+mod follow;
+mod health;
+mod nodes;
+mod pages;
+mod peers;
+pub mod problem;
+pub mod server;
+mod sessions;
+mod subscriptions;
+mod tickets;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, FromRequestParts, MatchedPath, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use axum::routing::{delete, get, post};
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::set_header::SetResponseHeaderLayer;
+use tracing::debug;
+
+use super::auth::{Identity, Scopes};
+use super::gateway::{Gateway, may};
+use super::{sse, websocket};
+use crate::push::metrics::Metrics;
+use problem::Problem;
+
+/// Every route of a node.
+pub fn router(gateway: Arc<Gateway>) -> Router {
+    let nosniff = SetResponseHeaderLayer::overriding(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    let no_store = SetResponseHeaderLayer::if_not_present(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Router::new()
+        .route("/v1/ws", get(websocket::open))
+        .route("/v1/stream", get(sse::open))
+        .route("/v1/tickets", post(tickets::issue))
+        .route("/v1/events", post(events::publish))
+        .route("/v1/subscriptions", get(subscriptions::list))
+        .route("/v1/subscriptions/stream", get(follow::stream))
+        .route("/v1/sessions", get(sessions::list))
+        .route("/v1/sessions/{id}", delete(sessions::end))
+        .route("/v1/users/{user}/sessions", delete(sessions::end_of_user))
+        .route("/v1/nodes", get(nodes::list))
+        .route("/v1/local/subscriptions", get(subscriptions::list_local))
+        .route("/v1/local/subscriptions/stream", get(follow::stream_local))
+        .route("/v1/local/sessions", get(sessions::list_local))
+        .route("/v1/local/users/{user}/sessions", delete(sessions::end_of_user_local))
+        .route("/v1/local/node", get(nodes::status_local))
+        .route("/v1/local/tickets/{number}", post(tickets::redeem_local))
+        .route("/livez", get(health::live))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(health::metrics))
+        .merge(pages::routes())
+        .fallback(|| async { Problem::not_found("there is nothing at this path") })
+        .method_not_allowed_fallback(|| async {
+            Problem::new(axum::http::StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method")
+        })
+        .layer(DefaultBodyLimit::max(gateway.settings.http.body_limit_bytes))
+        .layer(middleware::from_fn_with_state(gateway.clone(), observe))
+        .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
+            axum::response::IntoResponse::into_response(Problem::new(
+                axum::http::StatusCode::INTERNAL_SERVER_ERROR,
+                "the node failed at this request; its log says more",
+            ))
+        }))
+        .layer(nosniff)
+        .layer(no_store)
+        .with_state(gateway)
+}
+
+/// Counts requests by route; logs them without their query, where a ticket may be.
+async fn observe(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().map_or("none", |path| known_route(path.as_str()));
+    let method = request.method().clone();
+    let began = Instant::now();
+    let response = next.run(request).await;
+    let status = response.status();
+    let class = match status.as_u16() {
+        100..=199 => "1xx",
+        200..=299 => "2xx",
+        300..=399 => "3xx",
+        400..=499 => "4xx",
+        _ => "5xx",
+    };
+    gateway.metrics.http_requests.get_or_create(&vec![("route", route), ("status", class)]).inc();
+    debug!(%method, route, status = status.as_u16(), took = ?began.elapsed(), "request");
+    response
+}
+
+/// A route as a label that lives for ever: they come from the table above, and leak once each.
+fn known_route(path: &str) -> &'static str {
+    use std::collections::HashSet;
+    use std::sync::{LazyLock, Mutex, PoisonError};
+    static KNOWN: LazyLock<Mutex<HashSet<&'static str>>> = LazyLock::new(Mutex::default);
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(route) = known.get(path) {
+        return route;
+    }
+    let route: &'static str = Box::leak(path.to_owned().into_boxed_str());
+    known.insert(route);
+    route
+}
+
+/// The token in `Authorization: Bearer`; `None` where there is no such header.
+pub fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
+    let token = value.to_str().ok().and_then(|text| text.split_once(' '));
+    match token {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(Some(token.trim())),
+        _ => Err(Problem::no_token()),
+    }
+}
+
+/// The parameters of a request's query, in their order; a name may come several times.
+pub fn query(request: &Request) -> Vec<(String, String)> {
+    query_of(request.uri().query())
+}
+
+fn query_of(query: Option<&str>) -> Vec<(String, String)> {
+    form_urlencoded::parse(query.unwrap_or_default().as_bytes()).into_owned().collect()
+}
+
+/// Whom a ticket was given to: redeemed here, or at the node that gave it out.
+pub async fn redeem(gateway: &Gateway, ticket: &str) -> Result<Identity, Problem> {
+    tickets::redeem(gateway, ticket).await
+}
+
+/// The caller of a REST request, by token.
+pub struct Caller {
+    pub identity: Identity,
+    /// The token, to be shown to other nodes on the caller's behalf.
+    pub token: String,
+}
+
+impl Caller {
+    fn may(&self, scope: Scopes) -> bool {
+        may(&self.identity, scope)
+    }
+
+    fn must(&self, scope: Scopes, name: &str) -> Result<(), Problem> {
+        self.may(scope).then_some(()).ok_or_else(|| Problem::forbidden(format!("the token lacks the scope {name}")))
+    }
+}
+
+impl FromRequestParts<Arc<Gateway>> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, gateway: &Arc<Gateway>) -> Result<Self, Problem> {
+        let token = bearer(&parts.headers)?.ok_or_else(Problem::no_token)?.to_owned();
+        let identity = gateway.verify(&token).map_err(|error| Problem::token(&error))?;
+        Ok(Self { identity, token })
+    }
+}
+
+/// A request's query, for handlers that take nothing else of the request.
+pub struct Query(pub Vec<(String, String)>);
+
+impl Query {
+    /// The first value of a parameter.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
+
+    /// A parameter's value, parsed; `what` says what it should be.
+    pub fn parsed<T: std::str::FromStr>(&self, name: &str, what: &str) -> Result<Option<T>, Problem> {
+        let parse = |text: &str| text.parse().map_err(|_| Problem::bad_request(format!("{name}: {what}")));
+        self.get(name).map(parse).transpose()
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Query {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        Ok(Self(query_of(parts.uri.query())))
+    }
+}

@@ -1,0 +1,192 @@
+//! Sessions: listing them and ending them, cluster-wide.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use reqwest::Method;
+use serde::{Deserialize, Serialize};
+
+use super::peers::{FromNode, Silent, ask, ask_all};
+use super::problem::Problem;
+use super::{Caller, Query};
+use crate::edge::auth::Scopes;
+use crate::edge::gateway::Gateway;
+use crate::mail::ids::{NodeId, SessionId};
+use crate::mail::user::UserName;
+use crate::push::outbox::End;
+use crate::push::session::Transport;
+use crate::push::sessions::SessionRecord;
+
+/// One node's sessions.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct LocalSessions {
+    node: NodeId,
+    sessions: Vec<SessionRecord>,
+}
+
+impl FromNode for LocalSessions {
+    fn node(&self) -> &NodeId {
+        &self.node
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub struct SessionList {
+    sessions: Vec<SessionRecord>,
+    partial: Vec<Silent>,
+}
+
+/// How many sessions were ended.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct LocalEnded {
+    node: NodeId,
+    ended: usize,
+}
+
+impl FromNode for LocalEnded {
+    fn node(&self) -> &NodeId {
+        &self.node
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub struct Ended {
+    ended: usize,
+    partial: Vec<Silent>,
+}
+
+/// What a listing is narrowed to. Without `subscriptions:read` callers see their own.
+pub(super) struct Filter {
+    pub user: Option<UserName>,
+    pub node: Option<NodeId>,
+    pub transport: Option<Transport>,
+}
+
+impl Filter {
+    pub fn read(gateway: &Gateway, caller: &Caller, query: &Query) -> Result<Self, Problem> {
+        let user = query.get("user").map(|user| gateway.names.normalise(user));
+        let mut user = user.transpose().map_err(|error| Problem::bad_request(format!("user: {error}")))?;
+        if !caller.may(Scopes::SUBSCRIPTIONS_READ) {
+            let own = caller.identity.user.clone();
+            if user.is_some_and(|user| user != own) {
+                return Err(Problem::forbidden("without the scope subscriptions:read you see only your own"));
+            }
+            user = Some(own);
+        }
+        let transport = match query.get("transport") {
+            None => None,
+            Some("websocket") => Some(Transport::Websocket),
+            Some("sse") => Some(Transport::Sse),
+            Some("imap") => Some(Transport::Imap),
+            Some(_) => return Err(Problem::bad_request("transport: one of websocket, sse, imap")),
+        };
+        Ok(Self { user, node: query.parsed("node", "a node id")?, transport })
+    }
+
+    /// Whether one of this node's sessions passes.
+    pub fn passes(&self, user: &UserName, node: &NodeId, transport: Transport) -> bool {
+        self.user.as_ref().is_none_or(|wanted| wanted == user)
+            && self.node.as_ref().is_none_or(|wanted| wanted == node)
+            && self.transport.is_none_or(|wanted| wanted == transport)
+    }
+
+    /// The same filter as a query for another node.
+    pub fn to_query(&self) -> form_urlencoded::Serializer<'static, String> {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        if let Some(user) = &self.user {
+            query.append_pair("user", user.as_str());
+        }
+        if let Some(node) = &self.node {
+            query.append_pair("node", node.as_str());
+        }
+        if let Some(transport) = self.transport {
+            query.append_pair("transport", transport.as_str());
+        }
+        query
+    }
+}
+
+fn local(gateway: &Gateway, filter: &Filter) -> Vec<SessionRecord> {
+    let sessions = gateway.sessions.all();
+    let passing = sessions.iter().filter(|s| filter.passes(&s.user, &gateway.node, s.transport));
+    passing.map(|session| session.record()).collect()
+}
+
+/// `GET /v1/local/sessions`: this node's.
+pub async fn list_local(State(gateway): State<Arc<Gateway>>, caller: Caller, query: Query) -> Result<Json<LocalSessions>, Problem> {
+    let filter = Filter::read(&gateway, &caller, &query)?;
+    Ok(Json(LocalSessions { node: gateway.node.clone(), sessions: local(&gateway, &filter) }))
+}
+
+/// `GET /v1/sessions`: the cluster's.
+pub async fn list(State(gateway): State<Arc<Gateway>>, caller: Caller, query: Query) -> Result<Json<SessionList>, Problem> {
+    let filter = Filter::read(&gateway, &caller, &query)?;
+    let path = format!("/v1/local/sessions?{}", filter.to_query().finish());
+    let others = ask_all::<LocalSessions>(&gateway, Method::GET, &path, &caller).await;
+    let mut sessions = local(&gateway, &filter);
+    sessions.extend(others.answers.into_iter().flat_map(|answer| answer.sessions));
+    sessions.sort_by(|a, b| a.id.cmp(&b.id));
+    Ok(Json(SessionList { sessions, partial: others.partial }))
+}
+
+/// `DELETE /v1/sessions/{id}`: on whichever node it is.
+pub async fn end(State(gateway): State<Arc<Gateway>>, caller: Caller, Path(id): Path<String>) -> Result<Json<Ended>, Problem> {
+    let none = || Problem::not_found("there is no such session, or it is not yours");
+    let id: SessionId = id.parse().map_err(|_| none())?;
+    if *id.node() == gateway.node {
+        let session = gateway.sessions.get(&id).ok_or_else(none)?;
+        if !caller.may(Scopes::SESSIONS_WRITE) && session.user != caller.identity.user {
+            return Err(none());
+        }
+        session.end(End::Ended);
+        return Ok(Json(Ended { ended: 1, partial: Vec::new() }));
+    }
+    let nodes = gateway.directory.nodes().borrow().clone();
+    let node = nodes.iter().find(|record| record.id == *id.node()).ok_or_else(none)?;
+    let path = format!("/v1/sessions/{id}");
+    let answer: Result<serde_json::Value, String> = ask(&gateway, &node.url, Method::DELETE, &path, Some(&caller.token)).await;
+    match answer {
+        Ok(_) => Ok(Json(Ended { ended: 1, partial: Vec::new() })),
+        Err(reason) if reason.contains("404") => Err(none()),
+        Err(reason) => Err(Problem::bad_gateway(format!("node {} has the session, and {reason}", node.id))),
+    }
+}
+
+fn end_local(gateway: &Gateway, user: &UserName) -> usize {
+    let sessions = gateway.sessions.all();
+    let theirs = sessions.iter().filter(|session| session.user == *user);
+    theirs.map(|session| session.end(End::Ended)).count()
+}
+
+fn whose(gateway: &Gateway, caller: &Caller, user: &str) -> Result<UserName, Problem> {
+    let user = gateway.names.normalise(user).map_err(|error| Problem::bad_request(format!("user: {error}")))?;
+    if user != caller.identity.user {
+        caller.must(Scopes::SESSIONS_WRITE, "sessions:write")?;
+    }
+    Ok(user)
+}
+
+/// `DELETE /v1/local/users/{user}/sessions`: on this node.
+pub async fn end_of_user_local(
+    State(gateway): State<Arc<Gateway>>,
+    caller: Caller,
+    Path(user): Path<String>,
+) -> Result<Json<LocalEnded>, Problem> {
+    let user = whose(&gateway, &caller, &user)?;
+    Ok(Json(LocalEnded { node: gateway.node.clone(), ended: end_local(&gateway, &user) }))
+}
+
+/// `DELETE /v1/users/{user}/sessions`: wherever they are.
+pub async fn end_of_user(
+    State(gateway): State<Arc<Gateway>>,
+    caller: Caller,
+    Path(user): Path<String>,
+) -> Result<Json<Ended>, Problem> {
+    let user = whose(&gateway, &caller, &user)?;
+    let escaped: String = form_urlencoded::byte_serialize(user.as_str().as_bytes()).collect();
+    let path = format!("/v1/local/users/{}/sessions", escaped.replace('+', "%20"));
+    let others = ask_all::<LocalEnded>(&gateway, Method::DELETE, &path, &caller).await;
+    let ended = end_local(&gateway, &user) + others.answers.iter().map(|answer| answer.ended).sum::<usize>();
+    Ok(Json(Ended { ended, partial: others.partial }))
+}

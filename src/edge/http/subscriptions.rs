@@ -1,0 +1,166 @@
+//! `GET /v1/subscriptions`: the cluster's live subscriptions, in pages.
+//!
+//! They are ordered by session id, which begins with the node, then by key. A page asks every node for what follows
+//! the cursor, merges, and cuts; so a page is complete but for the nodes that it names as silent.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use data_encoding::BASE64URL_NOPAD;
+use reqwest::Method;
+use serde::{Deserialize, Serialize};
+
+use super::peers::{FromNode, Silent, ask_all};
+use super::problem::Problem;
+use super::sessions::Filter;
+use super::{Caller, Query};
+use crate::edge::gateway::Gateway;
+use crate::mail::ids::{NodeId, SessionId};
+use crate::mail::key::Key;
+use crate::push::sessions::SubscriptionRecord;
+use crate::wire::ws::command::parse_key;
+
+/// Subscriptions in a page: where nothing is said, and at most.
+const PAGE: usize = 100;
+const PAGE_LIMIT: usize = 1_000;
+
+/// One node's part of a page.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct LocalPage {
+    node: NodeId,
+    /// Where the stream goes on.
+    seq: u64,
+    subscriptions: Vec<SubscriptionRecord>,
+    /// Whether this node has more behind these.
+    more: bool,
+}
+
+impl FromNode for LocalPage {
+    fn node(&self) -> &NodeId {
+        &self.node
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub struct Page {
+    subscriptions: Vec<SubscriptionRecord>,
+    /// For the next page's `after`; `null` on the last.
+    next: Option<String>,
+    /// For the stream's `since`: every change after this listing.
+    stream: String,
+    /// Nodes that are registered and did not answer.
+    partial: Vec<Silent>,
+}
+
+/// The last subscription of the page before.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct Cursor {
+    session: SessionId,
+    key: Key,
+}
+
+fn encode<T: Serialize>(value: &T) -> String {
+    BASE64URL_NOPAD.encode(&serde_json::to_vec(value).unwrap_or_default())
+}
+
+fn decode<T: for<'de> Deserialize<'de>>(text: &str) -> Option<T> {
+    serde_json::from_slice(&BASE64URL_NOPAD.decode(text.as_bytes()).ok()?).ok()
+}
+
+/// Where every node's stream goes on.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct StreamCursor(pub BTreeMap<NodeId, u64>);
+
+impl StreamCursor {
+    pub fn parse(text: &str) -> Option<Self> {
+        decode(text)
+    }
+}
+
+struct Question {
+    filter: Filter,
+    key: Option<Key>,
+    after: Option<Cursor>,
+    limit: usize,
+}
+
+impl Question {
+    fn read(gateway: &Gateway, caller: &Caller, query: &Query) -> Result<Self, Problem> {
+        let filter = Filter::read(gateway, caller, query)?;
+        let key = match (query.get("mailbox"), query.get("account")) {
+            (None, None) => None,
+            (mailbox, account) => Some(parse_key(mailbox, account, &gateway.names).map_err(Problem::bad_request)?),
+        };
+        let after = query.get("after").map(|text| decode(text).ok_or_else(|| Problem::bad_request("after: not a cursor of ours")));
+        let limit = query.parsed("limit", "a number from 1 to 1000")?.unwrap_or(PAGE);
+        if !(1..=PAGE_LIMIT).contains(&limit) {
+            return Err(Problem::bad_request("limit: a number from 1 to 1000"));
+        }
+        Ok(Self { filter, key, after: after.transpose()?, limit })
+    }
+
+    fn to_query(&self) -> String {
+        let mut query = self.filter.to_query();
+        match &self.key {
+            Some(Key::Mailbox(path)) => drop(query.append_pair("mailbox", path.as_str())),
+            Some(Key::Account(user)) => drop(query.append_pair("account", user.as_str())),
+            None => {}
+        }
+        if let Some(after) = &self.after {
+            query.append_pair("after", &encode(after));
+        }
+        query.append_pair("limit", &self.limit.to_string());
+        query.finish()
+    }
+
+    /// This node's answer.
+    fn answer(&self, gateway: &Gateway) -> LocalPage {
+        // Read before the listing: what changes meanwhile is in both, and in neither is nothing.
+        let seq = gateway.sessions.seq();
+        let mut subscriptions = Vec::new();
+        for session in gateway.sessions.after(self.after.as_ref().map(|cursor| &cursor.session)) {
+            if !self.filter.passes(&session.user, &gateway.node, session.transport) {
+                continue;
+            }
+            let mut held = session.subscriptions();
+            held.sort();
+            let follows = |key: &Key| match &self.after {
+                Some(cursor) if cursor.session == session.id => *key > cursor.key,
+                _ => true,
+            };
+            let wanted = held.into_iter().filter(|(key, _)| self.key.as_ref().is_none_or(|k| k == key) && follows(key));
+            subscriptions.extend(wanted.map(|(key, since)| session.subscription_record(key, since)));
+            if subscriptions.len() > self.limit {
+                break;
+            }
+        }
+        let more = subscriptions.len() > self.limit;
+        subscriptions.truncate(self.limit);
+        LocalPage { node: gateway.node.clone(), seq, subscriptions, more }
+    }
+}
+
+/// `GET /v1/local/subscriptions`: this node's.
+pub async fn list_local(State(gateway): State<Arc<Gateway>>, caller: Caller, query: Query) -> Result<Json<LocalPage>, Problem> {
+    Ok(Json(Question::read(&gateway, &caller, &query)?.answer(&gateway)))
+}
+
+/// `GET /v1/subscriptions`: the cluster's.
+pub async fn list(State(gateway): State<Arc<Gateway>>, caller: Caller, query: Query) -> Result<Json<Page>, Problem> {
+    let question = Question::read(&gateway, &caller, &query)?;
+    let path = format!("/v1/local/subscriptions?{}", question.to_query());
+    let mut all = ask_all::<LocalPage>(&gateway, Method::GET, &path, &caller).await;
+    all.answers.push(question.answer(&gateway));
+    let stream = StreamCursor(all.answers.iter().map(|page| (page.node.clone(), page.seq)).collect());
+    let mut more = all.answers.iter().any(|page| page.more);
+    let mut subscriptions: Vec<SubscriptionRecord> = all.answers.into_iter().flat_map(|page| page.subscriptions).collect();
+    subscriptions.sort_by(|a, b| (&a.session, &a.key).cmp(&(&b.session, &b.key)));
+    more |= subscriptions.len() > question.limit;
+    subscriptions.truncate(question.limit);
+    let last = subscriptions.last().filter(|_| more);
+    let next = last.map(|record| encode(&Cursor { session: record.session.clone(), key: record.key.clone() }));
+    Ok(Json(Page { subscriptions, next, stream: encode(&stream), partial: all.partial }))
+}

@@ -1,0 +1,49 @@
+//! `POST /v1/tickets`, and redeeming a ticket at the node that gave it out.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use reqwest::Method;
+use serde_json::json;
+
+use super::problem::Problem;
+use super::{Caller, peers};
+use crate::edge::auth::{Identity, Scopes};
+use crate::edge::gateway::Gateway;
+use crate::edge::tickets::{LIFETIME, Ticket};
+
+/// `POST /v1/tickets`: a single-use ticket for the caller.
+pub async fn issue(State(gateway): State<Arc<Gateway>>, caller: Caller) -> Result<Response, Problem> {
+    caller.must(Scopes::PUSH, "push")?;
+    let ticket = gateway.tickets.issue(&gateway.node, caller.identity, Instant::now());
+    let ticket = ticket.map_err(|error| Problem::too_many(error.to_string()))?;
+    Ok((StatusCode::CREATED, Json(json!({ "ticket": ticket, "expires_in_ms": LIFETIME.as_millis() as u64 }))).into_response())
+}
+
+/// `POST /v1/local/tickets/{number}`: for other nodes. Having the ticket is the right to redeem it.
+pub async fn redeem_local(State(gateway): State<Arc<Gateway>>, Path(number): Path<String>) -> Result<Json<Identity>, Problem> {
+    gateway.tickets.redeem(&number, Instant::now()).map(Json).ok_or_else(bad_ticket)
+}
+
+pub(super) async fn redeem(gateway: &Gateway, text: &str) -> Result<Identity, Problem> {
+    let ticket = Ticket::parse(text).ok_or_else(bad_ticket)?;
+    if ticket.node == gateway.node {
+        return gateway.tickets.redeem(&ticket.number, Instant::now()).ok_or_else(bad_ticket);
+    }
+    // The number goes into a path: only what we give out may.
+    if !ticket.number.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
+        return Err(bad_ticket());
+    }
+    let nodes = gateway.directory.nodes().borrow().clone();
+    let node = nodes.iter().find(|record| record.id == ticket.node).ok_or_else(bad_ticket)?;
+    let path = format!("/v1/local/tickets/{}", ticket.number);
+    peers::ask(gateway, &node.url, Method::POST, &path, None).await.map_err(|_| bad_ticket())
+}
+
+fn bad_ticket() -> Problem {
+    Problem::new(StatusCode::UNAUTHORIZED, "the ticket is unknown, used or older than a minute: get a new one")
+}

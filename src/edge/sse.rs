@@ -1,0 +1,212 @@
+//! The SSE door: `GET /v1/stream`, the same pushes as on a WebSocket, one way.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::extract::{Extension, Request, State};
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures::Stream;
+use tokio::time::Sleep;
+
+use super::auth::Scopes;
+use super::gateway::{Gateway, Peer, may, unix_ms};
+use super::http::problem::Problem;
+use super::http::{bearer, query, redeem};
+use super::websocket::goodbye;
+use crate::mail::ids::SessionId;
+use crate::mail::key::Key;
+use crate::push::hub::Wanted;
+use crate::push::metrics::Metrics;
+use crate::push::outbox::{Outgoing, Resync};
+use crate::push::session::{SessionHandle, Transport};
+use crate::wire::sse;
+use crate::wire::ws::close::{CloseReason, Goodbye};
+use crate::wire::ws::codec::frame_payload;
+use crate::wire::ws::command::{CommandError, Refusal, parse_fields, parse_key, parse_types};
+use crate::wire::ws::push;
+
+/// What `EventSource` waits before it comes back.
+const RETRY_MS: u64 = 3_000;
+
+/// `GET /v1/stream?mailbox=…&account=…&types=…&fields=…`.
+pub async fn open(
+    State(gateway): State<Arc<Gateway>>,
+    Extension(Peer(peer)): Extension<Peer>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let parameters = query(&request);
+    let identity = match bearer(request.headers())? {
+        Some(token) => gateway.verify(token).map_err(|error| Problem::token(&error))?,
+        None => match parameters.iter().find(|(name, _)| name == "ticket") {
+            Some((_, ticket)) => redeem(&gateway, ticket).await?,
+            None => return Err(Problem::no_token()),
+        },
+    };
+    if !may(&identity, Scopes::PUSH) {
+        return Err(Problem::forbidden("the token lacks the scope push"));
+    }
+    if gateway.is_draining() {
+        return Err(Problem::unavailable("the node is going down"));
+    }
+    let (keys, wanted) = read_parameters(&gateway, &parameters)?;
+    let session = gateway
+        .open_session(SessionId::random(gateway.node.clone()), identity.user, Transport::Sse, peer)
+        .map_err(|error| Problem::too_many(error.to_string()))?;
+    let mut stream = SseSession {
+        heartbeat: gateway.settings.sessions.heartbeat_ms.duration(),
+        timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
+        expires: Instant::now() + Duration::from_millis(identity.expires_at.saturating_sub(unix_ms()).min(1 << 40)),
+        ready: VecDeque::from([sse::retry(RETRY_MS)]),
+        session,
+        gateway: gateway.clone(),
+        reason: "lost",
+        over: false,
+    };
+    let due = stream.due();
+    stream.timer.as_mut().reset(due.into());
+    for (tag, key) in keys.into_iter().enumerate() {
+        let begun = gateway.subscriptions.subscribe(&stream.session, tag as u32, key, wanted);
+        begun.map_err(|error| Problem::not_found(error.to_string()))?;
+    }
+    let mut response = Body::from_stream(stream).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // nginx would hold events back otherwise.
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    Ok(response)
+}
+
+fn read_parameters(gateway: &Gateway, parameters: &[(String, String)]) -> Result<(Vec<Key>, Wanted), Problem> {
+    let mut keys = Vec::new();
+    let list = |value: &str| value.split(',').map(|v| v.trim().to_owned()).collect::<Vec<_>>();
+    let (mut types, mut fields) = (None, Vec::new());
+    for (name, value) in parameters {
+        let key = match name.as_str() {
+            "mailbox" => parse_key(Some(value), None, &gateway.names),
+            "account" => parse_key(None, Some(value), &gateway.names),
+            "types" => {
+                types = Some(list(value));
+                continue;
+            }
+            "fields" => {
+                fields = list(value);
+                continue;
+            }
+            _ => continue,
+        };
+        let key = key.map_err(Problem::bad_request)?;
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
+    let limit = gateway.settings.sessions.subscriptions_per_session;
+    if keys.is_empty() {
+        return Err(Problem::bad_request("name at least one mailbox or account to watch"));
+    }
+    if keys.len() > limit {
+        return Err(Problem::bad_request(format!("at most {limit} mailboxes and accounts a stream")));
+    }
+    let types = parse_types(types.as_deref()).map_err(Problem::bad_request)?;
+    let fields = parse_fields(&fields).map_err(Problem::bad_request)?;
+    Ok((keys, Wanted { types, fields }))
+}
+
+/// One stream. Dropping it, as hyper does when the client is gone, ends the session.
+struct SseSession {
+    gateway: Arc<Gateway>,
+    session: Arc<SessionHandle>,
+    ready: VecDeque<Bytes>,
+    heartbeat: Duration,
+    timer: Pin<Box<Sleep>>,
+    expires: Instant,
+    reason: &'static str,
+    over: bool,
+}
+
+impl Drop for SseSession {
+    fn drop(&mut self) {
+        self.gateway.close_session(&self.session, self.reason);
+    }
+}
+
+impl SseSession {
+    fn due(&self) -> Instant {
+        self.expires.min(Instant::now() + self.heartbeat)
+    }
+
+    fn push(&mut self, name: &str, pos: Option<&str>, frame: &Bytes) {
+        self.ready.push_back(sse::event(name, pos, &frame_payload(frame)));
+    }
+
+    fn end(&mut self, goodbye: Goodbye) {
+        self.reason = goodbye.reason.name();
+        self.push("disconnect", None, &push::disconnect(goodbye));
+        self.over = true;
+    }
+
+    fn tell(&mut self, outgoing: Outgoing) {
+        match outgoing {
+            Outgoing::Event { delivery, fields } => {
+                let seconds = delivery.consumed_at.elapsed().as_secs_f64();
+                self.gateway.metrics.stage("consumed_to_written", seconds);
+                let frame = delivery.rendered(fields, |d| push::event(&d.event, fields, &d.pos)).clone();
+                self.push("event", Some(&delivery.pos), &frame);
+            }
+            Outgoing::Resync { keys, reason } => {
+                Metrics::count(&self.gateway.metrics.resyncs, "reason", reason);
+                let keys: Vec<Key> = match keys {
+                    Resync::Keys(keys) => keys.into_iter().collect(),
+                    Resync::All => self.session.subscriptions().into_iter().map(|(key, _)| key).collect(),
+                };
+                self.push("resync", None, &push::resync(&keys, reason));
+            }
+            Outgoing::Settled { tag, key, outcome: Ok(rights) } => {
+                self.push("subscribe", None, &push::subscribed(tag, &key, rights));
+            }
+            Outgoing::Settled { tag, outcome: Err(_), .. } => {
+                let error = CommandError::unavailable("the registry did not answer in time", RETRY_MS);
+                self.push("error", None, &push::refused(&Refusal { id: Some(tag), error }));
+                self.over = true;
+            }
+            Outgoing::End(end) => self.end(goodbye(end)),
+        }
+    }
+}
+
+impl Stream for SseSession {
+    type Item = Result<Bytes, Infallible>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            if let Some(bytes) = self.ready.pop_front() {
+                return Poll::Ready(Some(Ok(bytes)));
+            }
+            if self.over {
+                return Poll::Ready(None);
+            }
+            self.ready = VecDeque::new();
+            if let Poll::Ready(outgoing) = self.session.poll_take(cx) {
+                outgoing.into_iter().for_each(|o| self.tell(o));
+                continue;
+            }
+            if self.timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            if Instant::now() >= self.expires {
+                self.end(CloseReason::TokenExpired.into());
+            } else {
+                self.ready.push_back(sse::heartbeat());
+                let due = self.due();
+                self.timer.as_mut().reset(due.into());
+            }
+        }
+    }
+}
