@@ -1,0 +1,396 @@
+//! A session slot: one ZooKeeper session at a time, and the registrations that live in it.
+//!
+//! The slot's task is the only one that acts on its part of the [`Book`]. Requests run as futures that are
+//! kept until they are answered, never dropped while their session lives.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use zookeeper_client::{Client, Error, SessionState};
+
+use super::access::{Access, registry_error};
+use super::announce::{Announcement, announce};
+use super::batch::{BATCH, Session};
+use super::book::{Book, Outcome};
+use super::health::{Backoff, HealthBoard, jittered};
+use super::standing::Standing;
+use crate::cluster::registry::{Discontinuity, RegistryError};
+use crate::mail::key::Key;
+
+/// Who waits for a registration.
+pub type Waiter = oneshot::Sender<Result<(), RegistryError>>;
+
+/// How long operations gather before they are sent.
+const GATHER: Duration = Duration::from_millis(3);
+
+/// Batches under way.
+const BATCHES: usize = 4;
+
+/// After a refusal, or an answer that was lost: not at once again.
+const PAUSE: Duration = Duration::from_millis(100);
+const PAUSE_REFUSED: Duration = Duration::from_secs(5);
+
+/// How many restored keys are told together.
+const TOLD_TOGETHER: usize = 2_000;
+
+/// How long a close may take to delete what the session holds, and then to end the session.
+const CLOSE_DELETES: Duration = Duration::from_secs(5);
+const CLOSE_SESSION: Duration = Duration::from_secs(2);
+
+/// What a slot shares with its registrar.
+pub struct Shared {
+    pub access: Arc<Access>,
+    pub book: Mutex<Book<Waiter>>,
+    pub board: Arc<HealthBoard>,
+    pub discontinuities: mpsc::UnboundedSender<Discontinuity>,
+    pub closing: CancellationToken,
+    /// The registry has been dropped: everything ends at once.
+    pub gone: CancellationToken,
+}
+
+impl Shared {
+    pub fn book(&self) -> MutexGuard<'_, Book<Waiter>> {
+        // The book is consistent after each of its methods; one that panicked is a bug that stops nobody else.
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub struct Slot {
+    shared: Arc<Shared>,
+    number: usize,
+    name: String,
+    child: String,
+    /// Told when the book has something new for this slot.
+    wake: Arc<Notify>,
+    /// Whether its registrations surely stand: read by the registrar.
+    proven: watch::Sender<bool>,
+    standing: Standing,
+    announcement: Announcement,
+    restored: Vec<Key>,
+    not_before: Option<Instant>,
+}
+
+enum Done {
+    Batch { sent: Instant, outcomes: Vec<(Key, Outcome)> },
+    Beat { sent: Instant, result: Result<(), Error> },
+    Announced(Result<(), RegistryError>),
+}
+
+type UnderWay = FuturesUnordered<BoxFuture<'static, Done>>;
+
+impl Slot {
+    pub fn new(
+        shared: Arc<Shared>,
+        number: usize,
+        child: String,
+        wake: Arc<Notify>,
+        proven: watch::Sender<bool>,
+        announcement: Announcement,
+    ) -> Self {
+        let name = format!("{} slot {number}", shared.access.hosts());
+        let standing = Standing::new(shared.access.timeout());
+        let (restored, not_before) = (Vec::new(), None);
+        Self { shared, number, name, child, wake, proven, standing, announcement, restored, not_before }
+    }
+
+    /// Runs until the registrar closes or is gone.
+    pub async fn run(mut self) {
+        let mut backoff = Backoff::new();
+        while let Some(client) = self.connect(&mut backoff).await {
+            if self.serve(client).await {
+                break;
+            }
+        }
+        self.proven.send_replace(false);
+        for waiter in self.shared.book().take_waiters(self.number) {
+            let _ = waiter.send(Err(RegistryError::Closed));
+        }
+        self.announcement.fail(RegistryError::Closed);
+        self.shared.board.set(&self.name, None);
+    }
+
+    /// A session within a prepared tree; `None` once closing.
+    async fn connect(&mut self, backoff: &mut Backoff) -> Option<Client> {
+        let shared = self.shared.clone();
+        let mut tick = ticks(shared.access.timeout());
+        loop {
+            let attempt = async {
+                let client = shared.access.connect().await?;
+                shared.access.prepare(&client).await.map(|()| client)
+            };
+            // A stall would otherwise hold the attempt for as long as the session lives.
+            let attempt = timeout(shared.access.timeout() * 2, attempt);
+            tokio::pin!(attempt);
+            let result = loop {
+                tokio::select! {
+                    result = &mut attempt => break result.unwrap_or(Err(Error::Timeout)),
+                    _ = tick.tick() => self.report(),
+                    () = shared.closing.cancelled() => return None,
+                    () = shared.gone.cancelled() => return None,
+                    () = self.announcement.asked() => {}
+                }
+            };
+            let error = match result {
+                Ok(client) => {
+                    backoff.reset();
+                    return Some(client);
+                }
+                Err(error) => error,
+            };
+            tracing::warn!(slot = self.name, %error, "cannot reach ZooKeeper");
+            self.standing.set_reason(error.to_string());
+            if let refusal @ RegistryError::Refused(_) = registry_error(&error) {
+                for waiter in shared.book().take_waiters(self.number) {
+                    let _ = waiter.send(Err(refusal.clone()));
+                }
+                self.announcement.fail(refusal);
+            }
+            self.report();
+            let pause = sleep(backoff.next_pause());
+            tokio::pin!(pause);
+            loop {
+                tokio::select! {
+                    () = &mut pause => break,
+                    _ = tick.tick() => self.report(),
+                    () = shared.closing.cancelled() => return None,
+                    () = shared.gone.cancelled() => return None,
+                    () = self.announcement.asked() => {}
+                }
+            }
+        }
+    }
+
+    /// Serves one session until it ends (`false`) or everything does (`true`).
+    async fn serve(&mut self, client: Client) -> bool {
+        let shared = self.shared.clone();
+        let session_timeout = client.session_timeout();
+        self.standing.handle_session(session_timeout, Instant::now());
+        self.announcement.handle_session(client.session_id().0);
+        let mut states = client.state_watcher();
+        let session = Arc::new(Session::new(client, &shared.access, self.child.clone()));
+        let mut under_way = UnderWay::new();
+        let (mut batches, mut beating) = (0, false);
+        let mut beat = interval_of(session_timeout / 5);
+        let mut tick = ticks(session_timeout);
+        let mut flush_at: Option<Instant> = None;
+        let mut close_by: Option<Instant> = None;
+        tracing::info!(slot = self.name, session = %session.client.session_id(), "registered with ZooKeeper");
+        loop {
+            let now = Instant::now();
+            if let Some(wish) = self.announcement.next(now) {
+                let session = session.clone();
+                under_way.push(Box::pin(async move { Done::Announced(announce(&session.client, wish).await) }));
+            }
+            let waiting = shared.book().waiting(self.number);
+            if waiting > 0 {
+                let due = *flush_at.get_or_insert(now + GATHER);
+                let held_back = self.not_before.is_some_and(|moment| now < moment);
+                if !held_back && batches < BATCHES && (waiting >= BATCH || now >= due) {
+                    let ops = shared.book().take(self.number, BATCH);
+                    if !ops.is_empty() {
+                        batches += 1;
+                        let session = session.clone();
+                        under_way.push(Box::pin(async move { Done::Batch { sent: now, outcomes: session.apply(ops).await } }));
+                    }
+                    continue;
+                }
+            } else {
+                flush_at = None;
+                if close_by.is_some() && batches == 0 && shared.book().is_empty(self.number) {
+                    break;
+                }
+            }
+            // While all batches are under way their ends wake us, not the clock.
+            let flush = flush_at.filter(|_| batches < BATCHES).map(|due| due.max(self.not_before.unwrap_or(due)));
+            tokio::select! {
+                Some(done) = under_way.next() => match done {
+                    Done::Batch { sent, outcomes } => {
+                        batches -= 1;
+                        self.handle_batch(sent, outcomes);
+                    }
+                    Done::Beat { sent, result } => {
+                        beating = false;
+                        if result.is_ok() {
+                            self.handle_proof(sent);
+                        }
+                    }
+                    Done::Announced(result) => self.announcement.handle_done(result, Instant::now()),
+                },
+                () = self.wake.notified() => {}
+                () = self.announcement.asked() => {}
+                () = sleep_until(flush) => {}
+                _ = beat.tick(), if !beating => {
+                    beating = true;
+                    let session = session.clone();
+                    under_way.push(Box::pin(async move {
+                        let sent = Instant::now();
+                        // A sync goes through the leader, which is who ends sessions: a follower that has
+                        // lost its leader would still answer a read.
+                        Done::Beat { sent, result: session.client.sync("/").await }
+                    }));
+                }
+                _ = tick.tick() => {
+                    self.tell_restored();
+                    self.report();
+                    if self.standing.is_hopeless(Instant::now()) {
+                        self.handle_end("no answer for two session timeouts");
+                        return false;
+                    }
+                    if close_by.is_some_and(|by| Instant::now() >= by) {
+                        break;
+                    }
+                }
+                state = states.changed() => match state {
+                    SessionState::SyncConnected => {
+                        self.standing.handle_connection(true, "");
+                        beat.reset_immediately();
+                        self.report();
+                    }
+                    state if state.is_terminated() => {
+                        self.handle_end(&format!("the ZooKeeper session has ended: {state}"));
+                        return close_by.is_some();
+                    }
+                    state => {
+                        self.standing.handle_connection(false, format!("the connection to ZooKeeper is {state}"));
+                        self.report();
+                    }
+                },
+                () = shared.closing.cancelled(), if close_by.is_none() => {
+                    close_by = Some(Instant::now() + CLOSE_DELETES);
+                    for waiter in shared.book().unregister_all(self.number) {
+                        let _ = waiter.send(Err(RegistryError::Closed));
+                    }
+                    self.announcement.withdraw();
+                    self.not_before = None;
+                }
+                () = shared.gone.cancelled() => return true,
+            }
+        }
+        // The session ends with its last user.
+        drop((under_way, session));
+        let ended = async { while !states.changed().await.is_terminated() {} };
+        if timeout(CLOSE_SESSION, ended).await.is_err() {
+            tracing::warn!(slot = self.name, "ZooKeeper has not confirmed the end of the session; it will time out");
+        }
+        true
+    }
+
+    fn handle_batch(&mut self, sent: Instant, outcomes: Vec<(Key, Outcome)>) {
+        let mut pause = None;
+        let mut answered = false;
+        {
+            let mut book = self.shared.book();
+            for (key, outcome) in outcomes {
+                let result = match &outcome {
+                    Outcome::Refused(reason) => {
+                        pause = Some(PAUSE_REFUSED);
+                        Err(RegistryError::Refused(reason.clone()))
+                    }
+                    Outcome::Unknown => {
+                        pause = pause.or(Some(PAUSE));
+                        Ok(())
+                    }
+                    Outcome::Present | Outcome::Absent => {
+                        answered = true;
+                        Ok(())
+                    }
+                };
+                let settled = book.handle_done(&key, &outcome);
+                for waiter in settled.waiters {
+                    let _ = waiter.send(result.clone());
+                }
+                if settled.restored {
+                    self.restored.push(key);
+                }
+            }
+        }
+        self.not_before = pause.map(|pause| Instant::now() + jittered(pause));
+        if answered {
+            self.handle_proof(sent);
+        } else {
+            self.report();
+        }
+        if self.restored.len() >= TOLD_TOGETHER {
+            self.tell_restored();
+        }
+    }
+
+    fn handle_proof(&mut self, sent: Instant) {
+        self.standing.handle_proof(sent);
+        if self.standing.is_proven(Instant::now()) {
+            let (waiters, restored) = self.shared.book().handle_proof(self.number);
+            for waiter in waiters {
+                let _ = waiter.send(Ok(()));
+            }
+            self.restored.extend(restored);
+        }
+        self.report();
+    }
+
+    /// The session is gone, and with it all that was under way.
+    fn handle_end(&mut self, reason: &str) {
+        tracing::warn!(slot = self.name, reason, "a ZooKeeper session has ended");
+        let held = {
+            let mut book = self.shared.book();
+            book.handle_session_end(self.number);
+            book.broken(self.number) > 0
+        };
+        self.standing.handle_end(reason, held, Instant::now());
+        self.not_before = None;
+        self.report();
+    }
+
+    /// Tells everybody how this slot stands.
+    fn report(&mut self) {
+        let now = Instant::now();
+        if self.standing.is_proven(now) && self.shared.book().broken(self.number) == 0 {
+            self.tell_restored();
+            self.standing.handle_restored();
+        }
+        if self.standing.poll_lost(now) {
+            let keys = self.shared.book().handle_lost(self.number);
+            if !keys.is_empty() {
+                self.tell(Discontinuity::Lost { keys });
+            }
+        }
+        let proven = self.standing.is_proven(now);
+        self.proven.send_if_modified(|shown| std::mem::replace(shown, proven) != proven);
+        self.shared.board.set(&self.name, Some(self.standing.health(now)));
+    }
+
+    fn tell_restored(&mut self) {
+        if !self.restored.is_empty() {
+            let keys = std::mem::take(&mut self.restored);
+            self.tell(Discontinuity::Restored { keys });
+        }
+    }
+
+    fn tell(&self, discontinuity: Discontinuity) {
+        // Nobody listens in a process that only publishes.
+        let _ = self.shared.discontinuities.send(discontinuity);
+    }
+}
+
+/// Often enough to notice a silence in time.
+fn ticks(session_timeout: Duration) -> Interval {
+    interval_of((session_timeout / 20).clamp(Duration::from_millis(20), Duration::from_millis(500)))
+}
+
+fn interval_of(period: Duration) -> Interval {
+    let mut interval = interval(period.max(Duration::from_millis(1)));
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
+async fn sleep_until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment.into()).await,
+        None => std::future::pending().await,
+    }
+}
