@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+pub mod gc;
 pub mod kafka;
 pub mod local;
 
@@ -49,6 +50,11 @@ impl QueueName {
     /// The partition to write to and read from.
     pub fn partition_number(&self) -> u32 {
         self.partition.unwrap_or(0)
+    }
+
+    /// Whether this is one partition of a topic that several nodes share.
+    pub fn is_partition(&self) -> bool {
+        self.partition.is_some()
     }
 }
 
@@ -185,7 +191,8 @@ pub struct QueueHealth {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeQueue {
     pub queue: QueueName,
-    /// When the newest record in it was written (or, of an empty one, when it was made, if known), ms since 1970.
+    /// Nothing was written to it later than this, ms since 1970: the time of the newest record, or, where the
+    /// retention has removed that, the retention ago. `None`: it was never written to, or that is not known.
     pub last_used: Option<u64>,
 }
 

@@ -1,0 +1,255 @@
+//! Sends to topics: in order per key, bounded, and quick to say that a topic is gone.
+//!
+//! librdkafka never forgets a topic that it was asked to send to, and asks the brokers about a missing one every
+//! second. Nodes come and go, so a producer that has met many missing topics is replaced at a moment when
+//! nothing is on its way.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Instant;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use rdkafka::client::Client;
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::future_producer::FutureProducerContext;
+use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer as _};
+use tokio::sync::Semaphore;
+
+use super::client::{ASK_TIMEOUT, Cluster, Logged, blocking, drop_aside, is_missing, meaning, refused};
+use crate::cluster::queue::{Producer, QueueError, QueueHealth, QueueName};
+
+/// Missing topics after which a producer is replaced once it is idle.
+const MANY_MISSING: usize = 64;
+/// Missing topics after which publishers have to wait until it is idle.
+const TOO_MANY_MISSING: usize = 4096;
+
+/// A librdkafka producer, and what makes it due for replacement.
+struct Generation {
+    producer: FutureProducer<Logged>,
+    missing: Mutex<HashSet<QueueName>>,
+    /// An idempotent producer that lost track of its sequence refuses everything from then on.
+    broken: AtomicBool,
+}
+
+impl Generation {
+    fn new(cluster: &Cluster) -> Result<Arc<Self>, QueueError> {
+        let producer = FutureProducer::from_config_and_context(&cluster.producer_config(), Logged);
+        Ok(Arc::new(Self {
+            producer: producer.map_err(|error| refused(&error))?,
+            missing: Mutex::default(),
+            broken: AtomicBool::new(false),
+        }))
+    }
+
+    fn client(&self) -> &Client<FutureProducerContext<Logged>> {
+        self.producer.client()
+    }
+
+    /// What an error of a send means; remembers what it says of this producer.
+    fn judge(&self, queue: &QueueName, error: &KafkaError) -> QueueError {
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) || self.client().fatal_error().is_some() {
+            self.broken.store(true, Ordering::Relaxed);
+        }
+        if is_missing(error) {
+            locked(&self.missing).insert(queue.clone());
+        }
+        meaning(queue, error)
+    }
+}
+
+/// Sends to any queue of the cluster.
+pub(super) struct KafkaProducer {
+    cluster: Arc<Cluster>,
+    /// Read to enqueue, written to replace: a replacement never overtakes a send.
+    current: RwLock<Arc<Generation>>,
+    room: Semaphore,
+    doubts: Mutex<HashMap<QueueName, Arc<Doubt>>>,
+}
+
+/// Whether a queue that librdkafka thinks is missing is there: when that was last asked, and the answer.
+type Doubt = tokio::sync::Mutex<Option<(Instant, bool)>>;
+
+/// A place in the line of those who want to send to a doubtful queue.
+struct Place<'a> {
+    producer: &'a KafkaProducer,
+    queue: &'a QueueName,
+    doubt: Arc<Doubt>,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut doubts = locked(&self.producer.doubts);
+        // The map's own and this one: nobody is left in the line.
+        if Arc::strong_count(&self.doubt) <= 2 {
+            doubts.remove(self.queue);
+        }
+    }
+}
+
+impl KafkaProducer {
+    pub(super) fn new(cluster: Arc<Cluster>) -> Result<Self, QueueError> {
+        let current = RwLock::new(Generation::new(&cluster)?);
+        let room = Semaphore::new(cluster.settings.max_in_flight.clamp(1, Semaphore::MAX_PERMITS));
+        Ok(Self { cluster, current, room, doubts: Mutex::default() })
+    }
+
+    fn current(&self) -> Arc<Generation> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Hands the message to librdkafka, at once; from here on its place in the order is fixed.
+    fn enqueue(&self, queue: &QueueName, key: &str, payload: &[u8]) -> Result<Enqueued, (QueueError, bool)> {
+        let generation = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        let Ok(partition) = i32::try_from(queue.partition_number()) else {
+            return Err((QueueError::NoSuchQueue(queue.clone()), false));
+        };
+        let record = FutureRecord::to(queue.topic_name()).partition(partition).key(key).payload(payload);
+        match generation.producer.send_result(record) {
+            Ok(delivery) => Ok(Enqueued { generation: Arc::clone(&generation), delivery }),
+            Err((error, _)) => Err((generation.judge(queue, &error), is_missing(&error))),
+        }
+    }
+
+    /// The line of a queue that is in doubt; none where nobody doubts it.
+    fn line<'a>(&'a self, queue: &'a QueueName) -> Option<Place<'a>> {
+        let doubt = Arc::clone(locked(&self.doubts).get(queue)?);
+        Some(Place { producer: self, queue, doubt })
+    }
+
+    fn doubt<'a>(&'a self, queue: &'a QueueName) -> Place<'a> {
+        let doubt = Arc::clone(locked(&self.doubts).entry(queue.clone()).or_default());
+        Place { producer: self, queue, doubt }
+    }
+
+    /// Enqueues where librdkafka may hold an old belief that the topic is missing: asks the cluster first.
+    ///
+    /// Without it, events that are sent in the first second after a node's topic was made again would be lost.
+    /// All who send to the queue meanwhile stand in line, so that the order is kept.
+    async fn enqueue_in_line(&self, place: Place<'_>, key: &str, payload: &[u8]) -> Result<Enqueued, QueueError> {
+        let called = Instant::now();
+        let mut answer = place.doubt.lock().await;
+        match self.enqueue(place.queue, key, payload) {
+            Err((_, true)) => {}
+            Err((error, false)) => return Err(error),
+            Ok(enqueued) => return Ok(enqueued),
+        }
+        let exists = match *answer {
+            // Somebody asked after this send was called: no need to ask again.
+            Some((asked, exists)) if asked >= called => exists,
+            _ => {
+                let asked = Instant::now();
+                let exists = self.exists(place.queue).await?;
+                *answer = Some((asked, exists));
+                exists
+            }
+        };
+        if !exists {
+            return Err(QueueError::NoSuchQueue(place.queue.clone()));
+        }
+        // The answer has told librdkafka, too.
+        self.enqueue(place.queue, key, payload).map_err(|(error, missing)| match missing {
+            true => QueueError::Unreachable(format!("{} is only just being made", place.queue)),
+            false => error,
+        })
+    }
+
+    async fn exists(&self, queue: &QueueName) -> Result<bool, QueueError> {
+        let (generation, queue) = (self.current(), queue.clone());
+        blocking(move || {
+            let metadata = generation.client().fetch_metadata(Some(queue.topic_name()), ASK_TIMEOUT);
+            let metadata = metadata.map_err(|error| meaning(&queue, &error))?;
+            let wanted = i64::from(queue.partition_number());
+            Ok(metadata.topics().iter().any(|topic| {
+                topic.name() == queue.topic_name() && topic.partitions().iter().any(|p| i64::from(p.id()) == wanted)
+            }))
+        })
+        .await
+    }
+
+    /// Replaces a producer that is broken, or that has met many missing topics and is idle.
+    fn renew(&self) -> Result<(), QueueError> {
+        let generation = self.current();
+        let missing = locked(&generation.missing).len();
+        if missing < MANY_MISSING && !generation.broken.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        if !Arc::ptr_eq(&current, &generation) {
+            return Ok(());
+        }
+        if generation.broken.load(Ordering::Relaxed) || generation.producer.in_flight_count() == 0 {
+            tracing::debug!(missing, "a new Kafka producer takes over");
+            let old = std::mem::replace(&mut *current, Generation::new(&self.cluster)?);
+            drop_aside((old, generation));
+            return Ok(());
+        }
+        if missing < TOO_MANY_MISSING { Ok(()) } else { Err(QueueError::Full) }
+    }
+
+    pub(super) async fn health(&self, queue: &QueueName, position: Option<u64>) -> QueueHealth {
+        let (generation, asked) = (self.current(), queue.clone());
+        let answer = blocking(move || {
+            let partition = i32::try_from(asked.partition_number()).unwrap_or(i32::MAX);
+            let watermarks = generation.client().fetch_watermarks(asked.topic_name(), partition, ASK_TIMEOUT / 2);
+            watermarks.map_err(|error| meaning(&asked, &error))
+        });
+        match answer.await {
+            Ok((_, high)) => {
+                let high = u64::try_from(high).unwrap_or(0);
+                QueueHealth { reachable: true, error: None, lag: position.map(|next| high.saturating_sub(next)) }
+            }
+            Err(error) => {
+                // Whoever says that it is not there has been reached.
+                let reachable = matches!(error, QueueError::NoSuchQueue(_));
+                QueueHealth { reachable, error: Some(error.to_string()), lag: None }
+            }
+        }
+    }
+}
+
+/// A message on its way.
+struct Enqueued {
+    generation: Arc<Generation>,
+    delivery: DeliveryFuture,
+}
+
+#[async_trait]
+impl Producer for KafkaProducer {
+    async fn send(&self, queue: &QueueName, key: &str, payload: Bytes) -> Result<(), QueueError> {
+        let _room = self.room.try_acquire().map_err(|_| QueueError::Full)?;
+        self.renew()?;
+        // No await before the message is enqueued, save for those in line: that is what keeps the order.
+        let enqueued = match self.line(queue) {
+            Some(place) => self.enqueue_in_line(place, key, &payload).await?,
+            None => match self.enqueue(queue, key, &payload) {
+                Ok(enqueued) => enqueued,
+                Err((_, true)) => self.enqueue_in_line(self.doubt(queue), key, &payload).await?,
+                Err((error, false)) => return Err(error),
+            },
+        };
+        match enqueued.delivery.await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err((error, _))) => Err(enqueued.generation.judge(queue, &error)),
+            Err(_) => Err(QueueError::Unreachable("the producer was closed".to_owned())),
+        }
+    }
+
+    async fn flush(&self) {
+        let (generation, timeout) = (self.current(), self.cluster.settings.send_timeout_ms.duration());
+        let flushed = blocking(move || {
+            let flushed = generation.producer.flush(timeout);
+            flushed.map_err(|error| QueueError::Unreachable(error.to_string()))
+        });
+        if let Err(error) = flushed.await {
+            tracing::warn!("not everything could be sent to Kafka: {error}");
+        }
+    }
+}
+
+/// A panic elsewhere does not spoil a set of names.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
