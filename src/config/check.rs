@@ -156,16 +156,23 @@ fn auth(checker: &mut Checker<'_>, auth: &AuthSettings, purpose: Purpose) {
     checker.require(&names, set.len() <= 1, problem, "Keep exactly one of them.");
 
     algorithms(checker, auth);
-    let url = Url::parse(&auth.jwks_url);
-    let hint = "Write an https:// URL: whoever can change the keys on their way can sign tokens (RFC 7517 9). \
-                Plain http:// is accepted from this machine only (127.0.0.1, [::1], localhost).";
-    let good = auth.jwks_url.is_empty() || url.is_ok_and(|url| url.scheme() == "https" || is_loopback_http(&url));
-    checker.require(&["auth.jwks_url"], good, format!("is {:?}", auth.jwks_url), hint);
+    jwks_url(checker, &auth.jwks_url);
     checker.at_least("auth.jwks_refresh_ms", auth.jwks_refresh_ms.0, 1_000);
     checker.at_most("auth.leeway_ms", auth.leeway_ms.0, 300_000);
     let domain = &auth.default_domain;
     let good = domain.len() <= 255 && !domain.chars().any(|c| c == '@' || c == ':' || c.is_whitespace() || c.is_control());
     checker.require(&["auth.default_domain"], good, format!("is {domain:?}"), "Write only the domain: example.org, without '@'.");
+}
+
+fn jwks_url(checker: &mut Checker<'_>, text: &str) {
+    let url = Url::parse(text);
+    let password = url.as_ref().is_ok_and(|url| !url.username().is_empty() || url.password().is_some());
+    let hint = "Remove it: key sets are public, and URLs are logged.";
+    checker.require(&["auth.jwks_url"], !password, "holds a user or a password", hint);
+    let hint = "Write an https:// URL: whoever can change the keys on their way can sign tokens (RFC 7517 9). \
+                Plain http:// is accepted from this machine only (127.0.0.1, [::1], localhost).";
+    let good = text.is_empty() || password || url.is_ok_and(|url| url.scheme() == "https" || is_loopback_http(&url));
+    checker.require(&["auth.jwks_url"], good, format!("is {text:?}"), hint);
 }
 
 fn is_loopback_http(url: &Url) -> bool {

@@ -216,6 +216,8 @@ fn settings_must_fit_together() {
     faulty(Case::keyed().set("registry.kind=local").set("queue.kind=local"), &["queue.kind", "registry.kind"]);
     faulty(Case::keyed().set("auth.jwks_url=https://a/keys"), &["auth"]);
     faulty(Case::default().set("auth.jwks_url=http://a/keys"), &["auth.jwks_url"]);
+    let faults = Case::default().set("auth.jwks_url=https://u:123454321@a/keys").faults();
+    assert_eq!(faults, ["auth.jwks_url holds a user or a password"]);
     assert!(Case::default().set("auth.jwks_url=http://[::1]:1/keys").load().is_ok());
     faulty(Case::keyed().set("auth.algorithms=none,ES256,HS512"), &["auth.algorithms[0]", "auth.algorithms[1]", "auth.secret"]);
     faulty(Case::default().set("auth.public_key_file=k.pem").set("auth.algorithms=HS256"), &["auth.algorithms[0]"]);
