@@ -3,6 +3,23 @@
 //! The commented defaults are `default.toml` beside this file (`mailpush check --print-default`); a test
 //! holds it and the `Default`s here to each other. Secrets are kept in [`Secret`], which does not print.
 
+mod check;
+mod check_cluster;
+mod fault;
+mod file;
+mod load;
+mod schema;
 mod settings;
+mod text;
+mod wording;
 
+#[cfg(test)]
+mod tests;
+
+pub use check::Purpose;
+pub use fault::{Fault, Origin};
+pub use load::{CLI_VARIABLES, Sources, load, load_for};
 pub use settings::*;
+
+/// Every setting, commented, with its default: what `mailpush check --print-default` prints.
+pub const DEFAULT_TOML: &str = include_str!("default.toml");

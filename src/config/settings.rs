@@ -253,6 +253,26 @@ pub struct TlsSettings {
     pub key_file: Option<PathBuf>,
 }
 
+/// Properties handed to librdkafka as they are. Only the names are printed: some values are passwords.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Properties(pub BTreeMap<String, String>);
+
+impl fmt::Debug for Properties {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+impl<'a> IntoIterator for &'a Properties {
+    type Item = (&'a String, &'a String);
+    type IntoIter = std::collections::btree_map::Iter<'a, String, String>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter()
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum QueueKind {
@@ -296,7 +316,7 @@ pub struct QueueSettings {
     pub sasl_user: String,
     pub sasl_password: Secret,
     /// Any further librdkafka properties, applied last.
-    pub properties: BTreeMap<String, String>,
+    pub properties: Properties,
 }
 
 impl Default for QueueSettings {
@@ -320,7 +340,7 @@ impl Default for QueueSettings {
             sasl_mechanism: String::new(),
             sasl_user: String::new(),
             sasl_password: Secret::default(),
-            properties: BTreeMap::new(),
+            properties: Properties::default(),
         }
     }
 }

@@ -1,0 +1,175 @@
+//! Keys that change while we run: an issuer on loopback, and a file.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use issuer::{Answer, Issuer};
+
+use super::test_keys::{TestKey, jwks};
+use super::*;
+use crate::config::Millis;
+
+/// A tiny issuer, whose answer tests set.
+mod issuer {
+    use super::*;
+    use axum::http::StatusCode;
+    use std::sync::Mutex;
+
+    pub type Answer = (StatusCode, String);
+
+    pub struct Issuer {
+        pub url: String,
+        pub asked: Arc<AtomicUsize>,
+        answer: Arc<Mutex<Answer>>,
+    }
+
+    impl Issuer {
+        pub async fn start(answer: Answer) -> Self {
+            let (answer, asked) = (Arc::new(Mutex::new(answer)), Arc::new(AtomicUsize::new(0)));
+            let (served, counted) = (answer.clone(), asked.clone());
+            let keys = axum::routing::get(move || async move {
+                counted.fetch_add(1, Ordering::SeqCst);
+                served.lock().unwrap().clone()
+            });
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("http://{}/keys", listener.local_addr().unwrap());
+            let moved = axum::routing::get(|| async { axum::response::Redirect::temporary("/keys") });
+            let router = axum::Router::new().route("/keys", keys).route("/moved", moved);
+            tokio::spawn(async move { axum::serve(listener, router).await });
+            Self { url, asked, answer }
+        }
+
+        pub fn answer(&self, answer: Answer) {
+            *self.answer.lock().unwrap() = answer;
+        }
+    }
+}
+
+fn ok(body: String) -> Answer {
+    (axum::http::StatusCode::OK, body)
+}
+
+fn unwell() -> Answer {
+    (axum::http::StatusCode::BAD_GATEWAY, String::new())
+}
+
+async fn at(url: &str, every: u64, at_most_every: u64) -> Arc<Authenticator> {
+    let settings = AuthSettings { jwks_url: url.into(), jwks_refresh_ms: Millis(every), ..AuthSettings::default() };
+    Authenticator::with_floor(&settings, Duration::from_millis(at_most_every)).await.unwrap()
+}
+
+/// Waits until `condition` holds.
+async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    for _ in 0..500 {
+        if condition() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{what} did not happen within 5 seconds");
+}
+
+#[tokio::test]
+async fn a_new_key_is_fetched_when_a_token_names_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (old, new) = (TestKey::es256(), TestKey::ed25519());
+    let (by_old, by_new) = (old.token(folder.path(), Some("old")), new.token(folder.path(), Some("new")));
+    let issuer = Issuer::start(ok(jwks(&[old.jwk("old")]))).await;
+    let auth = at(&issuer.url, 3_600_000, 20).await;
+    assert!(auth.verify(&by_old).is_ok());
+    assert_eq!(auth.verify(&by_new), Err(AuthError::UnknownKey));
+    issuer.answer(ok(jwks(&[old.jwk("old"), new.jwk("new")])));
+    assert!(auth.verify_or_refresh(&by_new).await.is_ok());
+    assert!(auth.verify(&by_old).is_ok(), "the old key is in the new set");
+    issuer.answer(ok(jwks(&[new.jwk("new")])));
+    auth.shared.want_refresh();
+    eventually("the old key is withdrawn", || auth.verify(&by_old) == Err(AuthError::UnknownKey)).await;
+    assert!(auth.verify(&by_new).is_ok());
+    assert!(auth.verify(&new.token(folder.path(), None)).is_ok(), "a token may leave the name away");
+    let renamed = TestKey::es256().token(folder.path(), Some("new"));
+    assert_eq!(auth.verify(&renamed), Err(AuthError::AlgorithmNotAllowed));
+}
+
+#[tokio::test]
+async fn the_timer_fetches_too_and_failures_keep_the_last_good_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let (old, new) = (TestKey::es256(), TestKey::es256());
+    let token = old.token(folder.path(), Some("old"));
+    let issuer = Issuer::start(ok(jwks(&[old.jwk("old")]))).await;
+    let auth = at(&issuer.url, 20, 20).await;
+    for bad in [unwell(), ok("not json".into()), ok(jwks(&[])), ok("x".repeat(600 * 1024))] {
+        issuer.answer(bad);
+        eventually("a failure", || auth.health().last_error.is_some()).await;
+        assert!(auth.verify(&token).is_ok());
+        assert_eq!(auth.health().usable_keys, 1);
+        issuer.answer(ok(jwks(&[old.jwk("old")])));
+        eventually("a recovery", || auth.health().last_error.is_none()).await;
+    }
+    issuer.answer(ok(jwks(&[new.jwk("new")])));
+    eventually("the rotation", || auth.verify(&token) == Err(AuthError::UnknownKey)).await;
+}
+
+#[tokio::test]
+async fn a_node_starts_while_the_issuer_is_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = TestKey::es256();
+    let token = key.token(folder.path(), Some("a"));
+    let issuer = Issuer::start(unwell()).await;
+    let auth = at(&issuer.url, 3_600_000, 20).await;
+    let refusal = auth.verify(&token).unwrap_err();
+    assert_eq!(refusal, AuthError::KeysUnavailable);
+    assert!(refusal.is_transient());
+    assert_eq!(auth.health().usable_keys, 0);
+    assert!(auth.health().last_error.unwrap().contains("502"));
+    issuer.answer(ok(jwks(&[key.jwk("a")])));
+    eventually("the keys", || auth.verify(&token).is_ok()).await;
+}
+
+#[tokio::test]
+async fn made_up_keys_do_not_hammer_the_issuer() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = TestKey::es256();
+    let issuer = Issuer::start(ok(jwks(&[key.jwk("a")]))).await;
+    let auth = at(&issuer.url, 3_600_000, 60_000).await;
+    for number in 0..20 {
+        let made_up = key.token(folder.path(), Some(&number.to_string()));
+        assert_eq!(auth.verify(&made_up), Err(AuthError::UnknownKey));
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(issuer.asked.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn redirects_are_not_followed() {
+    let issuer = Issuer::start(ok(jwks(&[TestKey::es256().jwk("a")]))).await;
+    let auth = at(&issuer.url.replace("/keys", "/moved"), 3_600_000, 60_000).await;
+    assert!(auth.health().last_error.unwrap().contains("307"));
+    assert_eq!(issuer.asked.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn errors_do_not_show_the_url() {
+    let auth = at("http://user:hunter2@127.0.0.1:1/keys", 3_600_000, 60_000).await;
+    let error = auth.health().last_error.unwrap();
+    assert!(!error.contains("hunter2"), "{error}");
+}
+
+#[tokio::test]
+async fn a_key_set_file_is_read_again_when_it_changes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (old, new) = (TestKey::es256(), TestKey::es384());
+    let path = folder.path().join("keys.json");
+    std::fs::write(&path, jwks(&[old.jwk("old")])).unwrap();
+    let settings = AuthSettings { jwks_file: Some(path.clone()), jwks_refresh_ms: Millis(20), ..AuthSettings::default() };
+    let auth = Authenticator::with_floor(&settings, Duration::from_millis(20)).await.unwrap();
+    assert!(auth.verify(&old.token(folder.path(), Some("old"))).is_ok());
+    std::fs::write(&path, jwks(&[new.jwk("new")])).unwrap();
+    let later = std::time::SystemTime::now() + Duration::from_secs(2);
+    std::fs::File::options().append(true).open(&path).unwrap().set_modified(later).unwrap();
+    let by_new = new.token(folder.path(), Some("new"));
+    eventually("the new key", || auth.verify(&by_new).is_ok()).await;
+    std::fs::remove_file(&path).unwrap();
+    eventually("a failure", || auth.health().last_error.is_some()).await;
+    assert!(auth.verify(&by_new).is_ok());
+}
