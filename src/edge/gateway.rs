@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use super::auth::{AuthError, Authenticator, Identity, Scopes};
 use super::tickets::Tickets;
-use crate::cluster::queue::{QueueHealth, QueueName};
+use crate::cluster::queue::QueueHealth;
 use crate::cluster::registry::{Directory, NodeRecord, RegistryHealth};
 use crate::config::Settings;
 use crate::mail::ids::{NodeId, SessionId};
@@ -34,10 +34,7 @@ const DEPARTED: usize = 64;
 pub struct Gateway {
     pub settings: Arc<Settings>,
     pub names: UserNames,
-    /// Set once the listener is bound, before anything is served.
-    pub record: OnceLock<NodeRecord>,
-    pub node: NodeId,
-    pub queue: QueueName,
+    pub record: NodeRecord,
     pub auth: Arc<Authenticator>,
     pub hub: Arc<Hub>,
     pub presence: Arc<Presence>,
@@ -52,6 +49,8 @@ pub struct Gateway {
     pub rules: Arc<Rules>,
     /// One permit per socket that has not shown a token yet.
     pub unauthenticated: Arc<Semaphore>,
+    /// Set once the node's queue is being read: before that a session could miss events (I-4).
+    pub started: AtomicBool,
     pub draining: AtomicBool,
     /// Every session's task: what a drain waits for.
     pub tasks: TaskTracker,
@@ -87,9 +86,21 @@ impl Gateway {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// Verifies a token and counts a refusal.
-    pub fn verify(&self, token: &str) -> Result<Identity, AuthError> {
-        self.auth.verify(token).inspect_err(|error| Metrics::count(&self.metrics.tokens_refused, "reason", error.name()))
+    /// Why no session can be taken in now, if so.
+    pub fn refusal(&self) -> Option<&'static str> {
+        if self.is_draining() {
+            Some("the node is going down")
+        } else if !self.started.load(Ordering::Acquire) {
+            Some("the node is starting and does not read its queue yet")
+        } else {
+            None
+        }
+    }
+
+    /// Verifies a token and counts a refusal. Waits a moment where a key set may have to be fetched first.
+    pub async fn verify(&self, token: &str) -> Result<Identity, AuthError> {
+        let verdict = self.auth.verify_or_refresh(token).await;
+        verdict.inspect_err(|error| Metrics::count(&self.metrics.tokens_refused, "reason", error.name()))
     }
 
     /// Opens a session that the hub can push to.
@@ -113,9 +124,8 @@ impl Gateway {
         Metrics::count(&self.metrics.closed, "reason", reason);
     }
 
-    /// This node's own record; empty fields before it has started.
-    pub fn own_url(&self) -> &str {
-        self.record.get().map_or("", |record| &record.url)
+    pub fn node(&self) -> &NodeId {
+        &self.record.id
     }
 
     pub fn note_departure(&self, id: NodeId) {

@@ -43,7 +43,7 @@ pub async fn open(
 ) -> Result<Response, Problem> {
     let parameters = query(&request);
     let identity = match bearer(request.headers())? {
-        Some(token) => gateway.verify(token).map_err(|error| Problem::token(&error))?,
+        Some(token) => gateway.verify(token).await.map_err(|error| Problem::token(&error))?,
         None => match parameters.iter().find(|(name, _)| name == "ticket") {
             Some((_, ticket)) => redeem(&gateway, ticket).await?,
             None => return Err(Problem::no_token()),
@@ -52,12 +52,12 @@ pub async fn open(
     if !may(&identity, Scopes::PUSH) {
         return Err(Problem::forbidden("the token lacks the scope push"));
     }
-    if gateway.is_draining() {
-        return Err(Problem::unavailable("the node is going down"));
+    if let Some(refusal) = gateway.refusal() {
+        return Err(Problem::unavailable(refusal));
     }
     let (keys, wanted) = read_parameters(&gateway, &parameters)?;
     let session = gateway
-        .open_session(SessionId::random(gateway.node.clone()), identity.user, Transport::Sse, peer)
+        .open_session(SessionId::random(gateway.node().clone()), identity.user, Transport::Sse, peer)
         .map_err(|error| Problem::too_many(error.to_string()))?;
     let mut stream = SseSession {
         heartbeat: gateway.settings.sessions.heartbeat_ms.duration(),

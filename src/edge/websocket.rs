@@ -19,7 +19,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use data_encoding::BASE64;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -65,11 +65,11 @@ pub async fn open(
     let accept = check_handshake(headers)?;
     check_origin(&gateway, headers)?;
     let protocol = negotiate(headers)?;
-    if gateway.is_draining() {
-        return Err(Problem::unavailable("the node is going down"));
+    if let Some(refusal) = gateway.refusal() {
+        return Err(Problem::unavailable(refusal));
     }
     let identity = match bearer(headers)? {
-        Some(token) => Some(gateway.verify(token).map_err(|error| Problem::token(&error))?),
+        Some(token) => Some(gateway.verify(token).await.map_err(|error| Problem::token(&error))?),
         None => match query(&request).into_iter().find(|(name, _)| name == "ticket") {
             Some((_, ticket)) => Some(redeem(&gateway, &ticket).await?),
             None => None,
@@ -82,9 +82,13 @@ pub async fn open(
     }
     let unauthenticated = match identity {
         Some(_) => None,
-        None => Some(gateway.unauthenticated.clone().try_acquire_owned().map_err(|_| {
-            Problem::unavailable("too many sockets are waiting to be authenticated")
-        })?),
+        None => Some(
+            gateway
+                .unauthenticated
+                .clone()
+                .try_acquire_owned()
+                .map_err(|_| Problem::unavailable("too many sockets are waiting to be authenticated"))?,
+        ),
     };
 
     let upgrade = hyper::upgrade::on(&mut request);
@@ -126,7 +130,7 @@ fn check_handshake(headers: &HeaderMap) -> Result<String, Problem> {
 fn check_origin(gateway: &Gateway, headers: &HeaderMap) -> Result<(), Problem> {
     let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
     let allowed = origin.to_str().is_ok_and(|origin| {
-        origin == gateway.own_url() || gateway.settings.http.allowed_origins.iter().any(|allowed| allowed == origin)
+        origin == gateway.record.url.as_str() || gateway.settings.http.allowed_origins.iter().any(|allowed| allowed == origin)
     });
     allowed.then_some(()).ok_or_else(|| Problem::forbidden("pages of this origin may not connect (http.allowed_origins)"))
 }
@@ -163,9 +167,6 @@ impl Door {
     }
 }
 
-// Keeps the type's name in sight of readers who look for what hyper hands over.
-const _: fn(Upgraded) = |_| ();
-
 /// One session: its socket and its state.
 struct Connection {
     gateway: Arc<Gateway>,
@@ -176,6 +177,7 @@ struct Connection {
     id: SessionId,
     handle: Option<Arc<SessionHandle>>,
     resuming: Option<Box<Resuming>>,
+    verifying: VecDeque<Verifying>,
     limiter: DefaultDirectRateLimiter,
     pending: VecDeque<Bytes>,
     /// Bytes of the first pending frame that are written already.
@@ -198,6 +200,12 @@ struct Resuming {
     results: Vec<Resumed>,
 }
 
+/// A token to be looked at, in the order in which they came. May wait for a key set, while this session waits and no other.
+enum Verifying {
+    Connect { id: u32, token: String, resume: Option<Resume> },
+    Refresh { id: u32, token: String },
+}
+
 /// What woke a session up.
 enum Wake {
     Wrote(usize),
@@ -212,7 +220,7 @@ impl Connection {
         let settings = &door.gateway.settings.sessions;
         let rate = NonZeroU32::new(settings.commands_per_second).unwrap_or(NonZeroU32::MIN);
         let burst = NonZeroU32::new(settings.command_burst).unwrap_or(NonZeroU32::MIN);
-        let id = SessionId::random(door.gateway.node.clone());
+        let id = SessionId::random(door.gateway.node().clone());
         let mut connection = Box::new(Self {
             peer: door.peer,
             io,
@@ -221,6 +229,7 @@ impl Connection {
             id,
             handle: None,
             resuming: None,
+            verifying: VecDeque::new(),
             limiter: RateLimiter::direct(Quota::per_second(rate).allow_burst(burst)),
             pending: VecDeque::new(),
             written: 0,
@@ -252,6 +261,10 @@ impl Connection {
     async fn run(mut self: Box<Self>) {
         let mut timer = pin!(tokio::time::sleep_until(self.next_timeout().into()));
         while !self.over {
+            if let Some(verifying) = self.verifying.pop_front() {
+                self.verify(verifying).await;
+                continue;
+            }
             // The timer is moved only when it must fire earlier; one that fires early is set anew.
             let due = tokio::time::Instant::from(self.next_timeout());
             if timer.is_elapsed() || due < timer.deadline() {
@@ -402,16 +415,8 @@ impl Connection {
         for action in actions {
             match action {
                 Action::Send(frame) => self.send(frame),
-                Action::Authenticate { id, token, resume } => self.authenticate(id, &token, resume),
-                Action::Refresh { id, token } => {
-                    let verdict = match self.gateway.verify(&token) {
-                        Ok(identity) if may(&identity, Scopes::PUSH) => Ok(verified(&identity)),
-                        Ok(_) => Err(CommandError::forbidden("the token lacks the scope push")),
-                        Err(error) => Err(CommandError::token(error.name(), error.to_string())),
-                    };
-                    let actions = self.session.handle_refreshed(now(), id, verdict);
-                    self.act(actions);
-                }
+                Action::Authenticate { id, token, resume } => self.verifying.push_back(Verifying::Connect { id, token, resume }),
+                Action::Refresh { id, token } => self.verifying.push_back(Verifying::Refresh { id, token }),
                 Action::Subscribe { id, subscribe } => self.subscribe(id, subscribe),
                 Action::Unsubscribe(key) => {
                     if let Some(handle) = &self.handle {
@@ -441,9 +446,29 @@ impl Connection {
         Ok(())
     }
 
-    fn authenticate(&mut self, id: u32, token: &str, resume: Option<Resume>) {
-        let verdict = match self.gateway.verify(token) {
-            _ if self.gateway.is_draining() => Err((CommandError::unavailable("the node is going down", 0), CloseReason::Draining)),
+    async fn verify(&mut self, verifying: Verifying) {
+        match verifying {
+            Verifying::Connect { id, token, resume } => {
+                let verdict = self.gateway.verify(&token).await;
+                self.authenticate(id, verdict, resume);
+            }
+            Verifying::Refresh { id, token } => {
+                let verdict = match self.gateway.verify(&token).await {
+                    Ok(identity) if may(&identity, Scopes::PUSH) => Ok(verified(&identity)),
+                    Ok(_) => Err(CommandError::forbidden("the token lacks the scope push")),
+                    Err(error) => Err(CommandError::token(error.name(), error.to_string())),
+                };
+                let actions = self.session.handle_refreshed(now(), id, verdict);
+                self.act(actions);
+            }
+        }
+    }
+
+    fn authenticate(&mut self, id: u32, verdict: Result<Identity, AuthError>, resume: Option<Resume>) {
+        let verdict = match verdict {
+            _ if self.gateway.is_draining() => {
+                Err((CommandError::unavailable("the node is going down", 0), CloseReason::Draining))
+            }
             Ok(identity) if !may(&identity, Scopes::PUSH) => {
                 Err((CommandError::forbidden("the token lacks the scope push"), CloseReason::Forbidden))
             }
@@ -548,9 +573,7 @@ impl Connection {
 /// How a node's wish to end a session is told.
 pub fn goodbye(end: End) -> Goodbye {
     match end {
-        End::Draining { reconnect_after } => {
-            Goodbye { reason: CloseReason::Draining, reconnect_after: Some(reconnect_after) }
-        }
+        End::Draining { reconnect_after } => Goodbye { reason: CloseReason::Draining, reconnect_after: Some(reconnect_after) },
         End::Ended => CloseReason::Ended.into(),
     }
 }

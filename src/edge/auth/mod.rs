@@ -48,7 +48,7 @@ const REFRESH_PATIENCE: Duration = Duration::from_secs(3);
 const REFETCH_FLOOR: Duration = Duration::from_secs(10);
 
 /// Who a token's bearer is, and until when.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// The claim `sub`, normalised.
     pub user: UserName,

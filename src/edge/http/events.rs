@@ -74,7 +74,9 @@ pub async fn publish(
     let outcomes: Vec<Outcome> = parsed
         .into_iter()
         .map(|event| match event {
-            Err(error) => Outcome { id: None, queues: Vec::new(), everyone: false, error: Some(error.to_string()), temporary: false },
+            Err(error) => {
+                Outcome { id: None, queues: Vec::new(), everyone: false, error: Some(error.to_string()), temporary: false }
+            }
             Ok(event) => match published.next() {
                 Some(Ok(done)) => {
                     Outcome { id: Some(event.id), queues: done.queues, everyone: done.everyone, error: None, temporary: false }
@@ -92,7 +94,9 @@ pub async fn publish(
         .collect();
     let results = serde_json::to_value(&outcomes).unwrap_or_default();
     if outcomes.iter().any(|o| o.temporary) {
-        return Err(Problem::unavailable("not every event was published: send them again, with the ids given here").with_results(results));
+        return Err(
+            Problem::unavailable("not every event was published: send them again, with the ids given here").with_results(results)
+        );
     }
     if outcomes.iter().any(|o| o.error.is_some()) {
         let detail = "not every entry could be published: see the results";
@@ -128,8 +132,9 @@ fn read_msgpack(gateway: &Gateway, body: &[u8]) -> Result<Parsed, Problem> {
 fn read_json(gateway: &Gateway, body: &[u8]) -> Result<Parsed, Problem> {
     let one = |text: &[u8]| read_one(gateway, |d| from_json(text, Some(d)));
     if body.trim_ascii_start().first() == Some(&b'[') {
-        let events: Vec<&RawValue> = serde_json::from_slice(body)
-            .map_err(|error| Problem::bad_request(format!("not valid JSON at line {} column {}", error.line(), error.column())))?;
+        let events: Vec<&RawValue> = serde_json::from_slice(body).map_err(|error| {
+            Problem::bad_request(format!("not valid JSON at line {} column {}", error.line(), error.column()))
+        })?;
         return Ok(events.into_iter().map(|event| one(event.get().as_bytes())).collect());
     }
     Ok(vec![one(body)])

@@ -50,7 +50,9 @@ pub async fn stream_local(State(gateway): State<Arc<Gateway>>, caller: Caller, q
 /// `GET /v1/subscriptions/stream?since=CURSOR`: the cluster's changes.
 pub async fn stream(State(gateway): State<Arc<Gateway>>, caller: Caller, query: Query) -> Result<Response, Problem> {
     let filter = Filter::read(&gateway, &caller, &query)?;
-    let cursor = query.get("since").map(|text| StreamCursor::parse(text).ok_or_else(|| Problem::bad_request("since: not a cursor of ours")));
+    let cursor = query
+        .get("since")
+        .map(|text| StreamCursor::parse(text).ok_or_else(|| Problem::bad_request("since: not a cursor of ours")));
     let cursor = cursor.transpose()?.unwrap_or_default();
     let (sink, source) = mpsc::channel(PENDING);
     let task = tokio::spawn(follow_all(gateway, caller.token, filter, cursor, sink));
@@ -76,7 +78,7 @@ fn line(name: &str, data: &serde_json::Value) -> Bytes {
 async fn follow_own(gateway: &Gateway, filter: &Filter, since: Option<u64>, sink: &Sink) {
     let mut watch = gateway.sessions.watch();
     let mut seq = since.unwrap_or_else(|| gateway.sessions.seq());
-    let cursor = json!({ "node": gateway.node, "seq": seq });
+    let cursor = json!({ "node": gateway.node(), "seq": seq });
     if sink.send(line("snapshot", &cursor)).await.is_err() {
         return;
     }
@@ -86,7 +88,7 @@ async fn follow_own(gateway: &Gateway, filter: &Filter, since: Option<u64>, sink
             None => {
                 // Forgotten, or of an earlier life of this node: only a new listing helps.
                 seq = gateway.sessions.seq();
-                let reset = json!({ "node": gateway.node, "seq": seq });
+                let reset = json!({ "node": gateway.node(), "seq": seq });
                 if sink.send(line("reset", &reset)).await.is_err() {
                     return;
                 }
@@ -119,7 +121,7 @@ async fn follow_own(gateway: &Gateway, filter: &Filter, since: Option<u64>, sink
 
 /// Follows every node, and those that join.
 async fn follow_all(gateway: Arc<Gateway>, token: String, filter: Filter, mut cursor: StreamCursor, sink: Sink) {
-    let own_since = cursor.0.remove(&gateway.node);
+    let own_since = cursor.0.remove(gateway.node());
     let query = filter.to_query().finish();
     let mut followed: HashSet<String> = HashSet::new();
     let mut followers = tokio::task::JoinSet::new();
@@ -136,7 +138,14 @@ async fn follow_all(gateway: Arc<Gateway>, token: String, filter: Filter, mut cu
         for (name, url) in others(&gateway) {
             if followed.insert(name.clone()) {
                 let since = cursor.0.iter().find(|(node, _)| node.as_str() == name).map(|(_, seq)| *seq);
-                let follower = Follower { gateway: gateway.clone(), token: token.clone(), name, url, query: query.clone(), sink: sink.clone() };
+                let follower = Follower {
+                    gateway: gateway.clone(),
+                    token: token.clone(),
+                    name,
+                    url,
+                    query: query.clone(),
+                    sink: sink.clone(),
+                };
                 followers.spawn(follower.run(since));
             }
         }

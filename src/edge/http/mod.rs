@@ -29,7 +29,6 @@ use tracing::debug;
 use super::auth::{Identity, Scopes};
 use super::gateway::{Gateway, may};
 use super::{sse, websocket};
-use crate::push::metrics::Metrics;
 use problem::Problem;
 
 /// Every route of a node.
@@ -153,7 +152,7 @@ impl FromRequestParts<Arc<Gateway>> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, gateway: &Arc<Gateway>) -> Result<Self, Problem> {
         let token = bearer(&parts.headers)?.ok_or_else(Problem::no_token)?.to_owned();
-        let identity = gateway.verify(&token).map_err(|error| Problem::token(&error))?;
+        let identity = gateway.verify(&token).await.map_err(|error| Problem::token(&error))?;
         Ok(Self { identity, token })
     }
 }

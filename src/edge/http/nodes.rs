@@ -54,7 +54,6 @@ pub struct NodeList {
 }
 
 fn status(gateway: &Gateway) -> NodeStatus {
-    let record = gateway.record.get();
     let registry = gateway.registry_health.borrow().clone();
     let queue = gateway.queue_health.borrow().clone();
     let state = match (gateway.draining.load(Ordering::Relaxed), registry.is_connected() && queue.reachable) {
@@ -63,11 +62,11 @@ fn status(gateway: &Gateway) -> NodeStatus {
         (false, false) => "degraded",
     };
     NodeStatus {
-        id: gateway.node.clone(),
-        url: gateway.own_url().to_owned(),
-        queue: gateway.queue.clone(),
+        id: gateway.node().clone(),
+        url: gateway.record.url.clone(),
+        queue: gateway.record.queue.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        started_at: record.map_or(0, |record| record.started_at),
+        started_at: gateway.record.started_at,
         state: state.to_owned(),
         registry: registry_words(&registry),
         queue_reachable: queue.reachable,

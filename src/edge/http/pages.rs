@@ -23,9 +23,9 @@ const FILES: &[(&str, &str, &str)] = &[
 ];
 
 pub fn routes() -> Router<Arc<Gateway>> {
-    FILES.iter().fold(Router::new(), |router, (path, kind, content)| {
-        router.route(path, get(move || async move { serve(kind, content) }))
-    })
+    FILES
+        .iter()
+        .fold(Router::new(), |router, (path, kind, content)| router.route(path, get(move || async move { serve(kind, content) })))
 }
 
 fn serve(kind: &'static str, content: &'static str) -> Response {

@@ -35,8 +35,8 @@ pub struct Answers<T> {
 /// The other nodes, by name and URL: the registry's, and without one those of the settings, named by their URL.
 pub fn others(gateway: &Gateway) -> Vec<(String, String)> {
     let nodes = gateway.directory.nodes().borrow().clone();
-    let registered = nodes.iter().filter(|record| record.id != gateway.node).map(|r| (r.id.to_string(), r.url.clone()));
-    let own = gateway.own_url().trim_end_matches('/');
+    let registered = nodes.iter().filter(|record| record.id != *gateway.node()).map(|r| (r.id.to_string(), r.url.clone()));
+    let own = gateway.record.url.as_str().trim_end_matches('/');
     let listed = gateway.settings.registry.peers.iter().map(|url| url.trim_end_matches('/')).filter(|url| *url != own);
     registered.chain(listed.map(|url| (url.to_owned(), url.to_owned()))).collect()
 }
@@ -55,7 +55,7 @@ pub async fn ask_all<T: FromNode>(gateway: &Arc<Gateway>, method: Method, path: 
     while let Some((node, reply)) = replies.next().await {
         match reply {
             // A listed URL may be another name of this very node.
-            Ok(answer) if *answer.node() == gateway.node => {}
+            Ok(answer) if *answer.node() == *gateway.node() => {}
             Ok(answer) => all.answers.push(answer),
             Err(reason) => all.partial.push(Silent { node, reason }),
         }

@@ -109,14 +109,18 @@ impl Filter {
 
 fn local(gateway: &Gateway, filter: &Filter) -> Vec<SessionRecord> {
     let sessions = gateway.sessions.all();
-    let passing = sessions.iter().filter(|s| filter.passes(&s.user, &gateway.node, s.transport));
+    let passing = sessions.iter().filter(|s| filter.passes(&s.user, gateway.node(), s.transport));
     passing.map(|session| session.record()).collect()
 }
 
 /// `GET /v1/local/sessions`: this node's.
-pub async fn list_local(State(gateway): State<Arc<Gateway>>, caller: Caller, query: Query) -> Result<Json<LocalSessions>, Problem> {
+pub async fn list_local(
+    State(gateway): State<Arc<Gateway>>,
+    caller: Caller,
+    query: Query,
+) -> Result<Json<LocalSessions>, Problem> {
     let filter = Filter::read(&gateway, &caller, &query)?;
-    Ok(Json(LocalSessions { node: gateway.node.clone(), sessions: local(&gateway, &filter) }))
+    Ok(Json(LocalSessions { node: gateway.node().clone(), sessions: local(&gateway, &filter) }))
 }
 
 /// `GET /v1/sessions`: the cluster's.
@@ -134,7 +138,7 @@ pub async fn list(State(gateway): State<Arc<Gateway>>, caller: Caller, query: Qu
 pub async fn end(State(gateway): State<Arc<Gateway>>, caller: Caller, Path(id): Path<String>) -> Result<Json<Ended>, Problem> {
     let none = || Problem::not_found("there is no such session, or it is not yours");
     let id: SessionId = id.parse().map_err(|_| none())?;
-    if *id.node() == gateway.node {
+    if *id.node() == *gateway.node() {
         let session = gateway.sessions.get(&id).ok_or_else(none)?;
         if !caller.may(Scopes::SESSIONS_WRITE) && session.user != caller.identity.user {
             return Err(none());
@@ -174,7 +178,7 @@ pub async fn end_of_user_local(
     Path(user): Path<String>,
 ) -> Result<Json<LocalEnded>, Problem> {
     let user = whose(&gateway, &caller, &user)?;
-    Ok(Json(LocalEnded { node: gateway.node.clone(), ended: end_local(&gateway, &user) }))
+    Ok(Json(LocalEnded { node: gateway.node().clone(), ended: end_local(&gateway, &user) }))
 }
 
 /// `DELETE /v1/users/{user}/sessions`: wherever they are.

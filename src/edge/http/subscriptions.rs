@@ -94,7 +94,8 @@ impl Question {
             (None, None) => None,
             (mailbox, account) => Some(parse_key(mailbox, account, &gateway.names).map_err(Problem::bad_request)?),
         };
-        let after = query.get("after").map(|text| decode(text).ok_or_else(|| Problem::bad_request("after: not a cursor of ours")));
+        let after =
+            query.get("after").map(|text| decode(text).ok_or_else(|| Problem::bad_request("after: not a cursor of ours")));
         let limit = query.parsed("limit", "a number from 1 to 1000")?.unwrap_or(PAGE);
         if !(1..=PAGE_LIMIT).contains(&limit) {
             return Err(Problem::bad_request("limit: a number from 1 to 1000"));
@@ -122,7 +123,7 @@ impl Question {
         let seq = gateway.sessions.seq();
         let mut subscriptions = Vec::new();
         for session in gateway.sessions.after(self.after.as_ref().map(|cursor| &cursor.session)) {
-            if !self.filter.passes(&session.user, &gateway.node, session.transport) {
+            if !self.filter.passes(&session.user, gateway.node(), session.transport) {
                 continue;
             }
             let mut held = session.subscriptions();
@@ -139,7 +140,7 @@ impl Question {
         }
         let more = subscriptions.len() > self.limit;
         subscriptions.truncate(self.limit);
-        LocalPage { node: gateway.node.clone(), seq, subscriptions, more }
+        LocalPage { node: gateway.node().clone(), seq, subscriptions, more }
     }
 }
 

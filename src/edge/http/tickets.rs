@@ -19,7 +19,7 @@ use crate::edge::tickets::{LIFETIME, Ticket};
 /// `POST /v1/tickets`: a single-use ticket for the caller.
 pub async fn issue(State(gateway): State<Arc<Gateway>>, caller: Caller) -> Result<Response, Problem> {
     caller.must(Scopes::PUSH, "push")?;
-    let ticket = gateway.tickets.issue(&gateway.node, caller.identity, Instant::now());
+    let ticket = gateway.tickets.issue(gateway.node(), caller.identity, Instant::now());
     let ticket = ticket.map_err(|error| Problem::too_many(error.to_string()))?;
     Ok((StatusCode::CREATED, Json(json!({ "ticket": ticket, "expires_in_ms": LIFETIME.as_millis() as u64 }))).into_response())
 }
@@ -31,7 +31,7 @@ pub async fn redeem_local(State(gateway): State<Arc<Gateway>>, Path(number): Pat
 
 pub(super) async fn redeem(gateway: &Gateway, text: &str) -> Result<Identity, Problem> {
     let ticket = Ticket::parse(text).ok_or_else(bad_ticket)?;
-    if ticket.node == gateway.node {
+    if ticket.node == *gateway.node() {
         return gateway.tickets.redeem(&ticket.number, Instant::now()).ok_or_else(bad_ticket);
     }
     // The number goes into a path: only what we give out may.

@@ -1,0 +1,415 @@
+//! A running node: the only file that names concrete adapters, and that starts, drains and stops them.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+use tracing::{info, warn};
+
+use crate::cluster::queue::gc;
+use crate::cluster::queue::kafka::KafkaQueues;
+use crate::cluster::queue::{QueueError, QueueHealth, QueueName, QueueSystem};
+use crate::cluster::registry::broadcast::BroadcastRegistry;
+use crate::cluster::registry::zookeeper::ZookeeperRegistry;
+use crate::cluster::registry::{Directory, NodeRecord, Place, QueueId, QueueNames, Registrar};
+use crate::config::{QueueKind, RegistryKind, Settings, Topology};
+use crate::edge::auth::{Authenticator, user_names};
+use crate::edge::gateway::{Gateway, unix_ms};
+use crate::edge::http::router;
+use crate::edge::http::server::{Bounds, serve};
+use crate::edge::tickets::Tickets;
+use crate::mail::ids::NodeId;
+use crate::mail::key::Key;
+use crate::push::access::OwnersOnly;
+use crate::push::consumer::NodeConsumer;
+use crate::push::hub::Hub;
+use crate::push::metrics::Metrics;
+use crate::push::outbox::{End, Resync};
+use crate::push::presence::{Break, Presence};
+use crate::push::publisher::{Options, Publisher};
+use crate::push::sessions::Sessions;
+use crate::push::subscriptions::Subscriptions;
+use crate::wire::ws::push::ToldLimits;
+use crate::wire::ws::session::Rules;
+
+/// How often the queue is asked how it is.
+const HEALTH_INTERVAL: Duration = Duration::from_secs(2);
+/// Between attempts to make and open the queue at the start.
+const START_RETRY: Duration = Duration::from_secs(2);
+/// How long a client may take over its half of the closing handshake.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The cluster's parts, as this process reaches them.
+#[derive(Clone)]
+pub struct Cluster {
+    pub registrar: Arc<dyn Registrar>,
+    pub directory: Arc<dyn Directory>,
+    pub queues: Arc<dyn QueueSystem>,
+    pub names: QueueNames,
+}
+
+impl Cluster {
+    /// The registry and the queue that the settings name. Does not wait for either to be reachable.
+    pub async fn connect(settings: &Settings) -> Result<Self> {
+        let names = QueueNames::new(&settings.queue.prefix).context("queue.prefix")?;
+        let queues: Arc<dyn QueueSystem> = match settings.queue.kind {
+            QueueKind::Kafka => KafkaQueues::new(&settings.queue).context("the queue's settings")?,
+            QueueKind::Local => anyhow::bail!("queue.kind = \"local\" works within one process only: use mailpush dev"),
+        };
+        let (registrar, directory): (Arc<dyn Registrar>, Arc<dyn Directory>) = match settings.registry.kind {
+            RegistryKind::Zookeeper => {
+                let registry = ZookeeperRegistry::connect(&settings.registry, names.clone()).await;
+                let registry = registry.context("the registry's settings")?;
+                (registry.clone(), registry)
+            }
+            RegistryKind::Broadcast => {
+                let registry = BroadcastRegistry::new(&names);
+                (registry.clone(), registry)
+            }
+            RegistryKind::Local => anyhow::bail!("registry.kind = \"local\" works within one process only: use mailpush dev"),
+        };
+        Ok(Self { registrar, directory, queues, names })
+    }
+
+    /// A publisher of this process.
+    pub fn publisher(&self, settings: &Settings, metrics: Arc<Metrics>) -> Result<Publisher> {
+        let firehose = match settings.queue.firehose.as_str() {
+            "" => None,
+            topic => Some(QueueName::topic(topic).context("queue.firehose")?),
+        };
+        let options =
+            Options { firehose, max_event_bytes: settings.queue.max_event_bytes, max_in_flight: settings.queue.max_in_flight };
+        Ok(Publisher::new(self.directory.clone(), self.queues.clone(), self.names.clone(), metrics, options))
+    }
+}
+
+/// A node that runs until it is drained.
+pub struct Node {
+    gateway: Arc<Gateway>,
+    cluster: Cluster,
+    address: SocketAddr,
+    server: tokio::task::JoinHandle<()>,
+    stop: CancellationToken,
+    /// Aborted with the node.
+    background: Vec<AbortOnDropHandle<()>>,
+}
+
+impl Node {
+    /// Binds the listener, opens the node's queue, makes the node known, and serves. Probes are answered from the
+    /// start; sessions are taken in once the queue is being read (I-4).
+    pub async fn start(settings: Arc<Settings>, cluster: Cluster) -> Result<Self> {
+        let id = match settings.node.id.as_str() {
+            "" => NodeId::random(),
+            id => id.parse().context("node.id")?,
+        };
+        let place = match settings.queue.topology {
+            Topology::PerNode => Place::Own,
+            Topology::Sharded => {
+                let key = Key::Account(crate::mail::UserName::new(id.as_str())?);
+                Place::Shard((key.stable_hash() % u64::from(settings.queue.shards.max(1))) as u32)
+            }
+            Topology::Broadcast => Place::Shared,
+        };
+        let queue_id = QueueId { node: id.clone(), place };
+        let queue = cluster.names.queue(&queue_id);
+        let auth = Authenticator::new(&settings.auth).await.context("the keys that tokens are checked with")?;
+        let listener = TcpListener::bind(settings.http.listen);
+        let listener = listener.await.with_context(|| format!("cannot listen on {} (http.listen)", settings.http.listen))?;
+        let address = listener.local_addr()?;
+        let url = match settings.http.advertise.trim_end_matches('/') {
+            "" => format!("http://{address}"),
+            url => url.to_owned(),
+        };
+        let record = NodeRecord {
+            id: id.clone(),
+            queue_id,
+            queue: queue.clone(),
+            url,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_at: unix_ms(),
+        };
+        let metrics = Arc::new(Metrics::default());
+        let (presence, breaks) =
+            Presence::start(cluster.registrar.clone(), settle(&settings), settings.registry.linger_ms.duration());
+        let (queue_health, queue_health_seen) = watch::channel(QueueHealth::default());
+        let gateway = build(&settings, &cluster, record.clone(), auth, metrics, presence, queue_health_seen)?;
+
+        let stop = CancellationToken::new();
+        let bounds =
+            Bounds { connections: settings.http.max_connections, header_timeout: settings.http.header_timeout_ms.duration() };
+        let server = tokio::spawn(serve(listener, router(gateway.clone()), bounds, stop.clone()));
+        info!(node = %id, url = %record.url, %queue, "node is starting");
+
+        let position = Arc::new(AtomicU64::new(0));
+        let (gaps, gaps_seen) = mpsc::unbounded_channel();
+        let consumer = NodeConsumer {
+            queue: queue.clone(),
+            hub: gateway.hub.clone(),
+            metrics: gateway.metrics.clone(),
+            position: position.clone(),
+            gaps,
+            clock: unix_ms,
+        };
+        let opened = open_queue(&*cluster.queues, &queue).await?;
+        let mut background = vec![spawn(consumer.run(opened))];
+        background.push(spawn(watch_queue(cluster.queues.clone(), queue, position, queue_health)));
+        background.push(spawn(tell_breaks(gateway.clone(), breaks)));
+        background.push(spawn(tell_gaps(gateway.clone(), gaps_seen)));
+        cluster.registrar.announce(record.clone()).await.context("cannot make the node known in the registry")?;
+        background.push(spawn(watch_members(gateway.clone())));
+        if settings.queue.topology == Topology::PerNode && settings.registry.kind == RegistryKind::Zookeeper {
+            background.push(spawn(collect_garbage(settings.clone(), cluster.clone())));
+        }
+        gateway.started.store(true, Ordering::Release);
+        info!(node = %id, url = %record.url, "node is ready");
+        Ok(Self { gateway, cluster, address, server, stop, background })
+    }
+
+    pub fn id(&self) -> &NodeId {
+        self.gateway.node()
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn gateway(&self) -> &Arc<Gateway> {
+        &self.gateway
+    }
+
+    /// Refuses new sessions, says goodbye to those there are at the configured rate, unregisters, flushes and stops; all
+    /// within the deadline.
+    pub async fn drain(self) {
+        let settings = &self.gateway.settings.node;
+        let deadline = settings.drain_deadline_ms.duration();
+        let sessions = self.gateway.sessions.all();
+        info!(sessions = sessions.len(), ?deadline, "node drains");
+        self.gateway.draining.store(true, Ordering::Relaxed);
+        let began = tokio::time::Instant::now();
+        // The goodbyes take six tenths of the deadline at most; what is left is for the closing handshakes and the registry.
+        let fastest = sessions.len() as f64 / (deadline.as_secs_f64() * 0.6).max(0.001);
+        let pause = Duration::from_secs_f64(1.0 / fastest.max(f64::from(settings.drain_rate.max(1))));
+        for (number, session) in sessions.into_iter().enumerate() {
+            // Each is told its own time to stay away, so that they do not come to one other node at once.
+            session.end(End::Draining { reconnect_after: Duration::from_millis(number as u64 * 7_919 % 1_000) });
+            let due = began + pause * (number as u32 + 1);
+            tokio::time::sleep_until(due).await;
+        }
+        self.gateway.tasks.close();
+        let handshakes = began + deadline.mul_f64(0.8);
+        if tokio::time::timeout_at(handshakes, self.gateway.tasks.wait()).await.is_err() {
+            warn!(left = self.gateway.tasks.len(), "some clients did not answer the goodbye in time");
+        }
+        let rest = async {
+            self.cluster.registrar.close().await;
+            self.gateway.publisher.flush().await;
+            self.stop.cancel();
+            let _ = self.server.await;
+        };
+        if tokio::time::timeout_at(began + deadline, rest).await.is_err() {
+            warn!("the registry or the queue did not let go in time");
+        }
+        drop(self.background);
+        info!(took = ?began.elapsed(), "node has stopped");
+    }
+}
+
+/// What a new registration must wait before every publisher sees it: nothing where there is no staleness.
+fn settle(settings: &Settings) -> Duration {
+    match settings.registry.kind {
+        RegistryKind::Zookeeper => settings.registry.settle_ms.duration(),
+        RegistryKind::Local | RegistryKind::Broadcast => Duration::ZERO,
+    }
+}
+
+fn build(
+    settings: &Arc<Settings>,
+    cluster: &Cluster,
+    record: NodeRecord,
+    auth: Arc<Authenticator>,
+    metrics: Arc<Metrics>,
+    presence: Arc<Presence>,
+    queue_health: watch::Receiver<QueueHealth>,
+) -> Result<Arc<Gateway>> {
+    let names = user_names(&settings.auth);
+    let hub = Arc::new(Hub::default());
+    let limits = &settings.sessions;
+    let sessions = Arc::new(Sessions::new(limits.sessions_per_user));
+    let subscriptions = Arc::new(Subscriptions {
+        hub: hub.clone(),
+        presence: presence.clone(),
+        sessions: sessions.clone(),
+        access: Arc::new(OwnersOnly),
+        timeout: limits.subscribe_timeout_ms.duration(),
+        clock: unix_ms,
+    });
+    let rules = Rules {
+        node: record.id.clone(),
+        names: names.clone(),
+        limits: ToldLimits {
+            frame_bytes: limits.frame_limit_bytes,
+            subscriptions: limits.subscriptions_per_session,
+            commands_per_second: limits.commands_per_second,
+        },
+        connect_deadline: limits.connect_deadline_ms.duration(),
+        heartbeat: limits.heartbeat_ms.duration(),
+        pong_timeout: limits.pong_timeout_ms.duration(),
+        expiring_notice: limits.expiring_notice_ms.duration(),
+        close_timeout: CLOSE_TIMEOUT,
+    };
+    let publisher = Arc::new(cluster.publisher(settings, metrics.clone())?);
+    Ok(Arc::new(Gateway {
+        names,
+        record,
+        auth,
+        hub,
+        presence,
+        sessions,
+        subscriptions,
+        publisher,
+        directory: cluster.directory.clone(),
+        registry_health: cluster.registrar.health(),
+        queue_health,
+        metrics,
+        tickets: Tickets::default(),
+        rules: Arc::new(rules),
+        unauthenticated: Arc::new(Semaphore::new(limits.unauthenticated_sockets)),
+        started: AtomicBool::new(false),
+        draining: AtomicBool::new(false),
+        tasks: TaskTracker::new(),
+        client: reqwest::Client::builder().user_agent(concat!("mailpush/", env!("CARGO_PKG_VERSION"))).build()?,
+        departed: Mutex::default(),
+        settings: settings.clone(),
+    }))
+}
+
+fn spawn(task: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::spawn(task))
+}
+
+/// Makes and opens the node's queue; waits while it cannot be reached.
+async fn open_queue(queues: &dyn QueueSystem, queue: &QueueName) -> Result<Box<dyn crate::cluster::queue::Consumer>> {
+    loop {
+        let attempt = async {
+            queues.ensure(queue).await?;
+            queues.open(queue).await
+        };
+        match attempt.await {
+            Ok(consumer) => return Ok(consumer),
+            Err(error @ QueueError::Refused(_)) => return Err(error).with_context(|| format!("cannot open queue {queue}")),
+            Err(error) => warn!(%queue, %error, "waiting for the queue"),
+        }
+        tokio::time::sleep(START_RETRY).await;
+    }
+}
+
+async fn watch_queue(
+    queues: Arc<dyn QueueSystem>,
+    queue: QueueName,
+    position: Arc<AtomicU64>,
+    health: watch::Sender<QueueHealth>,
+) {
+    loop {
+        let position = Some(position.load(Ordering::Relaxed)).filter(|position| *position > 0);
+        let seen = queues.health(&queue, position).await;
+        let was = health.borrow().reachable;
+        match (was, &seen) {
+            (false, QueueHealth { reachable: true, .. }) => info!(%queue, "the queue is reachable"),
+            (true, QueueHealth { reachable: false, error, .. }) => {
+                warn!(%queue, error = error.as_deref().unwrap_or("unknown"), "the queue cannot be reached: delivery goes on where it stopped");
+            }
+            _ => {}
+        }
+        health.send_replace(seen);
+        tokio::time::sleep(HEALTH_INTERVAL).await;
+    }
+}
+
+/// Tells the sessions of broken keys to resync, spread over time: they all read their state from one mail store.
+async fn tell_breaks(gateway: Arc<Gateway>, mut breaks: mpsc::UnboundedReceiver<Break>) {
+    while let Some(Break { keys, reason }) = breaks.recv().await {
+        let pause = spread(&gateway, keys.len());
+        for key in keys {
+            let sessions = gateway.hub.sessions(&key);
+            if sessions.is_empty() {
+                continue;
+            }
+            for session in sessions {
+                session.push_resync(Resync::Keys(BTreeSet::from([key.clone()])), reason);
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
+
+async fn tell_gaps(gateway: Arc<Gateway>, mut gaps: mpsc::UnboundedReceiver<()>) {
+    while gaps.recv().await.is_some() {
+        let sessions = gateway.sessions.all();
+        let pause = spread(&gateway, sessions.len());
+        for session in sessions {
+            session.push_resync(Resync::All, "queue_gap");
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
+
+/// The pause between `count` steps that together take the configured spread; few steps take less.
+fn spread(gateway: &Gateway, count: usize) -> Duration {
+    let spread = gateway.settings.sessions.resync_spread_ms.duration();
+    (spread / u32::try_from(count.max(1)).unwrap_or(u32::MAX)).min(Duration::from_millis(5))
+}
+
+/// Tells of nodes that come and go, in plain words.
+async fn watch_members(gateway: Arc<Gateway>) {
+    let mut nodes = gateway.directory.nodes();
+    let mut known: Vec<NodeRecord> = Vec::new();
+    loop {
+        let current = nodes.borrow_and_update().clone();
+        for joined in current.iter().filter(|node| node.id != *gateway.node() && !known.iter().any(|k| k.id == node.id)) {
+            info!(node = %joined.id, url = %joined.url, queue = %joined.queue, "a node has joined the cluster");
+        }
+        for left in known.iter().filter(|node| !current.iter().any(|c| c.id == node.id)) {
+            info!(node = %left.id, url = %left.url, "a node has left the cluster");
+            gateway.note_departure(left.id.clone());
+        }
+        known = current.to_vec();
+        if nodes.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Removes dead nodes' topics on a timer, only while the registry says for certain who lives.
+async fn collect_garbage(settings: Arc<Settings>, cluster: Cluster) {
+    let mut memory = gc::Memory::default();
+    let interval = settings.queue.gc_interval_ms.duration();
+    let rules = gc::Rules { grace: settings.queue.gc_grace_ms.duration(), dry_run: false };
+    loop {
+        // Nodes start together; they need not look together.
+        let jitter = interval.mul_f64(f64::from(unix_ms() as u32 % 1000) / 4000.0);
+        tokio::time::sleep(interval + jitter).await;
+        if cluster.directory.probe().await.is_err() {
+            memory = gc::Memory::default();
+            continue;
+        }
+        let registered: Vec<NodeId> = cluster.directory.nodes().borrow().iter().map(|node| node.id.clone()).collect();
+        match gc::collect(&*cluster.queues, &cluster.names, &registered, rules, &mut memory, unix_ms()).await {
+            Ok(collected) => {
+                for queue in collected.removed {
+                    info!(%queue, "removed the queue of a node that is gone");
+                }
+                for (queue, error) in collected.failed {
+                    warn!(%queue, %error, "cannot remove the queue of a node that is gone");
+                }
+            }
+            Err(error) => warn!(%error, "cannot list the queues of nodes"),
+        }
+    }
+}
