@@ -7,6 +7,7 @@ mod nodes;
 mod pages;
 mod peers;
 pub mod problem;
+pub use events::normalise;
 pub mod server;
 mod sessions;
 mod subscriptions;

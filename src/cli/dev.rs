@@ -1,0 +1,67 @@
+//! `mailpush dev`: a whole cluster in one process.
+
+use std::fmt::Write;
+
+use clap::Args;
+
+use super::serve::told_to_stop;
+use super::{CliError, Global, print};
+use crate::config::Purpose;
+use crate::dev::{Description, Dev};
+
+#[derive(Args)]
+pub struct DevArgs {
+    /// How many nodes
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub nodes: u16,
+    /// The first node's port, the others follow; 0 picks free ones
+    #[arg(long, default_value_t = 8080)]
+    pub port: u16,
+    /// Print one line of JSON once all is ready, for scripts
+    #[arg(long)]
+    pub json: bool,
+}
+
+pub async fn run(global: &Global, args: DevArgs) -> Result<(), CliError> {
+    let settings = global.start(Purpose::Dev)?;
+    let dev = Dev::start(settings, usize::from(args.nodes), args.port).await?;
+    let description = dev.description();
+    if args.json {
+        let line = serde_json::to_string(description).map_err(anyhow::Error::new)?;
+        print(line + "\n")?;
+    } else {
+        print(introduction(description))?;
+    }
+    told_to_stop().await?;
+    dev.stop().await;
+    Ok(())
+}
+
+/// What to paste where.
+fn introduction(dev: &Description) -> String {
+    let mut text = String::from("mailpush dev: everything in this process, nothing is kept.\n\n");
+    // Writing to a String cannot fail.
+    for node in &dev.nodes {
+        let _ = writeln!(text, "  node {}  page {}/  websocket {}", node.id, node.http, node.ws);
+    }
+    let _ = writeln!(text, "\nTokens:");
+    for user in &dev.users {
+        let _ = writeln!(text, "  {}\n    {}", user.user, user.token);
+    }
+    let _ = writeln!(text, "  administrator\n    {}", dev.admin_token);
+    let (Some(first), Some(last), Some(alice)) = (dev.nodes.first(), dev.nodes.last(), dev.users.first()) else { return text };
+    let _ = write!(
+        text,
+        "\nHear what happens in alice's INBOX, at node {}:\n\n  curl -N -H 'Authorization: Bearer {}' \\\n    '{}/v1/stream?mailbox=%23private:{}:INBOX'\n",
+        last.id, alice.token, last.http, alice.user
+    );
+    let _ = write!(
+        text,
+        "\nLet a message arrive there, at node {} (in another terminal):\n\n  export MAILPUSH_URL={} MAILPUSH_TOKEN={}\n  \
+         mailpush publish --type MessageNew --mailbox '#private:{}:INBOX' --uid 1\n\nor\n\n  \
+         curl -H 'Authorization: Bearer {}' -H 'Content-Type: application/json' {}/v1/events \\\n    \
+         -d '{{\"type\":\"MessageNew\",\"mailbox\":\"#private:{}:INBOX\",\"messages\":[{{\"uid\":1}}]}}'\n\nCtrl-C ends it.\n",
+        first.id, first.http, dev.admin_token, alice.user, dev.admin_token, first.http, alice.user
+    );
+    text
+}

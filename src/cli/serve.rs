@@ -1,0 +1,36 @@
+//! `mailpush serve`: a gateway node.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::info;
+
+use super::{CliError, Global};
+use crate::config::Purpose;
+use crate::node::{Cluster, Node};
+
+/// Runs until SIGTERM or SIGINT, then drains.
+pub async fn run(global: &Global) -> Result<(), CliError> {
+    let settings = Arc::new(global.start(Purpose::Serve)?);
+    let cluster = Cluster::connect(&settings).await?;
+    let node = tokio::select! {
+        node = Node::start(settings, cluster) => node?,
+        // Still waiting for a dependency: there is nothing to drain.
+        told = told_to_stop() => return told,
+    };
+    told_to_stop().await?;
+    node.drain().await;
+    Ok(())
+}
+
+/// Waits for SIGTERM or SIGINT.
+pub(super) async fn told_to_stop() -> Result<(), CliError> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    tokio::select! {
+        _ = terminate.recv() => info!("told to stop (SIGTERM)"),
+        _ = interrupt.recv() => info!("told to stop (SIGINT)"),
+    }
+    Ok(())
+}
