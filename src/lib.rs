@@ -1,3 +1,4 @@
+pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod edge;

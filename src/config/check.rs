@@ -175,7 +175,8 @@ fn jwks_url(checker: &mut Checker<'_>, text: &str) {
     checker.require(&["auth.jwks_url"], good, format!("is {text:?}"), hint);
 }
 
-fn is_loopback_http(url: &Url) -> bool {
+/// Plain HTTP that does not leave this machine.
+pub(crate) fn is_loopback_http(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
     let loopback = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
     url.scheme() == "http" && loopback

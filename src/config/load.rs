@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
+use std::fmt;
 use std::path::PathBuf;
 
 use serde_json::{Map, Value};
@@ -19,8 +20,8 @@ use super::{Settings, file, text, wording};
 /// Variables with our prefix that are no settings but belong to the command line.
 pub const CLI_VARIABLES: [&str; 3] = ["MAILPUSH_CONFIG", "MAILPUSH_TOKEN", "MAILPUSH_URL"];
 
-/// Where settings come from.
-#[derive(Debug, Clone, Default)]
+/// Where settings come from. Prints names only: values may be secrets.
+#[derive(Clone, Default)]
 pub struct Sources {
     /// A TOML file.
     pub file: Option<PathBuf>,
@@ -39,6 +40,20 @@ impl Sources {
         };
         Self { file, environment: std::env::vars_os().filter_map(ours).collect(), overrides }
     }
+}
+
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let overrides: Vec<_> = self.overrides.iter().map(|pair| setting_like(pair)).collect();
+        let variables: Vec<_> = self.environment.keys().collect();
+        let mut shown = f.debug_struct("Sources");
+        shown.field("file", &self.file).field("environment", &variables).field("overrides", &overrides).finish()
+    }
+}
+
+/// What of a `setting=value` can be a setting's name: all that may be shown of it.
+fn setting_like(pair: &str) -> &str {
+    pair.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '.')).next().unwrap_or_default()
 }
 
 /// A value somebody gave to a setting.
@@ -158,7 +173,7 @@ fn overrides(pairs: &[String], faults: &mut Vec<Fault>) -> Vec<Given> {
     for pair in pairs {
         let Some((path, value)) = pair.split_once('=') else {
             let hint = "Write it as SETTING=VALUE, such as http.listen=0.0.0.0:8080.";
-            faults.push(Fault::new(format!("--set {pair}"), "has no '='", hint));
+            faults.push(Fault::new(format!("--set {}", setting_like(pair)), "has no '='", hint));
             continue;
         };
         let path = path.trim();

@@ -17,6 +17,7 @@ mod wording;
 mod tests;
 
 pub use check::Purpose;
+pub(crate) use check::is_loopback_http;
 pub use fault::{Fault, Origin};
 pub use load::{CLI_VARIABLES, Sources, load, load_for};
 pub use settings::*;

@@ -202,6 +202,9 @@ fn secrets_are_never_shown() {
     let settings = Case::keyed().set("queue.properties.ssl.key.password=123454321").load().unwrap();
     assert!(!format!("{settings:?}").contains("123454321"), "{settings:?}");
     assert!(!format!("{settings:?}").contains(SECRET));
+    let overrides = vec!["auth.secret=123454321".to_owned(), "auth.secret:123454321".to_owned()];
+    let sources = Sources { overrides, environment: [("MAILPUSH_AUTH_SECRET".into(), "123454321".into())].into(), file: None };
+    assert!(!format!("{sources:?} {:?}", load(&sources)).contains("123454321"), "{sources:?}");
 }
 
 #[test]

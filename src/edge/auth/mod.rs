@@ -74,7 +74,7 @@ pub struct Authenticator {
     policy: Policy,
     shared: Arc<Shared>,
     /// `None` where the keys never change.
-    _refresher: Option<AbortOnDropHandle<()>>,
+    refresher: Option<AbortOnDropHandle<()>>,
 }
 
 impl Authenticator {
@@ -107,11 +107,11 @@ impl Authenticator {
         let pace = Pace { every: settings.jwks_refresh_ms.into(), at_most_every };
         let task = source::refresh(source, allowed, shared.clone(), pace, good);
         let refresher = AbortOnDropHandle::new(tokio::spawn(task));
-        Ok(Arc::new(Self { policy, shared, _refresher: Some(refresher) }))
+        Ok(Arc::new(Self { policy, shared, refresher: Some(refresher) }))
     }
 
     fn fixed(policy: Policy, keys: KeySet) -> Arc<Self> {
-        Arc::new(Self { policy, shared: Arc::new(Shared::new(keys)), _refresher: None })
+        Arc::new(Self { policy, shared: Arc::new(Shared::new(keys)), refresher: None })
     }
 
     /// Who bears this token (without `Bearer `). No waiting: an unknown key only asks for a refresh.
@@ -123,14 +123,19 @@ impl Authenticator {
     /// doors, so that the first tokens after a rotation are not turned away.
     pub async fn verify_or_refresh(&self, token: &str) -> Result<Identity, AuthError> {
         let mut attempts = self.shared.attempts();
-        match self.verify(token) {
-            Err(AuthError::UnknownKey | AuthError::KeysUnavailable) if self._refresher.is_some() => {
-                // A timeout means no news, and then the answer is the same as before.
-                let _ = tokio::time::timeout(REFRESH_PATIENCE, attempts.changed()).await;
-                self.verify(token)
+        let mut verdict = self.verify(token);
+        let deadline = tokio::time::Instant::now() + REFRESH_PATIENCE;
+        // Twice: the first attempt to end may have begun, and been answered, before the new key was published.
+        for _ in 0..2 {
+            let curable = matches!(verdict, Err(AuthError::UnknownKey | AuthError::KeysUnavailable));
+            if !curable || self.refresher.is_none() {
+                break;
             }
-            verdict => verdict,
+            // On a timeout there is no news, and the answer is the same as before.
+            let _ = tokio::time::timeout_at(deadline, attempts.changed()).await;
+            verdict = self.verify(token);
         }
+        verdict
     }
 
     /// How the keys are.

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::KeyError;
 use super::keys::{Allowed, KeySet};
+use crate::config::is_loopback_http;
 
 /// A key set larger than this is not read: bytes.
 const MAX_SET_BYTES: usize = 512 * 1024;
@@ -87,7 +88,12 @@ impl Source {
 
     /// Redirects are not followed: they would lead away from the place that was configured, perhaps off TLS.
     pub fn url(url: &str) -> Result<Self, KeyError> {
-        let client = reqwest::Client::builder()
+        let mut client = reqwest::Client::builder();
+        if reqwest::Url::parse(url).is_ok_and(|url| is_loopback_http(&url)) {
+            // A proxy (HTTP_PROXY) has its own idea of what this machine is.
+            client = client.no_proxy();
+        }
+        let client = client
             .timeout(FETCH_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("mailpush/", env!("CARGO_PKG_VERSION")))

@@ -1,0 +1,103 @@
+//! `mailpush check`: is the configuration good, and is what it names there?
+
+use std::fmt::Write;
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use clap::Args;
+use futures::future::{BoxFuture, FutureExt, join_all};
+
+use super::{CliError, Global, print};
+use crate::config::{AuthSettings, DEFAULT_TOML, Purpose, Settings};
+use crate::edge::auth::Authenticator;
+
+/// How long one dependency may take to answer.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// The flags of `mailpush check`.
+#[derive(Args)]
+pub struct CheckArgs {
+    /// Print every setting, explained, at its default; then exit
+    #[arg(long)]
+    print_default: bool,
+    /// Only check the settings themselves: open no file and no connection
+    #[arg(long)]
+    offline: bool,
+}
+
+/// One look at something that mailpush needs. Says what it found, or what is wrong and what to do.
+pub struct Probe {
+    name: String,
+    outcome: BoxFuture<'static, Result<String, String>>,
+}
+
+impl Probe {
+    pub fn new(name: impl Into<String>, outcome: impl Future<Output = Result<String, String>> + Send + 'static) -> Self {
+        Self { name: name.into(), outcome: outcome.boxed() }
+    }
+
+    /// `Err` also where it takes too long.
+    async fn run(self) -> (String, Result<String, String>) {
+        let outcome = tokio::time::timeout(PATIENCE, self.outcome).await;
+        (self.name, outcome.unwrap_or_else(|_| Err(format!("no answer within {} seconds", PATIENCE.as_secs()))))
+    }
+}
+
+/// What a gateway with these settings needs, each as a probe that has not started yet; they run side by side.
+pub fn probe_dependencies(settings: &Settings) -> Vec<Probe> {
+    vec![keys(settings.auth.clone()), listen(settings)]
+}
+
+/// The keys that tokens are checked with can be had.
+fn keys(settings: AuthSettings) -> Probe {
+    Probe::new("keys for tokens", async move {
+        let keys = Authenticator::new(&settings).await.map_err(|error| error.to_string())?.health();
+        match keys.last_error {
+            Some(error) => Err(error),
+            None => Ok(format!("{} usable", keys.usable_keys)),
+        }
+    })
+}
+
+/// The address to listen on is this machine's, free, and allowed.
+fn listen(settings: &Settings) -> Probe {
+    let address = settings.http.listen;
+    Probe::new(format!("listening on {address}"), async move {
+        match tokio::net::TcpListener::bind(address).await {
+            Ok(_) => Ok("possible".to_owned()),
+            Err(error) => Err(match error.kind() {
+                ErrorKind::AddrInUse => "the port is in use: stop what listens there, or change http.listen".to_owned(),
+                ErrorKind::AddrNotAvailable => "no such address on this machine: change http.listen".to_owned(),
+                ErrorKind::PermissionDenied => "not allowed: ports below 1024 need a privilege".to_owned(),
+                _ => error.to_string(),
+            }),
+        }
+    })
+}
+
+pub(super) async fn run(global: &Global, args: CheckArgs) -> Result<(), CliError> {
+    if args.print_default {
+        return print(DEFAULT_TOML);
+    }
+    let settings = global.start(Purpose::Serve)?;
+    let mut report = "the configuration is good\n".to_owned();
+    if args.offline {
+        return print(report);
+    }
+    let outcomes = join_all(probe_dependencies(&settings).into_iter().map(Probe::run)).await;
+    let mut failed = 0;
+    for (name, outcome) in &outcomes {
+        let (mark, text) = match outcome {
+            Ok(found) => ("ok  ", found),
+            Err(problem) => ("FAIL", problem),
+        };
+        failed += usize::from(outcome.is_err());
+        // Writing to a String does not fail.
+        let _ = writeln!(report, "{mark} {name}: {text}");
+    }
+    print(report)?;
+    match failed {
+        0 => Ok(()),
+        _ => Err(CliError::Unavailable(format!("{failed} of {} dependencies failed", outcomes.len()))),
+    }
+}
