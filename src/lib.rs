@@ -1,6 +1,7 @@
 pub mod cli;
 pub mod cluster;
 pub mod config;
+pub mod dev;
 pub mod edge;
 pub mod mail;
 pub mod node;

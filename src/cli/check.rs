@@ -8,11 +8,18 @@ use clap::Args;
 use futures::future::{BoxFuture, FutureExt, join_all};
 
 use super::{CliError, Global, print};
-use crate::config::{AuthSettings, DEFAULT_TOML, Purpose, Settings};
+use crate::cluster::queue::QueueSystem;
+use crate::cluster::queue::kafka::KafkaQueues;
+use crate::cluster::registry::zookeeper::ZookeeperRegistry;
+use crate::cluster::registry::{Directory, QueueNames, RegistryError};
+use crate::config::{AuthSettings, DEFAULT_TOML, Purpose, RegistryKind, Settings};
 use crate::edge::auth::Authenticator;
 
 /// How long one dependency may take to answer.
 const PATIENCE: Duration = Duration::from_secs(15);
+
+/// How long the registry may take to let us in.
+const REGISTRY_PATIENCE: Duration = Duration::from_secs(8);
 
 /// The flags of `mailpush check`.
 #[derive(Args)]
@@ -45,7 +52,38 @@ impl Probe {
 
 /// What a gateway with these settings needs, each as a probe that has not started yet; they run side by side.
 pub fn probe_dependencies(settings: &Settings) -> Vec<Probe> {
-    vec![keys(settings.auth.clone()), listen(settings)]
+    vec![keys(settings.auth.clone()), listen(settings), registry(settings.clone()), queue(settings.clone())]
+}
+
+/// The registry answers. Only its own settings matter here: the queue is looked at by itself.
+fn registry(settings: Settings) -> Probe {
+    if settings.registry.kind != RegistryKind::Zookeeper {
+        return Probe::new("registry", async { Ok("none is configured: every node hears everything".to_owned()) });
+    }
+    Probe::new(format!("ZooKeeper at {}", settings.registry.ensembles.join(" and ")), async move {
+        let names = QueueNames::new(&settings.queue.prefix).map_err(|error| error.to_string())?;
+        let registry = ZookeeperRegistry::connect(&settings.registry, names).await.map_err(|error| error.to_string())?;
+        let began = tokio::time::Instant::now();
+        loop {
+            match registry.probe().await {
+                Ok(()) => return Ok(format!("answers, {} nodes live", registry.nodes().borrow().len())),
+                Err(error) if began.elapsed() > REGISTRY_PATIENCE || matches!(error, RegistryError::Refused(_)) => {
+                    return Err(error.to_string());
+                }
+                Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+            }
+        }
+    })
+}
+
+/// The queue system answers and lets us in.
+fn queue(settings: Settings) -> Probe {
+    Probe::new(format!("Kafka at {}", settings.queue.brokers.join(",")), async move {
+        let queues = KafkaQueues::new(&settings.queue).map_err(|error| error.to_string())?;
+        let names = QueueNames::new(&settings.queue.prefix).map_err(|error| error.to_string())?;
+        let found = queues.list(&names.node_prefix()).await.map_err(|error| error.to_string())?;
+        Ok(format!("answers, {} queues of nodes", found.len()))
+    })
 }
 
 /// The keys that tokens are checked with can be had.

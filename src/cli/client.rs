@@ -52,7 +52,8 @@ impl Client {
 
     /// Sends a request; what is no success becomes an error in the server's own words. The answer's JSON otherwise.
     pub async fn send(&self, request: RequestBuilder) -> Result<Value, CliError> {
-        let unreachable = |error: reqwest::Error| CliError::Unavailable(format!("{} cannot be reached: {}", self.url, words(&error)));
+        let unreachable =
+            |error: reqwest::Error| CliError::Unavailable(format!("{} cannot be reached: {}", self.url, words(&error)));
         let response = request.send().await.map_err(unreachable)?;
         let status = response.status();
         let body: Value = response.json().await.unwrap_or_default();

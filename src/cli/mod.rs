@@ -11,9 +11,15 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::config::{Fault, Purpose, Settings, Sources, load_for};
 
+mod admin;
 mod check;
+mod client;
+mod dev;
 mod duration;
+mod gc;
 mod logging;
+mod publish;
+mod serve;
 mod token;
 
 pub use check::{Probe, probe_dependencies};
@@ -57,6 +63,18 @@ pub struct Global {
 /// What to do.
 #[derive(Subcommand)]
 pub enum Command {
+    /// Run a gateway node
+    Serve,
+    /// Run a whole cluster in this process, with nothing installed
+    Dev(dev::DevArgs),
+    /// Publish events, straight into the queues or through a node (--url)
+    Publish(Box<publish::PublishArgs>),
+    /// List the cluster's live subscriptions
+    Subscriptions(admin::SubscriptionsArgs),
+    /// List the cluster's nodes
+    Nodes(admin::NodesArgs),
+    /// Remove the queues of nodes that are gone
+    Gc(gc::GcArgs),
     /// Check the configuration, then whether what it names can be reached
     Check(check::CheckArgs),
     /// Make or inspect tokens
@@ -146,6 +164,12 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
     let runtime = runtime.map_err(|error| anyhow::Error::new(error).context("cannot start the runtime"))?;
     runtime.block_on(async {
         match cli.command {
+            Command::Serve => serve::run(&cli.global).await,
+            Command::Dev(args) => dev::run(&cli.global, args).await,
+            Command::Publish(args) => publish::run(&cli.global, *args).await,
+            Command::Subscriptions(args) => admin::subscriptions(args).await,
+            Command::Nodes(args) => admin::nodes(args).await,
+            Command::Gc(args) => gc::run(&cli.global, args).await,
             Command::Check(args) => check::run(&cli.global, args).await,
             Command::Token(command) => token::run(&cli.global, command).await,
         }

@@ -166,7 +166,8 @@ fn from_flags(event_type: EventType, args: &PublishArgs) -> Value {
         EventType::MessageNew | EventType::MessageAppend | EventType::FlagsSet | EventType::FlagsClear => {
             let flags = (!args.flag.is_empty()).then_some(&args.flag);
             let changed = (!args.changed.is_empty()).then_some(&args.changed);
-            let envelope = (args.from.is_some() || args.subject.is_some()).then(|| json!({ "from": args.from, "subject": args.subject }));
+            let envelope =
+                (args.from.is_some() || args.subject.is_some()).then(|| json!({ "from": args.from, "subject": args.subject }));
             let message = |uid: &u32| json!({ "uid": uid, "flags": flags, "changed": changed, "envelope": envelope });
             put("messages", Some(args.uid.iter().map(message).collect()));
         }
@@ -200,7 +201,8 @@ impl Reader {
     }
 
     fn msgpack_batch(&self, bytes: &[u8]) -> Result<Vec<Read1>, CliError> {
-        let events = split_msgpack(bytes).map_err(|error| CliError::Usage(format!("standard input is not MessagePack: {error}")))?;
+        let events =
+            split_msgpack(bytes).map_err(|error| CliError::Usage(format!("standard input is not MessagePack: {error}")))?;
         let read = |event: &[u8]| from_msgpack(event, Some(self.defaults())).and_then(|event| normalise(event, &self.names));
         Ok(events.into_iter().map(read).collect())
     }
@@ -268,7 +270,10 @@ impl Tally {
 
     fn verdict(&self) -> Result<(), CliError> {
         if self.failed > 0 {
-            return Err(CliError::Unavailable(format!("{} events were not published: send them again, with their ids", self.failed)));
+            return Err(CliError::Unavailable(format!(
+                "{} events were not published: send them again, with their ids",
+                self.failed
+            )));
         }
         if self.bad > 0 {
             return Err(CliError::Usage(format!("{} entries are no events", self.bad)));

@@ -291,21 +291,21 @@ mod tests {
     #[test]
     fn a_property_that_librdkafka_does_not_know_is_named_without_its_value() {
         let mut settings = QueueSettings::default();
-        settings.properties.insert("sasl.pasword".to_owned(), "hunter2".to_owned());
+        settings.properties.0.insert("sasl.pasword".to_owned(), "hunter2".to_owned());
         assert_eq!(refusal(&settings), "librdkafka has no property \"sasl.pasword\"");
     }
 
     #[test]
     fn a_value_that_librdkafka_does_not_take_is_not_repeated() {
         let mut settings = QueueSettings::default();
-        settings.properties.insert("socket.timeout.ms".to_owned(), "hunter2".to_owned());
+        settings.properties.0.insert("socket.timeout.ms".to_owned(), "hunter2".to_owned());
         assert_eq!(refusal(&settings), "librdkafka does not take this value of \"socket.timeout.ms\"");
     }
 
     #[test]
     fn the_operators_properties_have_the_last_word() {
         let mut settings = QueueSettings::default();
-        settings.properties.insert("fetch.wait.max.ms".to_owned(), "7".to_owned());
+        settings.properties.0.insert("fetch.wait.max.ms".to_owned(), "7".to_owned());
         let cluster = Cluster::new(&settings).unwrap();
         assert_eq!(cluster.consumer_config().get("fetch.wait.max.ms"), Some("7"));
     }

@@ -1,0 +1,8 @@
+//! What the tests share. Each test binary uses a part of it.
+#![allow(dead_code, reason = "each test binary uses a part of this")]
+
+pub mod dev;
+pub mod fixtures;
+pub mod process;
+pub mod wait;
+pub mod ws;

@@ -1,0 +1,121 @@
+//! A WebSocket client on another implementation than the server's (fastwebsockets).
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use fastwebsockets::{FragmentCollector, Frame, OpCode, Payload, handshake};
+use http_body_util::Empty;
+use hyper::Request;
+use hyper::header::{CONNECTION, UPGRADE};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+
+/// How long a frame that must come may take.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A connected client. Heartbeats are answered and not shown.
+pub struct WsClient {
+    socket: FragmentCollector<TokioIo<Upgraded>>,
+    id: u32,
+    /// The code of the server's close frame, once it came.
+    pub closed: Option<u16>,
+}
+
+impl WsClient {
+    /// Opens the socket and says nothing.
+    pub async fn open(url: &str) -> Self {
+        let address = url.strip_prefix("ws://").and_then(|rest| rest.split('/').next()).expect("a ws:// URL");
+        let stream = TcpStream::connect(address).await.expect("connect");
+        let request = Request::get(url)
+            .header("host", address)
+            .header(UPGRADE, "websocket")
+            .header(CONNECTION, "upgrade")
+            .header("sec-websocket-key", handshake::generate_key())
+            .header("sec-websocket-version", "13")
+            .header("sec-websocket-protocol", "mailpush.v1")
+            .body(Empty::<Bytes>::new())
+            .expect("a request");
+        let (socket, response) = handshake::client(&TokioExecutor::new(), request, stream).await.expect("the handshake");
+        assert_eq!(response.headers()["sec-websocket-protocol"], "mailpush.v1");
+        Self { socket: FragmentCollector::new(socket), id: 0, closed: None }
+    }
+
+    /// Opens the socket and connects with a token.
+    pub async fn connect(url: &str, token: &str) -> Self {
+        let mut client = Self::open(url).await;
+        let reply = client.command("connect", json!({ "token": token })).await;
+        assert!(reply["connect"]["session"].is_string(), "{reply}");
+        client
+    }
+
+    /// Subscribes to a mailbox and waits until it is settled.
+    pub async fn subscribe(&mut self, mailbox: &str) {
+        let reply = self.command("subscribe", json!({ "mailbox": mailbox })).await;
+        assert_eq!(reply["subscribe"]["key"]["mailbox"], mailbox, "{reply}");
+    }
+
+    /// Sends text as it is.
+    pub async fn send(&mut self, text: &str) {
+        self.socket.write_frame(Frame::text(Payload::Borrowed(text.as_bytes()))).await.expect("write a frame");
+    }
+
+    /// Sends a command and returns its reply. Pushes that come first are dropped.
+    pub async fn command(&mut self, name: &str, body: Value) -> Value {
+        self.id += 1;
+        let id = self.id;
+        self.send(&json!({ "id": id, name: body }).to_string()).await;
+        loop {
+            let frame = self.next().await.unwrap_or_else(|| panic!("closed with {:?} instead of a reply to {name}", self.closed));
+            if frame["id"] == id {
+                return frame;
+            }
+        }
+    }
+
+    /// The next frame that is no heartbeat; `None` once the socket is closed.
+    pub async fn next(&mut self) -> Option<Value> {
+        tokio::time::timeout(PATIENCE, self.read()).await.expect("a frame within the patience")
+    }
+
+    /// The next frame within this time, if one comes.
+    pub async fn next_within(&mut self, time: Duration) -> Option<Value> {
+        tokio::time::timeout(time, self.read()).await.ok().flatten()
+    }
+
+    async fn read(&mut self) -> Option<Value> {
+        loop {
+            let frame = self.socket.read_frame().await.ok()?;
+            match frame.opcode {
+                OpCode::Text if &frame.payload[..] == b"{}" => self.send("{}").await,
+                OpCode::Text => return Some(serde_json::from_slice(&frame.payload).expect("a frame in JSON")),
+                OpCode::Close => {
+                    self.closed = frame.payload.get(..2).map(|code| u16::from_be_bytes([code[0], code[1]]));
+                    return None;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The next event's frame, `event` and `pos`; other pushes are dropped.
+    pub async fn event(&mut self) -> Value {
+        loop {
+            let frame = self.next().await.unwrap_or_else(|| panic!("closed with {:?} instead of an event", self.closed));
+            if frame["event"].is_object() {
+                return frame["event"].clone();
+            }
+        }
+    }
+
+    /// The next push with this name.
+    pub async fn push(&mut self, name: &str) -> Value {
+        loop {
+            let frame = self.next().await.unwrap_or_else(|| panic!("closed with {:?} instead of {name}", self.closed));
+            if frame.get(name).is_some() {
+                return frame[name].clone();
+            }
+        }
+    }
+}
