@@ -4,5 +4,6 @@
 pub mod dev;
 pub mod fixtures;
 pub mod process;
+pub mod raw_ws;
 pub mod wait;
 pub mod ws;

@@ -21,7 +21,7 @@ use axum::extract::{DefaultBodyLimit, FromRequestParts, MatchedPath, Path, Reque
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::{self, Next};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
@@ -98,10 +98,8 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
         .layer(DefaultBodyLimit::max(gateway.settings.http.body_limit_bytes))
         .layer(middleware::from_fn_with_state(gateway.clone(), observe))
         .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
-            axum::response::IntoResponse::into_response(Problem::new(
-                axum::http::StatusCode::INTERNAL_SERVER_ERROR,
-                "the node failed at this request; its log says more",
-            ))
+            let detail = "the node failed at this request; its log says more";
+            Problem::new(axum::http::StatusCode::INTERNAL_SERVER_ERROR, detail).into_response()
         }))
         .layer(nosniff)
         .layer(no_store)
@@ -113,7 +111,12 @@ async fn observe(State(gateway): State<Arc<Gateway>>, request: Request, next: Ne
     let route = request.extensions().get::<MatchedPath>().map_or("none", |path| known_route(path.as_str()));
     let method = request.method().clone();
     let began = Instant::now();
-    let response = next.run(request).await;
+    // Of a socket or a stream this is only the beginning.
+    let limit = gateway.settings.http.request_timeout_ms.duration();
+    let response = tokio::time::timeout(limit, next.run(request)).await.unwrap_or_else(|_| {
+        let detail = format!("the request was not over within {} ms (http.request_timeout_ms)", limit.as_millis());
+        Problem::unavailable(detail).into_response()
+    });
     let status = response.status();
     let class = match status.as_u16() {
         100..=199 => "1xx",
