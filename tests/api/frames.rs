@@ -159,11 +159,11 @@ async fn returning(cluster: &DevCluster) -> Vec<Said> {
     let mut client = WsClient::open(&cluster.ws(0)).await;
     let subscriptions = json!([{"mailbox": INBOX}, {"mailbox": "#shared::none", "types": ["MessageNew"]}]);
     let resume = json!({ "pos": "mailpush.node.dev-2@4", "subscriptions": subscriptions });
-    let reply = client.command("connect", json!({ "token": sign(&claims(2.0)), "resume": resume })).await;
+    let reply = client.command("connect", json!({ "token": sign(&claims(3.0)), "resume": resume })).await;
     let resumed = reply["connect"]["resumed"].as_array().expect("what became of them");
     let outcome = |n: usize| (resumed[n]["rights"].is_string(), resumed[n]["error"].is_object());
     assert_eq!(BTreeSet::from([outcome(0), outcome(1)]), BTreeSet::from([(true, false), (false, true)]), "{reply}");
-    assert!(client.push("expiring").await["in_ms"].as_u64().is_some_and(|ms| ms <= 2_000));
+    assert!(client.push("expiring").await["in_ms"].as_u64().is_some_and(|ms| ms <= 3_000));
     assert_eq!(client.push("disconnect").await["code"], 4401);
     assert_eq!((client.next().await, client.closed), (None, Some(4401)));
     client.transcript
@@ -171,9 +171,9 @@ async fn returning(cluster: &DevCluster) -> Vec<Said> {
 
 /// Two sides that have nothing to say, until one of them is told to go.
 async fn silence() -> Vec<Said> {
-    let cluster = cluster(&["sessions.heartbeat_ms=500", "sessions.pong_timeout_ms=400", "node.drain_rate=1"]).await;
+    let cluster = cluster(&["sessions.heartbeat_ms=1000", "sessions.pong_timeout_ms=900", "node.drain_rate=1"]).await;
     let mut client = WsClient::connect(&cluster.ws(0), &cluster.token(0)).await;
-    assert_eq!(client.next_within(std::time::Duration::from_millis(1_200)).await, None);
+    assert_eq!(client.next_within(std::time::Duration::from_millis(1_800)).await, None);
     assert!(client.transcript.contains(&Said::Server(json!({}))), "{:?}", client.transcript);
     cluster.terminate();
     let goodbye = client.push("disconnect").await;

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::frames::{message, messages, one_of_every_type};
 use super::rest::{ALICE, INBOX, cluster};
+use super::support::dev::{claims, sign};
 use super::support::ws::{PATIENCE, WsClient};
 
 /// A stream that is being read. Comments and `retry` are passed over.
@@ -133,6 +134,8 @@ async fn every_change_of_subscriptions_is_as_documented() {
     let mut half = SseClient::open("changes", url, &split.admin_token()).await;
     assert_eq!(half.until("partial").await["node"], "dev-2");
     met.extend(half.met);
+    let mut brief = SseClient::open("changes", lines(None), &sign(&claims(2.0))).await;
+    while brief.next().await.is_some() {}
     // The nodes of one process leave together.
     assert_met("changes", met, &["gone"]);
 }
