@@ -108,7 +108,7 @@ impl TestZookeeper {
             .arg(format!("-Dlog4j.configuration=file:{}", folder.join("log4j.properties").display()))
             // Plain Java properties: in zoo.cfg nothing would read them.
             .args(["-Dzookeeper.extendedTypesEnabled=true", "-Dzookeeper.preAllocSize=4096"])
-            .args(["-Dznode.container.checkIntervalMs=1000", "-Dznode.container.maxPerMinute=600000"])
+            .args(["-Dznode.container.checkIntervalMs=1000", "-Dznode.container.maxPerMinute=60000"])
             .arg("-Djute.maxbuffer=67108864")
             .arg("org.apache.zookeeper.server.quorum.QuorumPeerMain")
             .arg(folder.join("zoo.cfg"))
