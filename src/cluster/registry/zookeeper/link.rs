@@ -161,12 +161,14 @@ impl Task {
                 client = self.connect(&mut backoff) => client,
                 () = gone.cancelled() => break,
             };
+            let begun = Instant::now();
             self.settings.board.set(&self.name, Some(RegistryHealth::Connected));
             let reason = tokio::select! {
                 reason = self.serve(client) => reason,
                 () = gone.cancelled() => break,
             };
             self.answers.clear();
+            backoff.handle_end(begun.elapsed());
             tracing::warn!(link = self.name, reason, "lost the connection to ZooKeeper");
             self.settings.board.set(&self.name, Some(RegistryHealth::Disconnected { reason }));
         }
@@ -178,34 +180,29 @@ impl Task {
     async fn connect(&mut self, backoff: &mut Backoff) -> Client {
         let access = self.settings.access.clone();
         loop {
-            let result = {
-                let attempt = access.connect();
-                tokio::pin!(attempt);
-                loop {
-                    tokio::select! {
-                        result = &mut attempt => break result,
-                        Some(ask) = self.asks.recv(), if *self.ready.borrow() => refuse(ask, "not connected"),
-                    }
-                }
-            };
-            let error = match result {
-                Ok(client) => {
-                    backoff.reset();
-                    return client;
-                }
+            if let Some(pause) = backoff.pause() {
+                self.meanwhile(sleep(pause)).await;
+            }
+            let error = match self.meanwhile(access.connect()).await {
+                Ok(client) => return client,
                 Err(error) => error,
             };
+            backoff.handle_failure();
             tracing::warn!(link = self.name, %error, "cannot reach ZooKeeper");
             let reason = error.to_string();
-            self.settings.board.set(&self.name, Some(RegistryHealth::Disconnected { reason: reason.clone() }));
+            self.settings.board.set(&self.name, Some(RegistryHealth::Disconnected { reason }));
             self.ready.send_replace(true);
-            let pause = sleep(backoff.next_pause());
-            tokio::pin!(pause);
-            loop {
-                tokio::select! {
-                    () = &mut pause => break,
-                    Some(ask) = self.asks.recv() => refuse(ask, &reason),
-                }
+        }
+    }
+
+    /// Runs `future`, without a connection. During the very first attempt who asks waits for it.
+    async fn meanwhile<T>(&mut self, future: impl Future<Output = T>) -> T {
+        tokio::pin!(future);
+        let refuses = *self.ready.borrow();
+        loop {
+            tokio::select! {
+                done = &mut future => return done,
+                Some(ask) = self.asks.recv(), if refuses => refuse(ask),
             }
         }
     }
@@ -213,6 +210,10 @@ impl Task {
     /// Serves one connection until it is lost, and says why it is.
     async fn serve(&mut self, client: Client) -> String {
         let mut states = client.state_watcher();
+        // What has happened since it connected, the watcher takes as known.
+        if client.state() != SessionState::SyncConnected {
+            return format!("the connection to ZooKeeper is {}", client.state());
+        }
         let mut connection = Connection {
             client,
             work: FuturesUnordered::new(),
@@ -440,11 +441,8 @@ async fn arm(client: &Client, key: &Key, mut absent: bool) -> Result<(Vec<String
     let path = tree::container(key);
     // It may come and go between the two questions, but not for ever.
     for _ in 0..4 {
-        if absent {
-            match client.check_and_watch_stat(&path).await? {
-                (None, watcher) => return Ok((Vec::new(), watcher)),
-                (Some(_), _) => {}
-            }
+        if absent && let (None, watcher) = client.check_and_watch_stat(&path).await? {
+            return Ok((Vec::new(), watcher));
         }
         match client.list_and_watch_children(&path).await {
             Err(Error::NoNode) => absent = true,
@@ -454,11 +452,11 @@ async fn arm(client: &Client, key: &Key, mut absent: bool) -> Result<(Vec<String
     Err(Error::NoNode)
 }
 
-fn refuse(ask: Ask, reason: &str) {
+fn refuse(ask: Ask) {
     match ask {
         // A dropped reply is an answer.
         Ask::Lookup { .. } => {}
-        Ask::Probe { reply } => drop(reply.send(Err(RegistryError::Unreachable(format!("ZooKeeper: {reason}"))))),
+        Ask::Probe { reply } => drop(reply.send(Err(RegistryError::Unreachable("not connected to ZooKeeper".to_owned())))),
     }
 }
 
