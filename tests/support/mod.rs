@@ -2,7 +2,9 @@
 #![allow(dead_code, reason = "each test binary uses a part of this")]
 
 pub mod dev;
+pub mod cluster;
 pub mod fixtures;
+pub mod kafka;
 pub mod process;
 pub mod wait;
 pub mod ws;
