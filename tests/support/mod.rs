@@ -1,8 +1,8 @@
 //! What the tests share. Each test binary uses a part of it.
 #![allow(dead_code, reason = "each test binary uses a part of this")]
 
-pub mod dev;
 pub mod cluster;
+pub mod dev;
 pub mod fixtures;
 pub mod kafka;
 pub mod process;
