@@ -623,12 +623,12 @@ async fn measure() {
     settings.ensembles = vec![proxy.address()];
     let gateway = node(&settings, "abcdefghijklmnopqrstuvwxyz").await;
     let mut told = gateway.discontinuities();
-    let keys = inboxes(30_000);
+    let keys = inboxes(100_000);
     let started = Instant::now();
     register(&gateway, &keys).await;
     println!("registered {} keys in {:?}", keys.len(), started.elapsed());
 
-    // Uncached: 64 publishers at once, each asking for single keys that nobody asked for before.
+    // Uncached: 256 publishers at once, each asking for single keys that nobody asked for before.
     let started = Instant::now();
     let tasks: Vec<_> = keys
         .chunks(keys.len() / 256)

@@ -2,7 +2,7 @@
 //!
 //! A node's side: `registrar` keeps a `book` of what is to stand and spreads it over session `slot`s; `batch`
 //! carries operations out; `standing` says how sure it all is; `announce` keeps the node's own znode.
-//! A publisher's side: a `link` to each ensemble looks up in batches and keeps a `cache` of answers true;
+//! A publisher's side: a `link` to each ensemble does `lookups` in batches and keeps a `cache` of answers true;
 //! `nodes` are the running ones. Both: `tree` is the layout, `access` the way in, `jump` the choice of ensemble.
 //!
 //! Upholds I-3 (one znode per key and node), I-6 (loss is told), I-14 (no session holds too much) and the
@@ -40,6 +40,7 @@ mod cache;
 mod health;
 mod jump;
 mod link;
+mod lookups;
 mod nodes;
 mod registrar;
 mod slot;
