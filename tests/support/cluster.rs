@@ -175,6 +175,10 @@ impl TestCluster {
         &self.nodes[node].id
     }
 
+    pub fn pid(&self, node: usize) -> u32 {
+        self.nodes[node].process.as_ref().expect("a running node").id()
+    }
+
     /// The queue of a node, in the per-node topology.
     pub fn queue(&self, node: usize) -> String {
         format!("{}.node.{}", self.prefix, self.nodes[node].id)
