@@ -385,7 +385,9 @@ async fn outages_lose_nothing_that_was_acknowledged_and_keep_the_order() {
 
     kafka.freeze();
     until.send(200).unwrap();
-    assert!(!node.queues.health(&queue(name), None).await.reachable);
+    // A process of many threads freezes one by one.
+    let frozen = timeout(PATIENCE, async { while node.queues.health(&queue(name), None).await.reachable {} });
+    frozen.await.expect("health tells that Kafka does not answer");
     kafka.thaw();
     hear_up_to(200).await;
 
