@@ -33,7 +33,7 @@ use crate::push::hub::Hub;
 use crate::push::metrics::Metrics;
 use crate::push::outbox::{End, Resync};
 use crate::push::presence::{Break, Presence};
-use crate::push::publisher::{Options, Publisher};
+use crate::push::publisher::{Everyone, Options, Publisher};
 use crate::push::sessions::Sessions;
 use crate::push::subscriptions::Subscriptions;
 use crate::wire::ws::push::ToldLimits;
@@ -84,9 +84,14 @@ impl Cluster {
             "" => None,
             topic => Some(QueueName::topic(topic).context("queue.firehose")?),
         };
-        let options =
-            Options { firehose, max_event_bytes: settings.queue.max_event_bytes, max_in_flight: settings.queue.max_in_flight };
-        Ok(Publisher::new(self.directory.clone(), self.queues.clone(), self.names.clone(), metrics, options))
+        let everyone = match settings.queue.topology {
+            Topology::PerNode => Everyone::Topics(self.names.node_prefix()),
+            Topology::Sharded => Everyone::Queues(self.names.shards(settings.queue.shards)),
+            Topology::Broadcast => Everyone::Queues(vec![self.names.shared()]),
+        };
+        let (max_event_bytes, max_in_flight) = (settings.queue.max_event_bytes, settings.queue.max_in_flight);
+        let options = Options { firehose, max_event_bytes, max_in_flight, everyone };
+        Ok(Publisher::new(self.directory.clone(), self.queues.clone(), metrics, options))
     }
 }
 
