@@ -67,6 +67,8 @@ fn respond(source: mpsc::Receiver<Bytes>, task: AbortOnDropHandle<()>) -> Respon
     });
     let mut response = Body::from_stream(lines).into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    // nginx would hold changes back otherwise.
+    response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
     response
 }
 

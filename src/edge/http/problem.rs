@@ -47,7 +47,9 @@ impl Problem {
     }
 
     pub fn token(error: &AuthError) -> Self {
-        Self { code: Some(error.name()), ..Self::new(StatusCode::UNAUTHORIZED, error.to_string()) }
+        // Where no key could be had yet the fault is ours: a client told 401 would throw a good token away.
+        let status = if error.is_transient() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::UNAUTHORIZED };
+        Self { code: Some(error.name()), ..Self::new(status, error.to_string()) }
     }
 
     pub fn forbidden(detail: impl Into<String>) -> Self {
@@ -100,5 +102,19 @@ impl IntoResponse for Problem {
             _ => {}
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_refused_by_whose_fault_it_is() {
+        let status = |error| Problem::token(&error).into_response().status();
+        assert_eq!(status(AuthError::Expired), StatusCode::UNAUTHORIZED);
+        let response = Problem::token(&AuthError::KeysUnavailable).into_response();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(response.headers().contains_key(header::RETRY_AFTER));
     }
 }
