@@ -109,7 +109,10 @@ pub struct Node {
 impl Node {
     /// Binds the listener, opens the node's queue, makes the node known, and serves. Probes are answered from the
     /// start; sessions are taken in once the queue is being read (I-4).
-    pub async fn start(settings: Arc<Settings>, cluster: Cluster) -> Result<Self> {
+    pub async fn start(mut settings: Arc<Settings>, cluster: Cluster) -> Result<Self> {
+        if settings.node.origin.is_empty() {
+            Arc::make_mut(&mut settings).node.origin = host_name();
+        }
         let id = match settings.node.id.as_str() {
             "" => NodeId::random(),
             id => id.parse().context("node.id")?,
@@ -140,6 +143,9 @@ impl Node {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: unix_ms(),
         };
+        if settings.http.listen.ip().is_unspecified() && settings.http.advertise.is_empty() {
+            warn!(url = %record.url, "other nodes cannot reach this one under its URL: set http.advertise");
+        }
         let metrics = Arc::new(Metrics::default());
         let (presence, breaks) =
             Presence::start(cluster.registrar.clone(), settle(&settings), settings.registry.linger_ms.duration());
@@ -224,6 +230,12 @@ impl Node {
         drop(self.background);
         info!(took = ?began.elapsed(), "node has stopped");
     }
+}
+
+/// This machine's name, for events whose origin did not give its own.
+pub fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    if name.trim().is_empty() { "unknown".to_owned() } else { name.trim().to_owned() }
 }
 
 /// What a new registration must wait before every publisher sees it: nothing where there is no staleness.
