@@ -200,9 +200,10 @@ impl Node {
     pub async fn drain(self) {
         let settings = &self.gateway.settings.node;
         let deadline = settings.drain_deadline_ms.duration();
+        // In this order: a session that is not in the table yet sees the drain when it gets there.
+        self.gateway.draining.cancel();
         let sessions = self.gateway.sessions.all();
         info!(sessions = sessions.len(), ?deadline, "node drains");
-        self.gateway.draining.store(true, Ordering::Relaxed);
         let began = tokio::time::Instant::now();
         // The goodbyes take six tenths of the deadline at most; what is left is for the closing handshakes and the registry.
         let fastest = sessions.len() as f64 / (deadline.as_secs_f64() * 0.6).max(0.001);
@@ -299,7 +300,7 @@ fn build(
         rules: Arc::new(rules),
         unauthenticated: Arc::new(Semaphore::new(limits.unauthenticated_sockets)),
         started: AtomicBool::new(false),
-        draining: AtomicBool::new(false),
+        draining: CancellationToken::new(),
         tasks: TaskTracker::new(),
         client: reqwest::Client::builder().user_agent(concat!("mailpush/", env!("CARGO_PKG_VERSION"))).build()?,
         departed: Mutex::default(),

@@ -71,6 +71,10 @@ pub async fn open(
     };
     let due = stream.due();
     stream.timer.as_mut().reset(due.into());
+    // Asked once the session is in the table: a drain that did not see it there is seen here.
+    if let Some(refusal) = gateway.refusal() {
+        return Err(Problem::unavailable(refusal));
+    }
     for (tag, key) in keys.into_iter().enumerate() {
         let begun = gateway.subscriptions.subscribe(&stream.session, tag as u32, key, wanted);
         begun.map_err(|error| Problem::not_found(error.to_string()))?;

@@ -14,7 +14,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use axum::extract::{Extension, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use data_encoding::BASE64;
@@ -26,6 +26,7 @@ use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::auth::{AuthError, Identity, Scopes};
 use super::gateway::{Gateway, Peer, may, now, unix_ms};
@@ -62,7 +63,7 @@ pub async fn open(
     mut request: Request,
 ) -> Result<Response, Problem> {
     let headers = request.headers();
-    let accept = check_handshake(headers)?;
+    let accept = check_handshake(&request)?;
     check_origin(&gateway, headers)?;
     let protocol = negotiate(headers)?;
     if let Some(refusal) = gateway.refusal() {
@@ -108,7 +109,15 @@ pub async fn open(
 }
 
 /// The accept key for a valid opening handshake.
-fn check_handshake(headers: &HeaderMap) -> Result<String, Problem> {
+fn check_handshake(request: &Request) -> Result<String, Problem> {
+    let headers = request.headers();
+    // The router hands on HEAD with GET.
+    if request.method() != Method::GET {
+        return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "a WebSocket is opened with GET"));
+    }
+    if request.version() < Version::HTTP_11 {
+        return Err(Problem::upgrade_required("a WebSocket is opened with HTTP/1.1"));
+    }
     let has = |name, token: &str| {
         let values = headers.get_all(name).iter().filter_map(|v| v.to_str().ok());
         values.flat_map(|v| v.split(',')).any(|v| v.trim().eq_ignore_ascii_case(token))
@@ -116,14 +125,20 @@ fn check_handshake(headers: &HeaderMap) -> Result<String, Problem> {
     if !has(header::CONNECTION, "upgrade") || !has(header::UPGRADE, "websocket") {
         return Err(Problem::upgrade_required("this is a WebSocket: send Connection: Upgrade and Upgrade: websocket"));
     }
-    if headers.get(header::SEC_WEBSOCKET_VERSION).map(HeaderValue::as_bytes) != Some(b"13") {
+    if only(headers, header::SEC_WEBSOCKET_VERSION) != Some(b"13") {
         return Err(Problem::upgrade_required("Sec-WebSocket-Version must be 13"));
     }
-    let key = headers.get(header::SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes).unwrap_or_default();
+    let key = only(headers, header::SEC_WEBSOCKET_KEY).unwrap_or_default();
     match BASE64.decode(key) {
         Ok(nonce) if nonce.len() == 16 => Ok(derive_accept_key(key)),
         _ => Err(Problem::bad_request("Sec-WebSocket-Key must be 16 bytes in base64")),
     }
+}
+
+/// The value of a header that must not come twice (RFC 6455 11.3).
+fn only(headers: &HeaderMap, name: HeaderName) -> Option<&[u8]> {
+    let mut values = headers.get_all(name).iter();
+    values.next().filter(|_| values.next().is_none()).map(HeaderValue::as_bytes)
 }
 
 /// Pages may open a socket only from a listed origin, or from the node's own page; programs send no origin.
@@ -178,6 +193,8 @@ struct Connection {
     handle: Option<Arc<SessionHandle>>,
     resuming: Option<Box<Resuming>>,
     verifying: VecDeque<Verifying>,
+    /// What was read and not acted upon yet: while a `connect` is worked on, what follows it waits.
+    steps: VecDeque<Step>,
     limiter: DefaultDirectRateLimiter,
     pending: VecDeque<Bytes>,
     /// Bytes of the first pending frame that are written already.
@@ -187,9 +204,29 @@ struct Connection {
     /// When the socket last took something, while something is pending.
     stalled_since: Option<Instant>,
     unauthenticated: Option<OwnedSemaphorePermit>,
+    /// Tells of a drain as long as this is in no table of sessions that a drain goes through.
+    drained: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    ending: Option<Ending>,
     reason: &'static str,
     over: bool,
     _permit: ConnectionPermit,
+}
+
+/// The last part of a connection: what is pending is written, then the sending side is shut, then what still comes is
+/// thrown away until the client closes too. To drop the socket while unread bytes wait in it would reset the connection,
+/// and the client could lose the close frame (RFC 6455 7.1.1).
+struct Ending {
+    deadline: Instant,
+    shut: bool,
+}
+
+/// Something that was read.
+enum Step {
+    Input(Input),
+    /// The codec's answer: pongs, the closing handshake.
+    Answer(Bytes),
+    /// The bytes are no WebSocket frames; nothing behind them is read.
+    Fail(CloseReason),
 }
 
 /// A returning client's subscriptions, until all have settled.
@@ -211,6 +248,9 @@ enum Wake {
     Wrote(usize),
     Read(Vec<Input>, Result<(), CloseReason>, Vec<u8>),
     Outgoing(VecDeque<Outgoing>),
+    /// Bytes of no interest came, or the socket is shut.
+    Nothing,
+    Draining,
     Timeout,
     Gone,
 }
@@ -230,12 +270,15 @@ impl Connection {
             handle: None,
             resuming: None,
             verifying: VecDeque::new(),
+            steps: VecDeque::new(),
             limiter: RateLimiter::direct(Quota::per_second(rate).allow_burst(burst)),
             pending: VecDeque::new(),
             written: 0,
             oldest: None,
             stalled_since: None,
             unauthenticated: door.unauthenticated,
+            drained: Some(Box::pin(door.gateway.draining.clone().cancelled_owned())),
+            ending: None,
             reason: "lost",
             over: false,
             _permit: door._permit,
@@ -243,11 +286,9 @@ impl Connection {
         });
         if let Some(identity) = door.identity {
             let verified = verified(&identity);
-            if let Err((_, reason)) = connection.admit(&verified) {
-                let actions = connection.session.close(now(), reason.into());
-                connection.act(actions);
-            } else {
-                connection.session.become_connected(now(), verified, Vec::new());
+            match connection.admit(&verified) {
+                Err((_, reason)) => connection.close(reason.into()),
+                Ok(()) => connection.session.become_connected(now(), verified, Vec::new()),
             }
         }
         if !read_ahead.is_empty() {
@@ -265,6 +306,12 @@ impl Connection {
                 self.verify(verifying).await;
                 continue;
             }
+            if !self.session.is_connecting()
+                && let Some(step) = self.next_step()
+            {
+                self.step(step);
+                continue;
+            }
             // The timer is moved only when it must fire earlier; one that fires early is set anew.
             let due = tokio::time::Instant::from(self.next_timeout());
             if timer.is_elapsed() || due < timer.deadline() {
@@ -274,16 +321,19 @@ impl Connection {
                 Wake::Wrote(bytes) => self.wrote(bytes),
                 Wake::Read(inputs, result, output) => self.received(inputs, result, output),
                 Wake::Outgoing(outgoing) => outgoing.into_iter().for_each(|o| self.tell(o)),
+                Wake::Nothing => {}
+                Wake::Draining => self.close(self.until_later()),
                 Wake::Timeout => self.timed_out(),
                 Wake::Gone => self.over = true,
             }
         }
-        if let Some(handle) = self.handle.take() {
-            self.gateway.close_session(&handle, self.reason);
-        }
+        self.leave();
     }
 
     fn next_timeout(&self) -> Instant {
+        if let Some(ending) = &self.ending {
+            return ending.deadline;
+        }
         let protocol = self.session.poll_timeout();
         let stall = self.stalled_since.map(|since| since + self.gateway.settings.sessions.slow_client_timeout_ms.duration());
         let far = || Instant::now() + Duration::from_secs(3600);
@@ -295,6 +345,18 @@ impl Connection {
             && let Poll::Ready(result) = self.poll_write(cx)
         {
             return Poll::Ready(result.map_or(Wake::Gone, Wake::Wrote));
+        }
+        if self.ending.is_some() {
+            return match self.poll_ending(cx) {
+                Poll::Pending => timer.poll(cx).map(|()| Wake::Timeout),
+                ready => ready,
+            };
+        }
+        if let Some(drained) = &mut self.drained
+            && drained.as_mut().poll(cx).is_ready()
+        {
+            self.drained = None;
+            return Poll::Ready(Wake::Draining);
         }
         if self.pending.len() < PENDING_FRAMES
             && !self.session.is_connecting()
@@ -310,6 +372,23 @@ impl Connection {
             return Poll::Ready(Wake::Outgoing(outgoing));
         }
         timer.poll(cx).map(|()| Wake::Timeout)
+    }
+
+    /// Shuts our side once everything is written, and throws away what still comes.
+    fn poll_ending(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
+        if let Some(ending) = &mut self.ending
+            && self.pending.is_empty()
+            && !ending.shut
+        {
+            let shut = ready!(Pin::new(&mut self.io).poll_shutdown(cx));
+            ending.shut = true;
+            return Poll::Ready(shut.map_or(Wake::Gone, |()| Wake::Nothing));
+        }
+        let mut bytes = [0; 4096];
+        let mut buffer = ReadBuf::new(&mut bytes);
+        let read = ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer));
+        let gone = read.is_err() || buffer.filled().is_empty();
+        Poll::Ready(if gone { Wake::Gone } else { Wake::Nothing })
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
@@ -366,36 +445,74 @@ impl Connection {
     }
 
     fn send(&mut self, frame: Bytes) {
+        if frame.is_empty() {
+            return;
+        }
         self.stalled_since.get_or_insert_with(Instant::now);
         self.pending.push_back(frame);
     }
 
-    fn received(&mut self, inputs: Vec<Input>, result: Result<(), CloseReason>, output: Vec<u8>) {
-        for input in inputs {
-            if matches!(input, Input::Text(_)) && self.limiter.check().is_err() {
-                self.close(CloseReason::RateLimited.into());
-                return;
-            }
-            if input == Input::Close {
-                self.reason = CloseReason::ClientClosed.name();
-                // The answer to the client's goodbye, before the socket is dropped.
-                if !output.is_empty() {
-                    let _ = self.io.try_write(&output);
+    /// Takes in what one read brought. The closing handshake's answer goes before the end that it leads to.
+    fn received(&mut self, mut inputs: Vec<Input>, result: Result<(), CloseReason>, output: Vec<u8>) {
+        let close = inputs.pop_if(|input| *input == Input::Close);
+        self.steps.extend(inputs.into_iter().map(Step::Input));
+        self.steps.extend((!output.is_empty()).then(|| Step::Answer(output.into())));
+        self.steps.extend(close.map(Step::Input));
+        self.steps.extend(result.err().map(Step::Fail));
+    }
+
+    fn next_step(&mut self) -> Option<Step> {
+        let step = self.steps.pop_front()?;
+        if self.steps.is_empty() {
+            self.steps = VecDeque::new();
+        }
+        Some(step)
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Input(Input::Text(_)) if self.limiter.check().is_err() => self.close(CloseReason::RateLimited.into()),
+            Step::Input(input) => {
+                if input == Input::Close {
+                    self.reason = CloseReason::ClientClosed.name();
                 }
+                let actions = self.session.handle_input(now(), input);
+                self.act(actions);
             }
-            let actions = self.session.handle_input(now(), input);
-            self.act(actions);
+            Step::Answer(frames) => self.send(frames),
+            Step::Fail(reason) => {
+                self.close(reason.into());
+                self.finish();
+            }
         }
-        if !output.is_empty() && !self.over {
-            self.send(output.into());
+    }
+
+    /// Both sides have said goodbye, or what the client says can no longer be read.
+    fn finish(&mut self) {
+        self.steps = VecDeque::new();
+        self.leave();
+        self.ending = Some(Ending { deadline: Instant::now() + self.gateway.rules.close_timeout, shut: false });
+    }
+
+    /// Nothing more is pushed to it; its subscriptions need not wait for the handshake's end.
+    fn leave(&mut self) {
+        if let Some(handle) = self.handle.take() {
+            self.gateway.close_session(&handle, self.reason);
         }
-        if let Err(reason) = result {
-            self.close(reason.into());
-        }
+    }
+
+    /// The goodbye of a drain to a socket that is in no table of sessions; spread by what is at hand.
+    fn until_later(&self) -> Goodbye {
+        let reconnect_after = Duration::from_millis(u64::from(self.peer.port()) % 1_000);
+        Goodbye { reason: CloseReason::Draining, reconnect_after: Some(reconnect_after) }
     }
 
     fn timed_out(&mut self) {
         let time = now();
+        if let Some(ending) = &self.ending {
+            self.over = time.monotonic >= ending.deadline;
+            return;
+        }
         let patience = self.gateway.settings.sessions.slow_client_timeout_ms.duration();
         if self.stalled_since.is_some_and(|since| time.monotonic >= since + patience) {
             self.stalled_since = None;
@@ -403,6 +520,8 @@ impl Connection {
             return;
         }
         let actions = self.session.handle_timeout(time);
+        // Its half of the closing handshake did not come: it need not be waited for any longer.
+        self.over = actions.contains(&Action::End);
         self.act(actions);
     }
 
@@ -428,12 +547,9 @@ impl Connection {
                     let mut output = Vec::new();
                     self.codec.close(goodbye.reason, &mut output);
                     self.send(output.into());
-                    // Nothing more is pushed to it; its subscriptions need not wait for the handshake's end.
-                    if let Some(handle) = self.handle.take() {
-                        self.gateway.close_session(&handle, self.reason);
-                    }
+                    self.leave();
                 }
-                Action::End => self.over = true,
+                Action::End => self.finish(),
             }
         }
     }
@@ -443,6 +559,11 @@ impl Connection {
         let opened = self.gateway.open_session(self.id.clone(), verified.user.clone(), Transport::Websocket, self.peer);
         self.handle = Some(opened.map_err(|error| (CommandError::limit(error.to_string()), CloseReason::TooManySessions))?);
         self.unauthenticated = None;
+        // Asked once this is in the table of sessions: a drain that did not see it there is seen here.
+        if self.gateway.is_draining() {
+            return Err((CommandError::unavailable("the node is going down", RETRY_AFTER_MS), CloseReason::Draining));
+        }
+        self.drained = None;
         Ok(())
     }
 
@@ -456,7 +577,7 @@ impl Connection {
                 let verdict = match self.gateway.verify(&token).await {
                     Ok(identity) if may(&identity, Scopes::PUSH) => Ok(verified(&identity)),
                     Ok(_) => Err(CommandError::forbidden("the token lacks the scope push")),
-                    Err(error) => Err(CommandError::token(error.name(), error.to_string())),
+                    Err(error) => Err(refused_token(&error)),
                 };
                 let actions = self.session.handle_refreshed(now(), id, verdict);
                 self.act(actions);
@@ -466,9 +587,6 @@ impl Connection {
 
     fn authenticate(&mut self, id: u32, verdict: Result<Identity, AuthError>, resume: Option<Resume>) {
         let verdict = match verdict {
-            _ if self.gateway.is_draining() => {
-                Err((CommandError::unavailable("the node is going down", 0), CloseReason::Draining))
-            }
             Ok(identity) if !may(&identity, Scopes::PUSH) => {
                 Err((CommandError::forbidden("the token lacks the scope push"), CloseReason::Forbidden))
             }
@@ -477,8 +595,12 @@ impl Connection {
                 self.admit(&verified).map(|()| verified)
             }
             Err(error) => {
-                let reason = if matches!(error, AuthError::Expired) { CloseReason::TokenExpired } else { CloseReason::BadToken };
-                Err((CommandError::token(error.name(), error.to_string()), reason))
+                let reason = match error {
+                    AuthError::Expired => CloseReason::TokenExpired,
+                    _ if error.is_transient() => CloseReason::Unavailable,
+                    _ => CloseReason::BadToken,
+                };
+                Err((refused_token(&error), reason))
             }
         };
         match (verdict, resume) {
@@ -575,6 +697,14 @@ pub fn goodbye(end: End) -> Goodbye {
     match end {
         End::Draining { reconnect_after } => Goodbye { reason: CloseReason::Draining, reconnect_after: Some(reconnect_after) },
         End::Ended => CloseReason::Ended.into(),
+    }
+}
+
+fn refused_token(error: &AuthError) -> CommandError {
+    if error.is_transient() {
+        CommandError::unavailable(error.to_string(), RETRY_AFTER_MS)
+    } else {
+        CommandError::token(error.name(), error.to_string())
     }
 }
 

@@ -6,6 +6,7 @@ pub mod dev;
 pub mod fixtures;
 pub mod kafka;
 pub mod process;
+pub mod raw_ws;
 pub mod wait;
 pub mod ws;
 pub mod zookeeper;

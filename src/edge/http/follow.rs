@@ -115,6 +115,7 @@ async fn follow_own(gateway: &Gateway, filter: &Filter, since: Option<u64>, sink
         }
         tokio::select! {
             () = sink.closed() => return,
+            () = gateway.draining.cancelled() => {}
             changed = watch.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(HEARTBEAT) => if sink.send(sse::heartbeat()).await.is_err() { return },
         }

@@ -8,6 +8,9 @@ use serde_json::Value;
 
 use crate::edge::auth::AuthError;
 
+/// The code of a request that should have had a token.
+const NO_TOKEN: &str = "no_token";
+
 /// An answer that is no success.
 #[derive(Debug, Clone, Serialize)]
 pub struct Problem {
@@ -43,7 +46,7 @@ impl Problem {
     }
 
     pub fn no_token() -> Self {
-        Self { code: Some("no_token"), ..Self::new(StatusCode::UNAUTHORIZED, "send Authorization: Bearer and a token") }
+        Self { code: Some(NO_TOKEN), ..Self::new(StatusCode::UNAUTHORIZED, "send Authorization: Bearer and a token") }
     }
 
     pub fn token(error: &AuthError) -> Self {
@@ -85,17 +88,22 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let refused = self.code.is_some_and(|code| code != NO_TOKEN);
         let mut response = (status, Json(self)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         match status {
             StatusCode::UNAUTHORIZED => {
-                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+                // RFC 6750 3.1: without a token, no error is named.
+                let challenge = if refused { "Bearer error=\"invalid_token\"" } else { "Bearer" };
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
             }
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
             }
             StatusCode::UPGRADE_REQUIRED => {
+                // RFC 9110 7.8: who sends Upgrade names it in Connection too.
+                headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
                 headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
                 headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
             }
