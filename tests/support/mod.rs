@@ -5,5 +5,6 @@ pub mod dev;
 pub mod fixtures;
 pub mod process;
 pub mod raw_ws;
+pub mod sse;
 pub mod wait;
 pub mod ws;
