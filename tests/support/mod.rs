@@ -7,6 +7,7 @@ pub mod fixtures;
 pub mod kafka;
 pub mod process;
 pub mod raw_ws;
+pub mod sse;
 pub mod wait;
 pub mod ws;
 pub mod zookeeper;
