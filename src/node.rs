@@ -33,7 +33,7 @@ use crate::push::hub::Hub;
 use crate::push::metrics::Metrics;
 use crate::push::outbox::{End, Resync};
 use crate::push::presence::{Break, Presence};
-use crate::push::publisher::{Options, Publisher};
+use crate::push::publisher::{Everyone, Options, Publisher};
 use crate::push::sessions::Sessions;
 use crate::push::subscriptions::Subscriptions;
 use crate::wire::ws::push::ToldLimits;
@@ -84,9 +84,14 @@ impl Cluster {
             "" => None,
             topic => Some(QueueName::topic(topic).context("queue.firehose")?),
         };
-        let options =
-            Options { firehose, max_event_bytes: settings.queue.max_event_bytes, max_in_flight: settings.queue.max_in_flight };
-        Ok(Publisher::new(self.directory.clone(), self.queues.clone(), self.names.clone(), metrics, options))
+        let everyone = match settings.queue.topology {
+            Topology::PerNode => Everyone::Topics(self.names.node_prefix()),
+            Topology::Sharded => Everyone::Queues(self.names.shards(settings.queue.shards)),
+            Topology::Broadcast => Everyone::Queues(vec![self.names.shared()]),
+        };
+        let (max_event_bytes, max_in_flight) = (settings.queue.max_event_bytes, settings.queue.max_in_flight);
+        let options = Options { firehose, max_event_bytes, max_in_flight, everyone };
+        Ok(Publisher::new(self.directory.clone(), self.queues.clone(), metrics, options))
     }
 }
 
@@ -104,7 +109,10 @@ pub struct Node {
 impl Node {
     /// Binds the listener, opens the node's queue, makes the node known, and serves. Probes are answered from the
     /// start; sessions are taken in once the queue is being read (I-4).
-    pub async fn start(settings: Arc<Settings>, cluster: Cluster) -> Result<Self> {
+    pub async fn start(mut settings: Arc<Settings>, cluster: Cluster) -> Result<Self> {
+        if settings.node.origin.is_empty() {
+            Arc::make_mut(&mut settings).node.origin = host_name();
+        }
         let id = match settings.node.id.as_str() {
             "" => NodeId::random(),
             id => id.parse().context("node.id")?,
@@ -135,6 +143,9 @@ impl Node {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: unix_ms(),
         };
+        if settings.http.listen.ip().is_unspecified() && settings.http.advertise.is_empty() {
+            warn!(url = %record.url, "other nodes cannot reach this one under its URL: set http.advertise");
+        }
         let metrics = Arc::new(Metrics::default());
         let (presence, breaks) =
             Presence::start(cluster.registrar.clone(), settle(&settings), settings.registry.linger_ms.duration());
@@ -220,6 +231,12 @@ impl Node {
         drop(self.background);
         info!(took = ?began.elapsed(), "node has stopped");
     }
+}
+
+/// This machine's name, for events whose origin did not give its own.
+pub fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    if name.trim().is_empty() { "unknown".to_owned() } else { name.trim().to_owned() }
 }
 
 /// What a new registration must wait before every publisher sees it: nothing where there is no staleness.
@@ -401,7 +418,7 @@ async fn collect_garbage(settings: Arc<Settings>, cluster: Cluster) {
             continue;
         }
         let registered: Vec<NodeId> = cluster.directory.nodes().borrow().iter().map(|node| node.id.clone()).collect();
-        match gc::collect(&*cluster.queues, &cluster.names, &registered, rules, &mut memory, unix_ms()).await {
+        match gc::collect(&*cluster.queues, &cluster.names, &registered, rules, &mut memory).await {
             Ok(collected) => {
                 for queue in collected.removed {
                     info!(%queue, "removed the queue of a node that is gone");

@@ -42,7 +42,7 @@ struct State {
     keys: HashMap<Key, Entry>,
     /// Keys without holders, by the time when they are let go.
     lingering: VecDeque<(Instant, Key, u64)>,
-    /// Counts releases, so that a lingering key that was taken up again is not let go.
+    /// Counts releases and breaks, so that what was begun before one is known from what came after.
     generation: u64,
 }
 
@@ -52,7 +52,7 @@ struct Entry {
     released: u64,
     /// `None` once settled.
     waiters: Option<Vec<oneshot::Sender<()>>>,
-    /// Counts the times it had to settle: only the last one counts.
+    /// Since when it has to settle: what began to settle before that does not count.
     epoch: u64,
 }
 
@@ -104,8 +104,10 @@ impl Presence {
         match state.keys.get_mut(key) {
             Some(entry) => entry.holders += 1,
             None => {
-                state.keys.insert(key.clone(), Entry { holders: 1, released: 0, waiters: Some(Vec::new()), epoch: 0 });
-                tokio::spawn(register(Arc::downgrade(self), key.clone(), 0));
+                state.generation += 1;
+                let epoch = state.generation;
+                state.keys.insert(key.clone(), Entry { holders: 1, released: 0, waiters: Some(Vec::new()), epoch });
+                tokio::spawn(register(Arc::downgrade(self), key.clone()));
             }
         }
         Lease { key: key.clone(), presence: Arc::downgrade(self) }
@@ -173,23 +175,32 @@ impl Presence {
     fn unsettle(&self, keys: &[Key]) -> Vec<(Key, u64)> {
         let mut state = lock(&self.state);
         let mut unsettled = Vec::new();
+        state.generation += 1;
+        let epoch = state.generation;
         for key in keys {
             if let Some(entry) = state.keys.get_mut(key) {
-                entry.epoch += 1;
+                entry.epoch = epoch;
                 entry.waiters.get_or_insert_default();
-                unsettled.push((key.clone(), entry.epoch));
+                unsettled.push((key.clone(), epoch));
             }
         }
         unsettled
     }
+
+    /// The epoch of a key that somebody holds or that lingers.
+    fn epoch(&self, key: &Key) -> Option<u64> {
+        lock(&self.state).keys.get(key).map(|entry| entry.epoch)
+    }
 }
 
 /// Registers a key, waits out the settle window, and marks it settled.
-async fn register(presence: Weak<Presence>, key: Key, epoch: u64) {
+async fn register(presence: Weak<Presence>, key: Key) {
     loop {
         let Some((registrar, settle)) = presence.upgrade().map(|p| (p.registrar.clone(), p.settle)) else { return };
         match registrar.register(key.clone()).await {
             Ok(()) => {
+                // Breaks before the acknowledgement do not matter any more; one from now on does.
+                let Some(epoch) = presence.upgrade().and_then(|presence| presence.epoch(&key)) else { return };
                 if !settle.is_zero() {
                     tokio::time::sleep(settle).await;
                 }
@@ -353,6 +364,22 @@ mod tests {
         pass(0).await;
         assert!(settling.try_recv().is_err(), "registered, not settled");
         pass(1).await;
+        assert_eq!(settling.try_recv(), Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_earlier_life_of_a_key_does_not_settle_a_later_one() {
+        let (_discontinuity, receiver) = mpsc::unbounded_channel();
+        let recorder = Arc::new(Recorder { log: Mutex::default(), discontinuities: Mutex::new(Some(receiver)) });
+        let (presence, _breaks) = Presence::start(recorder, Duration::from_secs(4), Duration::from_millis(1));
+        drop(presence.acquire(&bob()));
+        pass(3).await;
+        assert!(presence.is_empty(), "let go before it had settled");
+        let lease = presence.acquire(&bob());
+        let mut settling = presence.settling(&lease).unwrap();
+        pass(2).await;
+        assert!(settling.try_recv().is_err(), "the first life's settle window ends here, not this one's");
+        pass(2).await;
         assert_eq!(settling.try_recv(), Ok(()));
     }
 

@@ -1,7 +1,7 @@
 //! The publisher: looks a mailbox up, encodes once, and sends to the queues that want it and to no other.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::future::join_all;
@@ -10,7 +10,7 @@ use tracing::{debug, warn};
 
 use super::metrics::Metrics;
 use crate::cluster::queue::{Producer, QueueError, QueueName, QueueSystem};
-use crate::cluster::registry::{Directory, Interest, QueueNames};
+use crate::cluster::registry::{Directory, Interest};
 use crate::mail::codec::to_msgpack;
 use crate::mail::event::Event;
 use crate::mail::key::Key;
@@ -23,11 +23,12 @@ pub struct Publisher {
     directory: Arc<dyn Directory>,
     queues: Arc<dyn QueueSystem>,
     producer: Arc<dyn Producer>,
-    names: QueueNames,
     metrics: Arc<Metrics>,
     options: Options,
     /// One permit per event being published.
     permits: Semaphore,
+    /// The last list of all nodes' topics. Whoever needs it while it is being made waits for that one.
+    listed: tokio::sync::Mutex<Option<(Instant, Vec<QueueName>)>>,
 }
 
 /// How a publisher behaves.
@@ -39,7 +40,23 @@ pub struct Options {
     pub max_event_bytes: usize,
     /// Events being published at once.
     pub max_in_flight: usize,
+    /// Who is told while the registry cannot be trusted.
+    pub everyone: Everyone,
 }
+
+/// Every node's queue, as far as it can be known without a registry.
+#[derive(Debug, Clone)]
+pub enum Everyone {
+    /// The topics that begin so, as the queue system lists them.
+    Topics(String),
+    /// These: nodes share them.
+    Queues(Vec<QueueName>),
+}
+
+/// How long a list of all nodes' topics is good for, while the registry is away.
+const LIST_AGE: Duration = Duration::from_secs(2);
+/// How long listing them may take.
+const LIST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where an event went.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,15 +91,9 @@ impl PublishError {
 }
 
 impl Publisher {
-    pub fn new(
-        directory: Arc<dyn Directory>,
-        queues: Arc<dyn QueueSystem>,
-        names: QueueNames,
-        metrics: Arc<Metrics>,
-        options: Options,
-    ) -> Self {
+    pub fn new(directory: Arc<dyn Directory>, queues: Arc<dyn QueueSystem>, metrics: Arc<Metrics>, options: Options) -> Self {
         let permits = Semaphore::new(options.max_in_flight.max(1));
-        Self { producer: queues.producer(), directory, queues, names, metrics, options, permits }
+        Self { producer: queues.producer(), directory, queues, metrics, options, permits, listed: tokio::sync::Mutex::default() }
     }
 
     /// Publishes one event.
@@ -137,7 +148,7 @@ impl Publisher {
             }
             cached.push(answer);
         }
-        Metrics::add(&self.metrics.lookups, "answer", "cache", (cached.len() - unknown.len().min(cached.len())) as u64);
+        Metrics::add(&self.metrics.lookups, "answer", "cache", cached.iter().flatten().count() as u64);
         let fresh = if unknown.is_empty() { Vec::new() } else { self.directory.lookup(&unknown).await };
         let distrusted = fresh.iter().filter(|interest| matches!(interest, Interest::Everyone(_))).count();
         Metrics::add(&self.metrics.lookups, "answer", "registry", (fresh.len() - distrusted) as u64);
@@ -167,7 +178,7 @@ impl Publisher {
             }
             if fall_back {
                 if everyone.is_none() {
-                    everyone = Some(self.everyone(queues.is_empty()).await);
+                    everyone = Some(self.everyone().await);
                 }
                 match &everyone {
                     Some(Ok(all)) => queues.extend(all.iter().cloned()),
@@ -187,13 +198,24 @@ impl Publisher {
 
     /// The queues of all nodes as the queue system knows them: the last resort while the registry is away, for a
     /// publisher that has just started knows no node, and one that has run for long may not know the newest.
-    async fn everyone(&self, alone: bool) -> Result<Vec<QueueName>, PublishError> {
-        let patience = if alone { Duration::from_secs(10) } else { Duration::from_secs(2) };
-        match tokio::time::timeout(patience, self.queues.list(&self.names.node_prefix())).await {
-            Ok(Ok(queues)) => Ok(queues.into_iter().map(|q| q.queue).collect()),
-            Ok(Err(error)) => Err(PublishError::NobodyKnown(error.to_string())),
-            Err(_) => Err(PublishError::NobodyKnown("listing the queues took too long".to_owned())),
+    async fn everyone(&self) -> Result<Vec<QueueName>, PublishError> {
+        let prefix = match &self.options.everyone {
+            Everyone::Queues(queues) => return Ok(queues.clone()),
+            Everyone::Topics(prefix) => prefix,
+        };
+        let mut listed = self.listed.lock().await;
+        if let Some((at, queues)) = &*listed
+            && at.elapsed() < LIST_AGE
+        {
+            return Ok(queues.clone());
         }
+        let queues = match tokio::time::timeout(LIST_TIMEOUT, self.queues.names(prefix)).await {
+            Ok(Ok(queues)) => queues,
+            Ok(Err(error)) => return Err(PublishError::NobodyKnown(error.to_string())),
+            Err(_) => return Err(PublishError::NobodyKnown("listing the queues took too long".to_owned())),
+        };
+        *listed = Some((Instant::now(), queues.clone()));
+        Ok(queues)
     }
 
     async fn send(

@@ -118,6 +118,15 @@ impl RawClient {
         Self { stream, read: Vec::new() }
     }
 
+    /// As [`Self::open_with`], with a receive buffer that is soon full.
+    pub async fn open_narrow(http: &str, headers: &str) -> Self {
+        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(4096).expect("a small buffer");
+        let address = http.strip_prefix("http://").expect("an http:// URL").parse().expect("an address");
+        let stream = socket.connect(address).await.expect("connect");
+        Self { stream, read: Vec::new() }.upgraded(headers).await
+    }
+
     /// Opens a WebSocket without a sub-protocol.
     pub async fn open(http: &str) -> Self {
         Self::open_with(http, "").await
@@ -125,11 +134,14 @@ impl RawClient {
 
     /// Opens a WebSocket with these header lines added.
     pub async fn open_with(http: &str, headers: &str) -> Self {
-        let mut client = Self::dial(http).await;
-        client.send(handshake(headers)).await;
-        let answer = client.answer().await;
+        Self::dial(http).await.upgraded(headers).await
+    }
+
+    async fn upgraded(mut self, headers: &str) -> Self {
+        self.send(handshake(headers)).await;
+        let answer = self.answer().await;
         assert_eq!((answer.status, answer.header("sec-websocket-accept")), (101, Some(ACCEPT)), "{answer:?}");
-        client
+        self
     }
 
     /// Sends bytes as they are.

@@ -95,6 +95,21 @@ impl WsClient {
         tokio::time::timeout(time, self.read()).await.ok().flatten()
     }
 
+    /// The server's goodbye: its `disconnect`, whose code is the close frame's too.
+    pub async fn goodbye(&mut self) -> Value {
+        let told = self.push("disconnect").await;
+        assert_eq!(self.next().await, None, "behind the goodbye");
+        assert_eq!(self.closed.map(Value::from), Some(told["code"].clone()));
+        told
+    }
+
+    /// Nothing was pushed before the answer to this.
+    pub async fn expect_quiet(&mut self) {
+        self.id += 1;
+        self.send(&json!({ "id": self.id, "ping": {} }).to_string()).await;
+        assert_eq!(self.next().await, Some(json!({ "id": self.id, "ping": {} })));
+    }
+
     async fn read(&mut self) -> Option<Value> {
         loop {
             let frame = self.socket.read_frame().await.ok()?;

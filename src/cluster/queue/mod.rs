@@ -208,8 +208,11 @@ pub trait QueueSystem: Send + Sync {
     /// Starts reading at the end: the end is a number when this returns, so nothing sent later is missed.
     async fn open(&self, queue: &QueueName) -> Result<Box<dyn Consumer>, QueueError>;
 
-    /// The topics with this prefix, each the queue of one node: for publishers with no registry, and for gc.
+    /// The topics with this prefix, each the queue of one node, with their last use: for gc.
     async fn list(&self, topic_prefix: &str) -> Result<Vec<NodeQueue>, QueueError>;
+
+    /// The same topics by name alone: cheap enough to be asked for while publishing.
+    async fn names(&self, topic_prefix: &str) -> Result<Vec<QueueName>, QueueError>;
 
     async fn remove(&self, queue: &QueueName) -> Result<(), QueueError>;
 

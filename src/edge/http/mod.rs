@@ -106,17 +106,19 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
         .with_state(gateway)
 }
 
-/// Counts requests by route; logs them without their query, where a ticket may be.
+/// Counts requests by route, and ends those that take too long; logs them without their query, where a ticket may be.
 async fn observe(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
-    let route = request.extensions().get::<MatchedPath>().map_or("none", |path| known_route(path.as_str()));
+    let path = request.extensions().get::<MatchedPath>();
+    // A label comes from the table, never from the request.
+    let route = path.and_then(|path| routes().find(|(_, known)| *known == path.as_str())).map_or("none", |(_, known)| known);
     let method = request.method().clone();
     let began = Instant::now();
-    // Of a socket or a stream this is only the beginning.
-    let limit = gateway.settings.http.request_timeout_ms.duration();
-    let response = tokio::time::timeout(limit, next.run(request)).await.unwrap_or_else(|_| {
-        let detail = format!("the request was not over within {} ms (http.request_timeout_ms)", limit.as_millis());
-        Problem::unavailable(detail).into_response()
-    });
+    // A stream answers at once and then goes on; this bounds the time to the answer, the request's body included.
+    let patience = gateway.settings.http.request_timeout_ms.duration();
+    let response = match tokio::time::timeout(patience, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Problem::unavailable("the request took too long").into_response(),
+    };
     let status = response.status();
     let class = match status.as_u16() {
         100..=199 => "1xx",
@@ -128,20 +130,6 @@ async fn observe(State(gateway): State<Arc<Gateway>>, request: Request, next: Ne
     gateway.metrics.http_requests.get_or_create(&vec![("route", route), ("status", class)]).inc();
     debug!(%method, route, status = status.as_u16(), took = ?began.elapsed(), "request");
     response
-}
-
-/// A route as a label that lives for ever: they come from the table above, and leak once each.
-fn known_route(path: &str) -> &'static str {
-    use std::collections::HashSet;
-    use std::sync::{LazyLock, Mutex, PoisonError};
-    static KNOWN: LazyLock<Mutex<HashSet<&'static str>>> = LazyLock::new(Mutex::default);
-    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(route) = known.get(path) {
-        return route;
-    }
-    let route: &'static str = Box::leak(path.to_owned().into_boxed_str());
-    known.insert(route);
-    route
 }
 
 /// The token in `Authorization: Bearer`; `None` where there is no such header.

@@ -38,7 +38,7 @@ pub struct Bounds {
 const HEAD_BYTES: usize = 16 * 1024;
 
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 2\r\ncontent-type: \
-application/problem+json\r\ncontent-length: 111\r\n\r\n{\"type\":\"about:blank\",\"title\":\"Service Unavailable\",\
+application/problem+json\r\ncontent-length: 112\r\n\r\n{\"type\":\"about:blank\",\"title\":\"Service Unavailable\",\
 \"status\":503,\"detail\":\"the node has no connection to spare\"}";
 
 /// Serves until `stop`; then lets requests that are under way end.

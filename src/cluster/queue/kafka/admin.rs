@@ -106,6 +106,16 @@ impl Cluster {
         first_result(queue, removed, RDKafkaErrorCode::UnknownTopicOrPartition)
     }
 
+    /// The topics that begin with `prefix`, in order: one question to one broker.
+    pub(super) async fn names(&self, prefix: &str) -> Result<Vec<QueueName>, QueueError> {
+        let (config, prefix) = (self.consumer_config(), prefix.to_owned());
+        blocking(move || {
+            let consumer = BaseConsumer::from_config_and_context(&config, Logged).map_err(|error| refused(&error))?;
+            topic_names(&consumer, &prefix).map_err(|error| QueueError::Unreachable(error.to_string()))
+        })
+        .await
+    }
+
     /// The topics that begin with `prefix`, in order, each with what Kafka knows of its last use.
     pub(super) async fn list(&self, prefix: &str) -> Result<Vec<NodeQueue>, QueueError> {
         let (config, prefix, retention_ms) = (self.consumer_config(), prefix.to_owned(), self.settings.retention_ms.0);
@@ -132,7 +142,7 @@ fn first_result(
     }
 }
 
-/// Whether a broker leads the queue's partition; [`QueueError::Refused`] where the topic has too few.
+/// Whether a broker leads the queue's partition, and answers for it; [`QueueError::Refused`] where the topic has too few.
 fn leads(client: &AdminClient<Logged>, queue: &QueueName) -> Result<bool, QueueError> {
     let metadata = client.inner().fetch_metadata(Some(queue.topic_name()), ASK_TIMEOUT);
     let metadata = metadata.map_err(|error| meaning(queue, &error))?;
@@ -144,7 +154,15 @@ fn leads(client: &AdminClient<Logged>, queue: &QueueName) -> Result<bool, QueueE
     }
     let wanted = i64::from(queue.partition_number());
     match topic.partitions().iter().find(|partition| i64::from(partition.id()) == wanted) {
-        Some(partition) => Ok(partition.leader() >= 0),
+        Some(partition) if partition.leader() >= 0 => {
+            // The metadata know the leader a moment before it knows itself.
+            let asked = client.inner().fetch_watermarks(queue.topic_name(), partition.id(), ASK_TIMEOUT);
+            asked.map(|_| true).map_err(|error| match meaning(queue, &error) {
+                QueueError::NoSuchQueue(_) => QueueError::Unreachable(error.to_string()),
+                meaning => meaning,
+            })
+        }
+        Some(_) => Ok(false),
         None => Err(QueueError::Refused(format!(
             "topic {} has only {} partitions, and {queue} is not among them",
             queue.topic_name(),
@@ -154,12 +172,18 @@ fn leads(client: &AdminClient<Logged>, queue: &QueueName) -> Result<bool, QueueE
 }
 
 /// Waits for the network.
-fn used_topics(consumer: &BaseConsumer<Logged>, prefix: &str, retention_ms: u64) -> KafkaResult<Vec<NodeQueue>> {
+fn topic_names(consumer: &BaseConsumer<Logged>, prefix: &str) -> KafkaResult<Vec<QueueName>> {
     let metadata = consumer.fetch_metadata(None, ASK_TIMEOUT)?;
     let topics = metadata.topics().iter().filter(|topic| topic.error().is_none()).map(|topic| topic.name());
     let mut queues: Vec<QueueName> =
         topics.filter(|name| name.starts_with(prefix)).filter_map(|name| QueueName::topic(name).ok()).collect();
     queues.sort();
+    Ok(queues)
+}
+
+/// Waits for the network.
+fn used_topics(consumer: &BaseConsumer<Logged>, prefix: &str, retention_ms: u64) -> KafkaResult<Vec<NodeQueue>> {
+    let queues = topic_names(consumer, prefix)?;
     if queues.is_empty() {
         return Ok(Vec::new());
     }
