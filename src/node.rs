@@ -1,6 +1,6 @@
 //! A running node: the only file that names concrete adapters, and that starts, drains and stops them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -43,6 +43,8 @@ use crate::wire::ws::session::Rules;
 const HEALTH_INTERVAL: Duration = Duration::from_secs(2);
 /// Between attempts to make and open the queue at the start.
 const START_RETRY: Duration = Duration::from_secs(2);
+/// Between batches of `resync`s.
+const TICK: Duration = Duration::from_millis(5);
 /// How long a client may take over its half of the closing handshake.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -176,7 +178,7 @@ impl Node {
         cluster.registrar.announce(record.clone()).await.context("cannot make the node known in the registry")?;
         background.push(spawn(watch_members(gateway.clone())));
         if settings.queue.topology == Topology::PerNode && settings.registry.kind == RegistryKind::Zookeeper {
-            background.push(spawn(collect_garbage(settings.clone(), cluster.clone())));
+            background.push(spawn(collect_garbage(settings.clone(), cluster.clone(), id.clone())));
         }
         gateway.started.store(true, Ordering::Release);
         info!(node = %id, url = %record.url, "node is ready");
@@ -267,6 +269,7 @@ fn build(
         access: Arc::new(OwnersOnly),
         timeout: limits.subscribe_timeout_ms.duration(),
         clock: unix_ms,
+        serial: AtomicU64::default(),
     });
     let rules = Rules {
         node: record.id.clone(),
@@ -350,38 +353,52 @@ async fn watch_queue(
     }
 }
 
-/// Tells the sessions of broken keys to resync, spread over time: they all read their state from one mail store.
+/// Tells the sessions of broken keys to resync, spread over time: they all read their state from one mail store. What
+/// breaks again while it waits to be told waits once.
 async fn tell_breaks(gateway: Arc<Gateway>, mut breaks: mpsc::UnboundedReceiver<Break>) {
-    while let Some(Break { keys, reason }) = breaks.recv().await {
-        let pause = spread(&gateway, keys.len());
-        for key in keys {
-            let sessions = gateway.hub.sessions(&key);
-            if sessions.is_empty() {
-                continue;
+    let mut pending: BTreeMap<Key, &'static str> = BTreeMap::new();
+    while let Some(first) = breaks.recv().await {
+        let mut per_tick = 1;
+        let mut take_in = |broken: Break, pending: &mut BTreeMap<Key, &'static str>| {
+            pending.extend(broken.keys.into_iter().map(|key| (key, broken.reason)));
+            per_tick = per_tick.max(per_tick_of(&gateway, pending.len()));
+            per_tick
+        };
+        let mut pace = take_in(first, &mut pending);
+        while !pending.is_empty() {
+            while let Ok(more) = breaks.try_recv() {
+                pace = take_in(more, &mut pending);
             }
-            for session in sessions {
-                session.push_resync(Resync::Keys(BTreeSet::from([key.clone()])), reason);
+            for _ in 0..pace {
+                let Some((key, reason)) = pending.pop_first() else { break };
+                for session in gateway.hub.sessions(&key) {
+                    session.push_resync(Resync::Keys(BTreeSet::from([key.clone()])), reason);
+                }
             }
-            tokio::time::sleep(pause).await;
+            tokio::time::sleep(TICK).await;
         }
     }
 }
 
+/// Tells every session to resync, spread over time. A further gap while that goes on is told to all again.
 async fn tell_gaps(gateway: Arc<Gateway>, mut gaps: mpsc::UnboundedReceiver<()>) {
     while gaps.recv().await.is_some() {
+        while gaps.try_recv().is_ok() {}
         let sessions = gateway.sessions.all();
-        let pause = spread(&gateway, sessions.len());
-        for session in sessions {
-            session.push_resync(Resync::All, "queue_gap");
-            tokio::time::sleep(pause).await;
+        for some in sessions.chunks(per_tick_of(&gateway, sessions.len())) {
+            for session in some {
+                session.push_resync(Resync::All, "queue_gap");
+            }
+            tokio::time::sleep(TICK).await;
         }
     }
 }
 
-/// The pause between `count` steps that together take the configured spread; few steps take less.
-fn spread(gateway: &Gateway, count: usize) -> Duration {
+/// How many to tell in each [`TICK`], so that so many are told within the configured spread. Few are told sooner.
+fn per_tick_of(gateway: &Gateway, count: usize) -> usize {
     let spread = gateway.settings.sessions.resync_spread_ms.duration();
-    (spread / u32::try_from(count.max(1)).unwrap_or(u32::MAX)).min(Duration::from_millis(5))
+    let ticks = (spread.as_millis() / TICK.as_millis()).max(1) as usize;
+    count.div_ceil(ticks).max(1)
 }
 
 /// Tells of nodes that come and go, in plain words.
@@ -405,7 +422,7 @@ async fn watch_members(gateway: Arc<Gateway>) {
 }
 
 /// Removes dead nodes' topics on a timer, only while the registry says for certain who lives.
-async fn collect_garbage(settings: Arc<Settings>, cluster: Cluster) {
+async fn collect_garbage(settings: Arc<Settings>, cluster: Cluster, own: NodeId) {
     let mut memory = gc::Memory::default();
     let interval = settings.queue.gc_interval_ms.duration();
     let rules = gc::Rules { grace: settings.queue.gc_grace_ms.duration(), dry_run: false };
@@ -418,6 +435,11 @@ async fn collect_garbage(settings: Arc<Settings>, cluster: Cluster) {
             continue;
         }
         let registered: Vec<NodeId> = cluster.directory.nodes().borrow().iter().map(|node| node.id.clone()).collect();
+        if !registered.contains(&own) {
+            // A list that lacks the node that reads it is not to be trusted.
+            memory = gc::Memory::default();
+            continue;
+        }
         match gc::collect(&*cluster.queues, &cluster.names, &registered, rules, &mut memory).await {
             Ok(collected) => {
                 for queue in collected.removed {

@@ -54,8 +54,10 @@ pub enum Resync {
 /// Why a subscription does not stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SubscribeFailure {
-    /// The registry did not acknowledge in time: try again.
-    Unavailable,
+    /// The registry did not acknowledge in time: try again. What stood before may be `kept`.
+    Unavailable { kept: bool },
+    /// It was given up before it stood.
+    Withdrawn,
 }
 
 /// Why the node ends a session.
