@@ -84,7 +84,7 @@ impl Cluster {
     pub fn publisher(&self, settings: &Settings, metrics: Arc<Metrics>) -> Result<Publisher> {
         let firehose = match settings.queue.firehose.as_str() {
             "" => None,
-            topic => Some(QueueName::topic(topic).context("queue.firehose")?),
+            topic => Some(QueueName::by_key(topic).context("queue.firehose")?),
         };
         let everyone = match settings.queue.topology {
             Topology::PerNode => Everyone::Topics(self.names.node_prefix()),
@@ -106,6 +106,8 @@ pub struct Node {
     stop: CancellationToken,
     /// Aborted with the node.
     background: Vec<AbortOnDropHandle<()>>,
+    /// Cancelled should one of them end by itself.
+    failed: CancellationToken,
 }
 
 impl Node {
@@ -171,22 +173,32 @@ impl Node {
             clock: unix_ms,
         };
         let opened = open_queue(&*cluster.queues, &queue).await?;
-        let mut background = vec![spawn(consumer.run(opened))];
-        background.push(spawn(watch_queue(cluster.queues.clone(), queue, position, queue_health)));
-        background.push(spawn(tell_breaks(gateway.clone(), breaks)));
-        background.push(spawn(tell_gaps(gateway.clone(), gaps_seen)));
+        if !settings.queue.firehose.is_empty() {
+            let firehose = QueueName::by_key(&settings.queue.firehose).context("queue.firehose")?;
+            cluster.queues.ensure(&firehose).await.with_context(|| format!("cannot make {firehose} (queue.firehose)"))?;
+        }
+        let failed = CancellationToken::new();
+        let mut background = vec![spawn(&failed, consumer.run(opened))];
+        background.push(spawn(&failed, watch_queue(cluster.queues.clone(), queue, position, queue_health)));
+        background.push(spawn(&failed, tell_breaks(gateway.clone(), breaks)));
+        background.push(spawn(&failed, tell_gaps(gateway.clone(), gaps_seen)));
         cluster.registrar.announce(record.clone()).await.context("cannot make the node known in the registry")?;
-        background.push(spawn(watch_members(gateway.clone())));
+        background.push(spawn(&failed, watch_members(gateway.clone())));
         if settings.queue.topology == Topology::PerNode && settings.registry.kind == RegistryKind::Zookeeper {
-            background.push(spawn(collect_garbage(settings.clone(), cluster.clone(), id.clone())));
+            background.push(spawn(&failed, collect_garbage(settings.clone(), cluster.clone(), id.clone())));
         }
         gateway.started.store(true, Ordering::Release);
         info!(node = %id, url = %record.url, "node is ready");
-        Ok(Self { gateway, cluster, address, server, stop, background })
+        Ok(Self { gateway, cluster, address, server, stop, background, failed })
     }
 
     pub fn id(&self) -> &NodeId {
         self.gateway.node()
+    }
+
+    /// Returns if the node has failed: it would tell its clients nothing any more, and should be started anew.
+    pub async fn failed(&self) {
+        self.failed.cancelled().await;
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -311,8 +323,13 @@ fn build(
     }))
 }
 
-fn spawn(task: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()> {
-    AbortOnDropHandle::new(tokio::spawn(task))
+/// Starts what a node cannot do without: should it end or panic, the node has failed.
+fn spawn(failed: &CancellationToken, task: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()> {
+    let guard = failed.clone().drop_guard();
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        let _guard = guard;
+        task.await;
+    }))
 }
 
 /// Makes and opens the node's queue; waits while it cannot be reached.

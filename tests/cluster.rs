@@ -145,7 +145,6 @@ async fn events_come_in_order_and_the_firehose_has_each_once() {
     let firehose = cluster.topic("firehose");
     let setting = format!("queue.firehose={firehose}");
     let node = cluster.add_node(&[&setting]).await;
-    cluster.make_topic(&firehose).await;
     let mut alice = cluster.client(node, ALICE).await;
     alice.subscribe(INBOX).await;
     let batch: Vec<_> = (1..=200).map(|number| message(INBOX, number)).collect();

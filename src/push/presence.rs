@@ -6,14 +6,17 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, Weak};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::session::lock;
-use crate::cluster::registry::{Discontinuity, Registrar};
+use crate::cluster::registry::{Discontinuity, Registrar, RegistryError};
 use crate::mail::key::Key;
 
 /// After this long a failed registration is tried again.
@@ -107,7 +110,7 @@ impl Presence {
                 state.generation += 1;
                 let epoch = state.generation;
                 state.keys.insert(key.clone(), Entry { holders: 1, released: 0, waiters: Some(Vec::new()), epoch });
-                tokio::spawn(register(Arc::downgrade(self), key.clone()));
+                tokio::spawn(register(Arc::downgrade(self), key.clone(), begin(self.registrar.clone(), key.clone())));
             }
         }
         Lease { key: key.clone(), presence: Arc::downgrade(self) }
@@ -193,31 +196,37 @@ impl Presence {
     }
 }
 
-/// Registers a key, waits out the settle window, and marks it settled.
-async fn register(presence: Weak<Presence>, key: Key) {
-    loop {
-        let Some((registrar, settle)) = presence.upgrade().map(|p| (p.registrar.clone(), p.settle)) else { return };
-        match registrar.register(key.clone()).await {
-            Ok(()) => {
-                // Breaks before the acknowledgement do not matter any more; one from now on does.
-                let Some(epoch) = presence.upgrade().and_then(|presence| presence.epoch(&key)) else { return };
-                if !settle.is_zero() {
-                    tokio::time::sleep(settle).await;
-                }
-                if let Some(presence) = presence.upgrade() {
-                    presence.settled(&key, epoch);
-                }
-                return;
-            }
-            Err(error) => {
-                warn!(%error, "a registration failed and will be tried again");
-                tokio::time::sleep(RETRY).await;
-                let Some(presence) = presence.upgrade() else { return };
-                if !lock(&presence.state).keys.contains_key(&key) {
-                    return;
-                }
-            }
+type Registering = BoxFuture<'static, Result<(), RegistryError>>;
+
+/// Makes the call, which takes effect at once; what is returned only waits. Under the lock, for calls on one key take
+/// effect in their order.
+fn begin(registrar: Arc<dyn Registrar>, key: Key) -> Registering {
+    let mut call = async move { registrar.register(key).await }.boxed();
+    match call.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(outcome) => std::future::ready(outcome).boxed(),
+        Poll::Pending => call,
+    }
+}
+
+/// Sees a registration through: waits until it is acknowledged, then for the settle window, and marks the key settled.
+async fn register(presence: Weak<Presence>, key: Key, mut registering: Registering) {
+    while let Err(error) = registering.await {
+        warn!(%error, "a registration failed and will be tried again");
+        tokio::time::sleep(RETRY).await;
+        let Some(presence) = presence.upgrade() else { return };
+        let state = lock(&presence.state);
+        if !state.keys.contains_key(&key) {
+            return;
         }
+        registering = begin(presence.registrar.clone(), key.clone());
+    }
+    // Breaks before the acknowledgement do not matter any more; one from now on does.
+    let Some((epoch, settle)) = presence.upgrade().and_then(|p| Some((p.epoch(&key)?, p.settle))) else { return };
+    if !settle.is_zero() {
+        tokio::time::sleep(settle).await;
+    }
+    if let Some(presence) = presence.upgrade() {
+        presence.settled(&key, epoch);
     }
 }
 
@@ -271,7 +280,7 @@ mod tests {
     use tokio::sync::watch;
 
     use super::*;
-    use crate::cluster::registry::{NodeRecord, RegistryError, RegistryHealth};
+    use crate::cluster::registry::{NodeRecord, RegistryHealth};
     use crate::mail::user::UserName;
 
     /// Records what it is asked; acknowledges at once.

@@ -303,13 +303,6 @@ impl TestCluster {
         records
     }
 
-    /// Makes a topic of one partition.
-    pub async fn make_topic(&self, topic: &str) {
-        let new = rdkafka::admin::NewTopic::new(topic, 1, rdkafka::admin::TopicReplication::Fixed(1));
-        let made = self.kafka().admin().create_topics([&new], &rdkafka::admin::AdminOptions::new()).await;
-        assert!(made.expect("an answer").iter().all(Result::is_ok), "cannot make {topic}");
-    }
-
     /// Writes bytes into a queue as nobody should.
     pub async fn poison(&self, topic: &str, bytes: &[u8]) {
         let producer: rdkafka::producer::FutureProducer =
