@@ -341,16 +341,17 @@ impl Connection {
     }
 
     fn poll_wake(&mut self, cx: &mut Context<'_>, timer: Pin<&mut Sleep>) -> Poll<Wake> {
+        // First: no flood in either direction may put off a deadline.
+        if timer.poll(cx).is_ready() {
+            return Poll::Ready(Wake::Timeout);
+        }
         if !self.pending.is_empty()
             && let Poll::Ready(result) = self.poll_write(cx)
         {
             return Poll::Ready(result.map_or(Wake::Gone, Wake::Wrote));
         }
         if self.ending.is_some() {
-            return match self.poll_ending(cx) {
-                Poll::Pending => timer.poll(cx).map(|()| Wake::Timeout),
-                ready => ready,
-            };
+            return self.poll_ending(cx);
         }
         if let Some(drained) = &mut self.drained
             && drained.as_mut().poll(cx).is_ready()
@@ -371,7 +372,7 @@ impl Connection {
         {
             return Poll::Ready(Wake::Outgoing(outgoing));
         }
-        timer.poll(cx).map(|()| Wake::Timeout)
+        Poll::Pending
     }
 
     /// Shuts our side once everything is written, and throws away what still comes.
