@@ -312,6 +312,23 @@ async fn a_head_over_the_limit_is_refused() {
 }
 
 #[tokio::test]
+async fn a_node_without_room_says_so() {
+    let cluster = DevCluster::start_with(1, &["http.max_connections=2"]).await;
+    let mut inside = [RawClient::open(&cluster.http(0)).await, RawClient::open(&cluster.http(0)).await];
+    for _ in 0..20 {
+        let mut outside = RawClient::dial(&cluster.http(0)).await;
+        let _ = outside.try_send(handshake("")).await;
+        let answer = outside.answer().await;
+        assert_eq!((answer.status, answer.header("retry-after")), (503, Some("2")));
+        answer.problem();
+        assert_eq!(outside.said().await, Said::End);
+    }
+    for client in &mut inside {
+        expect_alive(client).await;
+    }
+}
+
+#[tokio::test]
 async fn our_sub_protocol_is_chosen_among_others() {
     let cluster = cluster().await;
     let chosen = async |headers: &str| {
