@@ -130,6 +130,18 @@ async fn a_session_ends_with_its_token_unless_it_is_refreshed() {
 }
 
 #[tokio::test]
+async fn no_flood_of_frames_keeps_a_session_beyond_its_token() {
+    let cluster = DevCluster::with_secret(&["log.filter=info"]).await;
+    let bearer = format!("Authorization: Bearer {}\r\n", sign(&claims(1.2)));
+    let mut client = RawClient::open_with(&cluster.http(0), &bearer).await;
+    cluster.sessions(1).await;
+    let flood: Vec<u8> = std::iter::repeat_n(frame(FIN | PONG, b""), 100_000).flatten().collect();
+    let ended = async { while client.try_send(&flood).await.is_ok() {} };
+    tokio::time::timeout(Duration::from_secs(10), ended).await.expect("the server ends it");
+    cluster.sessions(0).await;
+}
+
+#[tokio::test]
 async fn who_does_not_answer_a_heartbeat_is_given_up() {
     let cluster = DevCluster::start_with(1, &["sessions.heartbeat_ms=500", "sessions.pong_timeout_ms=450"]).await;
     let bearer = format!("Authorization: Bearer {}\r\n", cluster.token(0));

@@ -280,9 +280,7 @@ async fn what_is_no_handshake_is_refused_as_the_rfc_wants() {
         let mut client = RawClient::dial(&cluster.http(0)).await;
         client.send(request(line, &headers)).await;
         if what == "HEAD" {
-            // Its answer has no body.
-            client.shut().await;
-            assert_eq!(client.answer().await.status, status);
+            assert_eq!(client.head().await.status, status);
             continue;
         }
         let answer = client.answer().await;
@@ -309,6 +307,23 @@ async fn a_head_over_the_limit_is_refused() {
     let mut client = RawClient::dial(&cluster.http(0)).await;
     let _ = client.try_send(handshake(&format!("X-Padding: {}\r\n", "x".repeat(40_000)))).await;
     assert_eq!(client.answer().await.status, 431);
+}
+
+#[tokio::test]
+async fn a_node_without_room_says_so() {
+    let cluster = DevCluster::start_with(1, &["http.max_connections=2"]).await;
+    let mut inside = [RawClient::open(&cluster.http(0)).await, RawClient::open(&cluster.http(0)).await];
+    for _ in 0..20 {
+        let mut outside = RawClient::dial(&cluster.http(0)).await;
+        let _ = outside.try_send(handshake("")).await;
+        let answer = outside.answer().await;
+        assert_eq!((answer.status, answer.header("retry-after")), (503, Some("2")));
+        answer.problem();
+        assert_eq!(outside.said().await, Said::End);
+    }
+    for client in &mut inside {
+        expect_alive(client).await;
+    }
 }
 
 #[tokio::test]

@@ -197,6 +197,11 @@ impl Stream for SseSession {
                 return Poll::Ready(None);
             }
             self.ready = VecDeque::new();
+            // First: a token that expired while the client did not read is not good for what waited.
+            if Instant::now() >= self.expires {
+                self.end(CloseReason::TokenExpired.into());
+                continue;
+            }
             if let Poll::Ready(outgoing) = self.session.poll_take(cx) {
                 outgoing.into_iter().for_each(|o| self.tell(o));
                 continue;
@@ -204,9 +209,7 @@ impl Stream for SseSession {
             if self.timer.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
-            if Instant::now() >= self.expires {
-                self.end(CloseReason::TokenExpired.into());
-            } else {
+            if Instant::now() < self.expires {
                 self.ready.push_back(sse::heartbeat());
                 let due = self.due();
                 self.timer.as_mut().reset(due.into());

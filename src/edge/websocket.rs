@@ -1,8 +1,13 @@
-//! The WebSocket door: the handshake (RFC 6455 4.2), then one task per session.
+//! The WebSocket door: one task per session, once the handshake ([`handshake`]) is over.
 //!
 //! A session's task owns nothing but its socket, its protocol state and its place in the outbox. Frames are shared
 //! between sessions and written with `writev`; there is no write buffer to grow. Reading stops while the client does
 //! not read, so neither side can make the other hold more than its bounds.
+
+mod entry;
+mod handshake;
+
+pub use handshake::open;
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -13,11 +18,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use axum::extract::{Extension, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
-use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use data_encoding::BASE64;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -25,26 +26,23 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use super::auth::{AuthError, Identity, Scopes};
-use super::gateway::{Gateway, Peer, may, now, unix_ms};
-use super::http::problem::Problem;
+use self::entry::{Resuming, Verifying, verified};
+use super::auth::Identity;
+use super::gateway::{Gateway, now};
 use super::http::server::ConnectionPermit;
-use super::http::{bearer, query, redeem};
 use crate::mail::ids::SessionId;
 use crate::mail::key::Key;
 use crate::push::hub::Wanted;
 use crate::push::metrics::Metrics;
 use crate::push::outbox::{End, Outgoing, Resync};
-use crate::push::session::{SessionHandle, Transport};
-use crate::wire::ws::SUBPROTOCOL;
+use crate::push::session::SessionHandle;
 use crate::wire::ws::close::{CloseReason, Goodbye};
 use crate::wire::ws::codec::{Codec, Input};
-use crate::wire::ws::command::{CommandError, Resume, Subscribe};
+use crate::wire::ws::command::{CommandError, Subscribe};
 use crate::wire::ws::push::{self, Resumed};
-use crate::wire::ws::session::{Action, Session, Verified};
+use crate::wire::ws::session::{Action, Session};
 
 /// Frames waiting for the socket before reading stops.
 const PENDING_FRAMES: usize = 64;
@@ -54,116 +52,6 @@ const SLICES: usize = 32;
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
 /// What a refused subscription should wait before it is tried again.
 const RETRY_AFTER_MS: u64 = 2_000;
-
-/// `GET /v1/ws`.
-pub async fn open(
-    State(gateway): State<Arc<Gateway>>,
-    Extension(Peer(peer)): Extension<Peer>,
-    Extension(permit): Extension<ConnectionPermit>,
-    mut request: Request,
-) -> Result<Response, Problem> {
-    let headers = request.headers();
-    let accept = check_handshake(&request)?;
-    check_origin(&gateway, headers)?;
-    let protocol = negotiate(headers)?;
-    if let Some(refusal) = gateway.refusal() {
-        return Err(Problem::unavailable(refusal));
-    }
-    let identity = match bearer(headers)? {
-        Some(token) => Some(gateway.verify(token).await.map_err(|error| Problem::token(&error))?),
-        None => match query(&request).into_iter().find(|(name, _)| name == "ticket") {
-            Some((_, ticket)) => Some(redeem(&gateway, &ticket).await?),
-            None => None,
-        },
-    };
-    if let Some(identity) = &identity
-        && !may(identity, Scopes::PUSH)
-    {
-        return Err(Problem::forbidden("the token lacks the scope push"));
-    }
-    let unauthenticated = match identity {
-        Some(_) => None,
-        None => Some(
-            gateway
-                .unauthenticated
-                .clone()
-                .try_acquire_owned()
-                .map_err(|_| Problem::unavailable("too many sockets are waiting to be authenticated"))?,
-        ),
-    };
-
-    let upgrade = hyper::upgrade::on(&mut request);
-    let door = Door { gateway: gateway.clone(), peer, identity, _permit: permit, unauthenticated };
-    gateway.tasks.spawn(door.serve(upgrade));
-
-    let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
-    let headers = response.headers_mut();
-    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    let accept = HeaderValue::from_str(&accept).map_err(|_| Problem::bad_request("Sec-WebSocket-Key is not valid"))?;
-    headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
-    if protocol {
-        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
-    }
-    Ok(response)
-}
-
-/// The accept key for a valid opening handshake.
-fn check_handshake(request: &Request) -> Result<String, Problem> {
-    let headers = request.headers();
-    // The router hands on HEAD with GET.
-    if request.method() != Method::GET {
-        return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "a WebSocket is opened with GET"));
-    }
-    if request.version() < Version::HTTP_11 {
-        return Err(Problem::upgrade_required("a WebSocket is opened with HTTP/1.1"));
-    }
-    let has = |name, token: &str| {
-        let values = headers.get_all(name).iter().filter_map(|v| v.to_str().ok());
-        values.flat_map(|v| v.split(',')).any(|v| v.trim().eq_ignore_ascii_case(token))
-    };
-    if !has(header::CONNECTION, "upgrade") || !has(header::UPGRADE, "websocket") {
-        return Err(Problem::upgrade_required("this is a WebSocket: send Connection: Upgrade and Upgrade: websocket"));
-    }
-    if only(headers, header::SEC_WEBSOCKET_VERSION) != Some(b"13") {
-        return Err(Problem::upgrade_required("Sec-WebSocket-Version must be 13"));
-    }
-    let key = only(headers, header::SEC_WEBSOCKET_KEY).unwrap_or_default();
-    match BASE64.decode(key) {
-        Ok(nonce) if nonce.len() == 16 => Ok(derive_accept_key(key)),
-        _ => Err(Problem::bad_request("Sec-WebSocket-Key must be 16 bytes in base64")),
-    }
-}
-
-/// The value of a header that must not come twice (RFC 6455 11.3).
-fn only(headers: &HeaderMap, name: HeaderName) -> Option<&[u8]> {
-    let mut values = headers.get_all(name).iter();
-    values.next().filter(|_| values.next().is_none()).map(HeaderValue::as_bytes)
-}
-
-/// Pages may open a socket only from a listed origin, or from the node's own page; programs send no origin.
-fn check_origin(gateway: &Gateway, headers: &HeaderMap) -> Result<(), Problem> {
-    let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
-    let allowed = origin.to_str().is_ok_and(|origin| {
-        origin == gateway.record.url.as_str() || gateway.settings.http.allowed_origins.iter().any(|allowed| allowed == origin)
-    });
-    allowed.then_some(()).ok_or_else(|| Problem::forbidden("pages of this origin may not connect (http.allowed_origins)"))
-}
-
-/// Whether to name our sub-protocol; an error if the client speaks only others.
-fn negotiate(headers: &HeaderMap) -> Result<bool, Problem> {
-    let offered: Vec<&str> = headers
-        .get_all(header::SEC_WEBSOCKET_PROTOCOL)
-        .iter()
-        .filter_map(|v| v.to_str().ok())
-        .flat_map(|v| v.split(',').map(str::trim))
-        .collect();
-    match (offered.is_empty(), offered.contains(&SUBPROTOCOL)) {
-        (true, _) => Ok(false),
-        (false, true) => Ok(true),
-        (false, false) => Err(Problem::bad_request(format!("this server speaks the sub-protocol {SUBPROTOCOL}"))),
-    }
-}
 
 /// A socket before it is one.
 struct Door {
@@ -227,20 +115,6 @@ enum Step {
     Answer(Bytes),
     /// The bytes are no WebSocket frames; nothing behind them is read.
     Fail(CloseReason),
-}
-
-/// A returning client's subscriptions, until all have settled.
-struct Resuming {
-    id: u32,
-    verified: Verified,
-    outstanding: Vec<Key>,
-    results: Vec<Resumed>,
-}
-
-/// A token to be looked at, in the order in which they came. May wait for a key set, while this session waits and no other.
-enum Verifying {
-    Connect { id: u32, token: String, resume: Option<Resume> },
-    Refresh { id: u32, token: String },
 }
 
 /// What woke a session up.
@@ -341,16 +215,17 @@ impl Connection {
     }
 
     fn poll_wake(&mut self, cx: &mut Context<'_>, timer: Pin<&mut Sleep>) -> Poll<Wake> {
+        // First: no flood in either direction may put off a deadline.
+        if timer.poll(cx).is_ready() {
+            return Poll::Ready(Wake::Timeout);
+        }
         if !self.pending.is_empty()
             && let Poll::Ready(result) = self.poll_write(cx)
         {
             return Poll::Ready(result.map_or(Wake::Gone, Wake::Wrote));
         }
         if self.ending.is_some() {
-            return match self.poll_ending(cx) {
-                Poll::Pending => timer.poll(cx).map(|()| Wake::Timeout),
-                ready => ready,
-            };
+            return self.poll_ending(cx);
         }
         if let Some(drained) = &mut self.drained
             && drained.as_mut().poll(cx).is_ready()
@@ -371,7 +246,7 @@ impl Connection {
         {
             return Poll::Ready(Wake::Outgoing(outgoing));
         }
-        timer.poll(cx).map(|()| Wake::Timeout)
+        Poll::Pending
     }
 
     /// Shuts our side once everything is written, and throws away what still comes.
@@ -554,94 +429,6 @@ impl Connection {
         }
     }
 
-    /// A place in the table of sessions, if there is one left.
-    fn admit(&mut self, verified: &Verified) -> Result<(), (CommandError, CloseReason)> {
-        let opened = self.gateway.open_session(self.id.clone(), verified.user.clone(), Transport::Websocket, self.peer);
-        self.handle = Some(opened.map_err(|error| (CommandError::limit(error.to_string()), CloseReason::TooManySessions))?);
-        self.unauthenticated = None;
-        // Asked once this is in the table of sessions: a drain that did not see it there is seen here.
-        if self.gateway.is_draining() {
-            return Err((CommandError::unavailable("the node is going down", RETRY_AFTER_MS), CloseReason::Draining));
-        }
-        self.drained = None;
-        Ok(())
-    }
-
-    async fn verify(&mut self, verifying: Verifying) {
-        match verifying {
-            Verifying::Connect { id, token, resume } => {
-                let verdict = self.gateway.verify(&token).await;
-                self.authenticate(id, verdict, resume);
-            }
-            Verifying::Refresh { id, token } => {
-                let verdict = match self.gateway.verify(&token).await {
-                    Ok(identity) if may(&identity, Scopes::PUSH) => Ok(verified(&identity)),
-                    Ok(_) => Err(CommandError::forbidden("the token lacks the scope push")),
-                    Err(error) => Err(refused_token(&error)),
-                };
-                let actions = self.session.handle_refreshed(now(), id, verdict);
-                self.act(actions);
-            }
-        }
-    }
-
-    fn authenticate(&mut self, id: u32, verdict: Result<Identity, AuthError>, resume: Option<Resume>) {
-        let verdict = match verdict {
-            Ok(identity) if !may(&identity, Scopes::PUSH) => {
-                Err((CommandError::forbidden("the token lacks the scope push"), CloseReason::Forbidden))
-            }
-            Ok(identity) => {
-                let verified = verified(&identity);
-                self.admit(&verified).map(|()| verified)
-            }
-            Err(error) => {
-                let reason = match error {
-                    AuthError::Expired => CloseReason::TokenExpired,
-                    _ if error.is_transient() => CloseReason::Unavailable,
-                    _ => CloseReason::BadToken,
-                };
-                Err((refused_token(&error), reason))
-            }
-        };
-        match (verdict, resume) {
-            (Ok(verified), Some(resume)) => self.resume(id, verified, resume),
-            (verdict, _) => {
-                let actions = self.session.handle_authenticated(now(), id, verdict, None);
-                self.act(actions);
-            }
-        }
-    }
-
-    /// Subscribes a returning client to what it had; the reply to `connect` waits until all of it has settled. What it
-    /// missed is not replayed: it reads its state.
-    fn resume(&mut self, id: u32, verified: Verified, resume: Resume) {
-        let mut resuming = Box::new(Resuming { id, verified, outstanding: Vec::new(), results: Vec::new() });
-        let Some(handle) = self.handle.clone() else { return };
-        for Subscribe { key, types, fields } in resume.subscriptions {
-            if resuming.outstanding.contains(&key) {
-                continue;
-            }
-            match self.gateway.subscriptions.subscribe(&handle, id, key.clone(), Wanted { types, fields }) {
-                Ok(()) => resuming.outstanding.push(key),
-                Err(_) => {
-                    let error = Some(CommandError::not_found());
-                    resuming.results.push(Resumed { key, recovered: false, rights: None, error });
-                }
-            }
-        }
-        self.resuming = Some(resuming);
-        self.finish_resume();
-    }
-
-    fn finish_resume(&mut self) {
-        if self.resuming.as_ref().is_some_and(|r| r.outstanding.is_empty())
-            && let Some(done) = self.resuming.take()
-        {
-            let actions = self.session.handle_authenticated(now(), done.id, Ok(done.verified), Some(done.results));
-            self.act(actions);
-        }
-    }
-
     fn subscribe(&mut self, id: u32, subscribe: Subscribe) {
         let Some(handle) = self.handle.clone() else { return };
         let Subscribe { key, types, fields } = subscribe;
@@ -698,16 +485,4 @@ pub fn goodbye(end: End) -> Goodbye {
         End::Draining { reconnect_after } => Goodbye { reason: CloseReason::Draining, reconnect_after: Some(reconnect_after) },
         End::Ended => CloseReason::Ended.into(),
     }
-}
-
-fn refused_token(error: &AuthError) -> CommandError {
-    if error.is_transient() {
-        CommandError::unavailable(error.to_string(), RETRY_AFTER_MS)
-    } else {
-        CommandError::token(error.name(), error.to_string())
-    }
-}
-
-fn verified(identity: &Identity) -> Verified {
-    Verified { user: identity.user.clone(), expires_at: identity.expires_at.max(unix_ms()) }
 }
