@@ -292,6 +292,7 @@ fn build(
             commands_per_second: limits.commands_per_second,
         },
         connect_deadline: limits.connect_deadline_ms.duration(),
+        subscribe_timeout: limits.subscribe_timeout_ms.duration(),
         heartbeat: limits.heartbeat_ms.duration(),
         pong_timeout: limits.pong_timeout_ms.duration(),
         expiring_notice: limits.expiring_notice_ms.duration(),

@@ -36,7 +36,7 @@ use crate::mail::ids::SessionId;
 use crate::mail::key::Key;
 use crate::push::hub::Wanted;
 use crate::push::metrics::Metrics;
-use crate::push::outbox::{End, Outgoing, Resync};
+use crate::push::outbox::{End, Outgoing, Resync, SubscribeFailure};
 use crate::push::session::SessionHandle;
 use crate::wire::ws::close::{CloseReason, Goodbye};
 use crate::wire::ws::codec::{Codec, Input};
@@ -433,7 +433,7 @@ impl Connection {
         let Some(handle) = self.handle.clone() else { return };
         let Subscribe { key, types, fields } = subscribe;
         if self.gateway.subscriptions.subscribe(&handle, id, key.clone(), Wanted { types, fields }).is_err() {
-            let actions = self.session.handle_refused(id, &key, CommandError::not_found());
+            let actions = self.session.handle_refused(id, &key, CommandError::not_found(), false);
             self.act(actions);
         }
     }
@@ -457,25 +457,37 @@ impl Connection {
                     self.send(push::resync(&keys, reason));
                 }
             }
-            Outgoing::Settled { tag, key, outcome } => self.settled(tag, &key, outcome.ok()),
+            Outgoing::Settled { tag, key, outcome } => self.settled(tag, &key, outcome),
             Outgoing::End(end) => self.close(goodbye(end)),
         }
     }
 
-    fn settled(&mut self, tag: u32, key: &Key, rights: Option<&'static str>) {
-        let unavailable = || CommandError::unavailable("the registry did not answer in time", RETRY_AFTER_MS);
+    fn settled(&mut self, tag: u32, key: &Key, outcome: Result<&'static str, SubscribeFailure>) {
+        let outcome = outcome.map_err(|failure| match failure {
+            SubscribeFailure::Unavailable { kept } => {
+                (CommandError::unavailable("the registry did not answer in time", RETRY_AFTER_MS), kept)
+            }
+            SubscribeFailure::Withdrawn => (CommandError::not_subscribed(), false),
+        });
         if let Some(resuming) = &mut self.resuming {
             resuming.outstanding.retain(|waiting| waiting != key);
-            let error = rights.is_none().then(unavailable);
+            let (rights, error) = (outcome.as_ref().ok().copied(), outcome.err().map(|(error, _)| error));
             resuming.results.push(Resumed { key: key.clone(), recovered: false, rights, error });
             self.finish_resume();
             return;
         }
-        let actions = match rights {
-            Some(rights) => self.session.handle_settled(tag, key, rights),
-            None => self.session.handle_refused(tag, key, unavailable()),
+        let actions = match outcome {
+            Ok(rights) => self.session.handle_settled(tag, key, rights),
+            Err((error, kept)) => self.session.handle_refused(tag, key, error, kept),
         };
         self.act(actions);
+    }
+}
+
+// However its task ends, the session holds nothing afterwards.
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 
