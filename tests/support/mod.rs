@@ -6,3 +6,4 @@ pub mod fixtures;
 pub mod process;
 pub mod wait;
 pub mod ws;
+pub mod zookeeper;

@@ -15,12 +15,10 @@ use crate::mail::key::Key;
 /// What the nodes of one process share.
 pub struct LocalRegistry {
     names: QueueNames,
-    registrations: Mutex<HashMap<Key, BTreeSet<RegisteredAs>>>,
+    /// Under each key the texts of queue ids.
+    registrations: Mutex<HashMap<Key, BTreeSet<String>>>,
     nodes: watch::Sender<Arc<[NodeRecord]>>,
 }
-
-/// A queue id, ordered by its text.
-type RegisteredAs = String;
 
 impl LocalRegistry {
     pub fn new(names: QueueNames) -> Arc<Self> {
@@ -47,7 +45,7 @@ impl LocalRegistry {
         deduplicated(ids.map(|id| self.names.queue(&id)))
     }
 
-    fn registrations(&self) -> MutexGuard<'_, HashMap<Key, BTreeSet<RegisteredAs>>> {
+    fn registrations(&self) -> MutexGuard<'_, HashMap<Key, BTreeSet<String>>> {
         self.registrations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,5 +1,7 @@
 //! A batch of creations and deletions, carried out: the fast way first, one by one where that fails.
 
+use std::sync::{Arc, OnceLock};
+
 use futures::future::join_all;
 use tokio::sync::Semaphore;
 use zookeeper_client::{Client, CreateMode, CreateOptions, Error, MultiReadResult, MultiWriteError};
@@ -28,11 +30,11 @@ pub struct Session {
     container: CreateOptions<'static>,
     ephemeral: CreateOptions<'static>,
     /// The name of this node's znode under each key.
-    child: String,
+    child: Arc<OnceLock<String>>,
 }
 
 impl Session {
-    pub fn new(client: Client, access: &Access, child: String) -> Self {
+    pub fn new(client: Client, access: &Access, child: Arc<OnceLock<String>>) -> Self {
         let (container, ephemeral) = (access.options(CreateMode::Container), access.options(CreateMode::Ephemeral));
         Self { client, permits: Semaphore::new(IN_FLIGHT), container, ephemeral, child }
     }
@@ -77,7 +79,7 @@ impl Session {
             };
             match &found {
                 // Left over, or ours with its answer lost: needs a closer look.
-                MultiReadResult::Children { children } if children.contains(&self.child) => single.push(key),
+                MultiReadResult::Children { children } if children.iter().any(|child| child == self.child()) => single.push(key),
                 _ => match add() {
                     Ok(()) => together.push(key),
                     Err(_) => single.push(key),
@@ -181,7 +183,12 @@ impl Session {
     }
 
     fn child_of(&self, container: &str) -> String {
-        format!("{container}/{}", self.child)
+        format!("{container}/{}", self.child())
+    }
+
+    fn child(&self) -> &str {
+        // Known before anything is registered; without it the empty name would be refused.
+        self.child.get().map_or("", String::as_str)
     }
 }
 

@@ -45,28 +45,35 @@ impl HealthBoard {
     }
 }
 
-/// Pauses between attempts: growing, and jittered, so that a cluster does not come back as one.
+/// Pauses before attempts: none before the first; then growing, and jittered, so that a cluster does not come
+/// back as one.
 pub struct Backoff {
-    attempts: u32,
+    failures: u32,
 }
 
 impl Backoff {
     const FIRST: Duration = Duration::from_millis(50);
     const LONGEST: Duration = Duration::from_millis(2_000);
+    /// A connection that has held for so long was good.
+    const GOOD: Duration = Duration::from_secs(10);
 
     pub fn new() -> Self {
-        Self { attempts: 0 }
+        Self { failures: 0 }
     }
 
-    pub fn reset(&mut self) {
-        self.attempts = 0;
+    pub fn handle_failure(&mut self) {
+        self.failures = self.failures.saturating_add(1);
     }
 
-    /// Half to all of 50 ms, doubled with each attempt up to 2 s.
-    pub fn next_pause(&mut self) -> Duration {
-        let pause = Self::LONGEST.min(Self::FIRST * (1 << self.attempts.min(10)));
-        self.attempts = self.attempts.saturating_add(1);
-        jittered(pause)
+    /// A connection has ended after `lived`.
+    pub fn handle_end(&mut self, lived: Duration) {
+        self.failures = if lived >= Self::GOOD { 1 } else { self.failures.saturating_add(1) };
+    }
+
+    /// How long to wait before the next attempt: half to all of 50 ms, doubled with each failure up to 2 s.
+    pub fn pause(&self) -> Option<Duration> {
+        let doublings = self.failures.checked_sub(1)?.min(10);
+        Some(jittered(Self::LONGEST.min(Self::FIRST * (1 << doublings))))
     }
 }
 
@@ -99,10 +106,15 @@ mod tests {
     #[test]
     fn pauses_grow_and_differ() {
         let mut backoff = Backoff::new();
-        let first = backoff.next_pause();
+        assert_eq!(backoff.pause(), None);
+        backoff.handle_end(Duration::from_millis(1));
+        let first = backoff.pause().unwrap();
         assert!((25..=50).contains(&first.as_millis()), "{first:?}");
-        let later: Vec<u128> = (0..40).map(|_| backoff.next_pause().as_millis()).skip(10).collect();
+        (0..10).for_each(|_| backoff.handle_failure());
+        let later: Vec<u128> = (0..30).map(|_| backoff.pause().unwrap().as_millis()).collect();
         assert!(later.iter().all(|pause| (1_000..=2_000).contains(pause)), "{later:?}");
         assert!(later.iter().any(|pause| *pause != later[0]), "{later:?}");
+        backoff.handle_end(Duration::from_secs(60));
+        assert!(backoff.pause().unwrap().as_millis() <= 50);
     }
 }

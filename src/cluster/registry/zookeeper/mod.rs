@@ -2,7 +2,7 @@
 //!
 //! A node's side: `registrar` keeps a `book` of what is to stand and spreads it over session `slot`s; `batch`
 //! carries operations out; `standing` says how sure it all is; `announce` keeps the node's own znode.
-//! A publisher's side: a `link` to each ensemble looks up in batches and keeps a `cache` of answers true;
+//! A publisher's side: a `link` to each ensemble does `lookups` in batches and keeps a `cache` of answers true;
 //! `nodes` are the running ones. Both: `tree` is the layout, `access` the way in, `jump` the choice of ensemble.
 //!
 //! Upholds I-3 (one znode per key and node), I-6 (loss is told), I-14 (no session holds too much) and the
@@ -40,6 +40,7 @@ mod cache;
 mod health;
 mod jump;
 mod link;
+mod lookups;
 mod nodes;
 mod registrar;
 mod slot;
@@ -57,7 +58,7 @@ pub struct ZookeeperRegistry {
     board: Arc<HealthBoard>,
     lookup_timeout: Duration,
     /// The name of this node's znodes, once it has been announced.
-    child: OnceLock<String>,
+    child: Arc<OnceLock<String>>,
     asks: mpsc::UnboundedSender<Ask>,
     announcement: Mutex<Option<Announcement>>,
     discontinuities: Mutex<Option<mpsc::UnboundedReceiver<Discontinuity>>>,
@@ -87,20 +88,25 @@ impl ZookeeperRegistry {
         let (telling, discontinuities) = mpsc::unbounded_channel();
         let (asks, asked) = mpsc::unbounded_channel();
         let nodes = Arc::new(Nodes::new(names.clone()));
+        let child = Arc::new(OnceLock::new());
         let lookup_timeout = settings.lookup_timeout_ms.duration();
         let accesses = settings.ensembles.iter().map(|hosts| Access::new(settings, hosts).map(Arc::new));
         let accesses = accesses.collect::<Result<Vec<_>, _>>()?;
         let announcement = Announcement::new(asked, accesses[0].options(CreateMode::Ephemeral));
-        let registrars = accesses.iter().map(|access| {
-            EnsembleRegistrar::new(Arc::new(Shared {
-                access: access.clone(),
-                book: Mutex::new(Book::new(budget)),
-                board: board.clone(),
-                discontinuities: telling.clone(),
-                closing: CancellationToken::new(),
-                gone: gone.clone(),
-            }))
-        });
+        let registrars = accesses
+            .iter()
+            .map(|access| {
+                EnsembleRegistrar::new(Arc::new(Shared {
+                    access: access.clone(),
+                    book: Mutex::new(Book::new(budget)),
+                    board: board.clone(),
+                    child: child.clone(),
+                    discontinuities: telling.clone(),
+                    closing: CancellationToken::new(),
+                    gone: gone.clone(),
+                }))
+            })
+            .collect();
         let links: Vec<Link> = accesses
             .iter()
             .enumerate()
@@ -118,12 +124,12 @@ impl ZookeeperRegistry {
             .collect();
         link::tried(&links, lookup_timeout).await;
         Ok(Arc::new(Self {
-            registrars: registrars.collect(),
+            registrars,
             links,
             nodes,
             board,
             lookup_timeout,
-            child: OnceLock::new(),
+            child,
             asks,
             announcement: Mutex::new(Some(announcement)),
             discontinuities: Mutex::new(Some(discontinuities)),
@@ -154,7 +160,7 @@ impl Registrar for ZookeeperRegistry {
         }
         let announcement = self.announcement.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(announcement) = announcement {
-            self.registrars[0].start(&child, announcement);
+            self.registrars[0].start(announcement);
         }
         let (waiter, answer) = oneshot::channel();
         self.asks.send(Ask { record: node, waiter }).map_err(|_| RegistryError::Closed)?;

@@ -32,10 +32,10 @@ impl EnsembleRegistrar {
     }
 
     /// Starts the first slot, which also announces the node, unless it has been started.
-    pub fn start(&self, child: &str, announcement: Announcement) {
+    pub fn start(&self, announcement: Announcement) {
         let mut slots = self.slots();
         if slots.is_empty() {
-            self.add_slot(&mut slots, child, announcement);
+            self.add_slot(&mut slots, announcement);
         }
     }
 
@@ -49,7 +49,7 @@ impl EnsembleRegistrar {
         }
         let cost = tree::registration_cost(self.shared.access.chroot(), &key, child);
         let placed = self.shared.book().place(&key, cost);
-        let slot = placed.unwrap_or_else(|| self.add_slot(&mut slots, child, Announcement::none()));
+        let slot = placed.unwrap_or_else(|| self.add_slot(&mut slots, Announcement::none()));
         let proven = *slots[slot].proven.borrow();
         let waiter = self.shared.book().register(key, slot, cost, proven, waiter);
         if let Some(waiter) = waiter {
@@ -89,11 +89,11 @@ impl EnsembleRegistrar {
         }
     }
 
-    fn add_slot(&self, slots: &mut Vec<Handle>, child: &str, announcement: Announcement) -> usize {
+    fn add_slot(&self, slots: &mut Vec<Handle>, announcement: Announcement) -> usize {
         let number = self.shared.book().add_slot();
         let wake = Arc::new(Notify::new());
         let (proven, shown) = watch::channel(false);
-        let slot = Slot::new(self.shared.clone(), number, child.to_owned(), wake.clone(), proven, announcement);
+        let slot = Slot::new(self.shared.clone(), number, wake.clone(), proven, announcement);
         slots.push(Handle { wake, proven: shown, task: Some(tokio::spawn(slot.run())) });
         number
     }

@@ -3,7 +3,7 @@
 //! The slot's task is the only one that acts on its part of the [`Book`]. Requests run as futures that are
 //! kept until they are answered, never dropped while their session lives.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
@@ -48,6 +48,8 @@ pub struct Shared {
     pub access: Arc<Access>,
     pub book: Mutex<Book<Waiter>>,
     pub board: Arc<HealthBoard>,
+    /// The name of this node's znodes, once it has been announced: before that nothing is registered.
+    pub child: Arc<OnceLock<String>>,
     pub discontinuities: mpsc::UnboundedSender<Discontinuity>,
     pub closing: CancellationToken,
     /// The registry has been dropped: everything ends at once.
@@ -65,7 +67,6 @@ pub struct Slot {
     shared: Arc<Shared>,
     number: usize,
     name: String,
-    child: String,
     /// Told when the book has something new for this slot.
     wake: Arc<Notify>,
     /// Whether its registrations surely stand: read by the registrar.
@@ -88,7 +89,6 @@ impl Slot {
     pub fn new(
         shared: Arc<Shared>,
         number: usize,
-        child: String,
         wake: Arc<Notify>,
         proven: watch::Sender<bool>,
         announcement: Announcement,
@@ -96,16 +96,17 @@ impl Slot {
         let name = format!("{} slot {number}", shared.access.hosts());
         let standing = Standing::new(shared.access.timeout());
         let (restored, not_before) = (Vec::new(), None);
-        Self { shared, number, name, child, wake, proven, standing, announcement, restored, not_before }
+        Self { shared, number, name, wake, proven, standing, announcement, restored, not_before }
     }
 
     /// Runs until the registrar closes or is gone.
     pub async fn run(mut self) {
         let mut backoff = Backoff::new();
-        while let Some(client) = self.connect(&mut backoff).await {
-            if self.serve(client).await {
+        while let Some((client, begun)) = self.connect(&mut backoff).await {
+            if self.serve(client, begun).await {
                 break;
             }
+            backoff.handle_end(begun.elapsed());
         }
         self.proven.send_replace(false);
         for waiter in self.shared.book().take_waiters(self.number) {
@@ -115,32 +116,23 @@ impl Slot {
         self.shared.board.set(&self.name, None);
     }
 
-    /// A session within a prepared tree; `None` once closing.
-    async fn connect(&mut self, backoff: &mut Backoff) -> Option<Client> {
+    /// A session within a prepared tree, and when it was begun; `None` once closing.
+    async fn connect(&mut self, backoff: &mut Backoff) -> Option<(Client, Instant)> {
         let shared = self.shared.clone();
-        let mut tick = ticks(shared.access.timeout());
+        let access = &shared.access;
         loop {
+            if let Some(pause) = backoff.pause() {
+                self.meanwhile(sleep(pause)).await?;
+            }
+            let begun = Instant::now();
             let attempt = async {
-                let client = shared.access.connect().await?;
-                shared.access.prepare(&client).await.map(|()| client)
+                let client = access.connect().await?;
+                access.prepare(&client).await.map(|()| client)
             };
             // A stall would otherwise hold the attempt for as long as the session lives.
-            let attempt = timeout(shared.access.timeout() * 2, attempt);
-            tokio::pin!(attempt);
-            let result = loop {
-                tokio::select! {
-                    result = &mut attempt => break result.unwrap_or(Err(Error::Timeout)),
-                    _ = tick.tick() => self.report(),
-                    () = shared.closing.cancelled() => return None,
-                    () = shared.gone.cancelled() => return None,
-                    () = self.announcement.asked() => {}
-                }
-            };
-            let error = match result {
-                Ok(client) => {
-                    backoff.reset();
-                    return Some(client);
-                }
+            let attempt = timeout(access.timeout() * 2, attempt);
+            let error = match self.meanwhile(attempt).await?.unwrap_or(Err(Error::Timeout)) {
+                Ok(client) => return Some((client, begun)),
                 Err(error) => error,
             };
             tracing::warn!(slot = self.name, %error, "cannot reach ZooKeeper");
@@ -151,29 +143,44 @@ impl Slot {
                 }
                 self.announcement.fail(refusal);
             }
+            backoff.handle_failure();
             self.report();
-            let pause = sleep(backoff.next_pause());
-            tokio::pin!(pause);
-            loop {
-                tokio::select! {
-                    () = &mut pause => break,
-                    _ = tick.tick() => self.report(),
-                    () = shared.closing.cancelled() => return None,
-                    () = shared.gone.cancelled() => return None,
-                    () = self.announcement.asked() => {}
-                }
+        }
+    }
+
+    /// Runs `future`, without a session; `None` once closing.
+    async fn meanwhile<T>(&mut self, future: impl Future<Output = T>) -> Option<T> {
+        let shared = self.shared.clone();
+        let mut tick = ticks(shared.access.timeout());
+        tokio::pin!(future);
+        loop {
+            tokio::select! {
+                done = &mut future => return Some(done),
+                _ = tick.tick() => self.report(),
+                () = self.announcement.asked() => {}
+                () = shared.closing.cancelled() => return None,
+                () = shared.gone.cancelled() => return None,
             }
         }
     }
 
     /// Serves one session until it ends (`false`) or everything does (`true`).
-    async fn serve(&mut self, client: Client) -> bool {
+    async fn serve(&mut self, client: Client, begun: Instant) -> bool {
         let shared = self.shared.clone();
         let session_timeout = client.session_timeout();
-        self.standing.handle_session(session_timeout, Instant::now());
+        self.standing.handle_session(session_timeout, begun);
         self.announcement.handle_session(client.session_id().0);
         let mut states = client.state_watcher();
-        let session = Arc::new(Session::new(client, &shared.access, self.child.clone()));
+        // What has happened since it connected, the watcher takes as known.
+        match client.state() {
+            SessionState::SyncConnected => {}
+            state if state.is_terminated() => {
+                self.handle_end(&format!("the ZooKeeper session has ended: {state}"));
+                return false;
+            }
+            state => self.standing.handle_connection(false, format!("the connection to ZooKeeper is {state}")),
+        }
+        let session = Arc::new(Session::new(client, &shared.access, shared.child.clone()));
         let mut under_way = UnderWay::new();
         let (mut batches, mut beating) = (0, false);
         let mut beat = interval_of(session_timeout / 5);
@@ -283,13 +290,14 @@ impl Slot {
 
     fn handle_batch(&mut self, sent: Instant, outcomes: Vec<(Key, Outcome)>) {
         let mut pause = None;
-        let mut answered = false;
+        let (mut answered, mut refused) = (false, None);
         {
             let mut book = self.shared.book();
             for (key, outcome) in outcomes {
                 let result = match &outcome {
                     Outcome::Refused(reason) => {
                         pause = Some(PAUSE_REFUSED);
+                        refused = Some(reason.clone());
                         Err(RegistryError::Refused(reason.clone()))
                     }
                     Outcome::Unknown => {
@@ -309,6 +317,9 @@ impl Slot {
                     self.restored.push(key);
                 }
             }
+        }
+        if let Some(reason) = refused {
+            tracing::warn!(slot = self.name, reason, "registrations are refused; they are tried again");
         }
         self.not_before = pause.map(|pause| Instant::now() + jittered(pause));
         if answered {

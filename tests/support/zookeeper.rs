@@ -1,0 +1,257 @@
+//! A real ZooKeeper for a test, and a proxy in front of it that can cut and stall connections.
+#![allow(dead_code, reason = "every test binary uses its own part of the support")]
+
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use super::fixtures::{free_port, server_jars};
+
+const START: Duration = Duration::from_secs(60);
+
+/// A standalone server on a free loopback port, with its data in a temporary folder. Dies with the test.
+pub struct TestZookeeper {
+    folder: TempDir,
+    port: u16,
+    running: Option<Running>,
+}
+
+struct Running {
+    pid: i32,
+    reaper: JoinHandle<ExitStatus>,
+}
+
+impl TestZookeeper {
+    /// Starts a server and waits until it serves requests.
+    pub async fn start() -> Self {
+        // The port may be gone by the time it is used; then another one is tried.
+        for _ in 0..3 {
+            let folder = TempDir::new().expect("make a folder for ZooKeeper");
+            let mut server = Self { folder, port: free_port(), running: None };
+            server.write_settings();
+            if server.launch().await {
+                return server;
+            }
+        }
+        panic!("ZooKeeper does not start");
+    }
+
+    /// `host:port`.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// As `kill -9`: sessions and data survive on disk.
+    pub fn kill(&mut self) {
+        if let Some(running) = self.running.take() {
+            signal(running.pid, libc::SIGKILL);
+            running.reaper.join().expect("the server's reaper");
+        }
+    }
+
+    /// A new process on the same port and data, ready when this returns.
+    pub async fn restart(&mut self) {
+        self.kill();
+        assert!(self.launch().await, "ZooKeeper does not start again");
+    }
+
+    /// Stops the process in its tracks (SIGSTOP): connections stay open and silent.
+    pub fn freeze(&self) {
+        self.signal(libc::SIGSTOP);
+    }
+
+    pub fn thaw(&self) {
+        self.signal(libc::SIGCONT);
+    }
+
+    fn signal(&self, number: i32) {
+        signal(self.running.as_ref().expect("a running server").pid, number);
+    }
+
+    fn write_settings(&self) {
+        let data = self.folder.path().join("data");
+        let settings = format!(
+            "tickTime=500\nminSessionTimeout=1000\nmaxSessionTimeout=60000\ndataDir={}\n\
+             clientPort={}\nclientPortAddress=127.0.0.1\nmaxClientCnxns=0\nadmin.enableServer=false\n\
+             4lw.commands.whitelist=*\nforceSync=no\n",
+            data.display(),
+            self.port
+        );
+        let log = "log4j.rootLogger=WARN,O\nlog4j.appender.O=org.apache.log4j.ConsoleAppender\n\
+                   log4j.appender.O.layout=org.apache.log4j.PatternLayout\n\
+                   log4j.appender.O.layout.ConversionPattern=%d{ISO8601} %-5p [%t:%c{1}] %m%n\n";
+        fs::write(self.folder.path().join("zoo.cfg"), settings).expect("write zoo.cfg");
+        fs::write(self.folder.path().join("log4j.properties"), log).expect("write log4j.properties");
+    }
+
+    async fn launch(&mut self) -> bool {
+        let folder = self.folder.path();
+        let log = File::options().create(true).append(true).open(folder.join("log")).expect("open the server's log");
+        let mut java = Command::new("java");
+        java.args(["-XX:TieredStopAtLevel=1", "-Xmx512m", "-XX:+UseSerialGC"])
+            // One argument: java itself reads the asterisk.
+            .arg("-cp")
+            .arg(format!("{}/*", server_jars().display()))
+            .arg(format!("-Dlog4j.configuration=file:{}", folder.join("log4j.properties").display()))
+            // Plain Java properties: in zoo.cfg nothing would read them.
+            .args(["-Dzookeeper.extendedTypesEnabled=true", "-Dzookeeper.preAllocSize=4096"])
+            .args(["-Dznode.container.checkIntervalMs=1000", "-Dznode.container.maxPerMinute=60000"])
+            .arg("-Djute.maxbuffer=67108864")
+            .arg("org.apache.zookeeper.server.quorum.QuorumPeerMain")
+            .arg(folder.join("zoo.cfg"))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("the log, again"))
+            .stderr(log);
+        // SAFETY: prctl is async-signal-safe and touches nothing of ours.
+        unsafe {
+            java.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            });
+        }
+        let (started, pid) = mpsc::channel();
+        // The death signal comes when the *thread* that started the server ends, so that thread waits for it.
+        let reaper = std::thread::spawn(move || {
+            let mut child = java.spawn().expect("start java: is a JDK 17 installed?");
+            started.send(child.id()).expect("the starting test");
+            child.wait().expect("wait for the server")
+        });
+        let pid = i32::try_from(pid.recv().expect("the server's pid")).expect("a pid");
+        self.running = Some(Running { pid, reaper });
+        self.wait_until_ready().await
+    }
+
+    async fn wait_until_ready(&mut self) -> bool {
+        let deadline = Instant::now() + START;
+        while Instant::now() < deadline {
+            // `ruok` would answer while the server is still loading.
+            if self.ask("srvr").await.is_some_and(|answer| answer.contains("Mode:")) {
+                return true;
+            }
+            if let Some(running) = self.running.take_if(|running| running.reaper.is_finished()) {
+                let status = running.reaper.join().expect("the server's reaper");
+                eprintln!("ZooKeeper has ended ({status}):\n{}", self.log());
+                return false;
+            }
+            sleep(Duration::from_millis(25)).await;
+        }
+        panic!("ZooKeeper is not ready after {START:?}:\n{}", self.log());
+    }
+
+    /// Sends one of ZooKeeper's four-letter commands.
+    pub async fn ask(&self, command: &str) -> Option<String> {
+        let exchange = async {
+            let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.ok()?;
+            stream.write_all(command.as_bytes()).await.ok()?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.ok()?;
+            Some(answer)
+        };
+        timeout(Duration::from_secs(2), exchange).await.ok().flatten()
+    }
+
+    /// What the server has printed.
+    pub fn log(&self) -> String {
+        read(&self.folder.path().join("log"))
+    }
+}
+
+impl Drop for TestZookeeper {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+fn signal(pid: i32, number: i32) {
+    // SAFETY: plain system call; the process is ours and not reaped yet, so the number is not somebody else's.
+    unsafe { libc::kill(pid, number) };
+}
+
+/// What a [`Proxy`] does with connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Pass,
+    Stall,
+    Cut,
+}
+
+/// A TCP proxy: the network between one client and a server, with faults. Ending a session from outside takes
+/// its password, so sessions are expired by keeping them away.
+pub struct Proxy {
+    address: SocketAddr,
+    mode: Arc<watch::Sender<Mode>>,
+}
+
+impl Proxy {
+    pub async fn to(server: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind the proxy");
+        let address = listener.local_addr().expect("the proxy's address");
+        let mode = Arc::new(watch::Sender::new(Mode::Pass));
+        let (server, modes) = (server.to_owned(), mode.clone());
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(relay(client, server.clone(), modes.subscribe()));
+            }
+        });
+        Self { address, mode }
+    }
+
+    pub fn address(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// Lets everything through (again); what was stalled goes on.
+    pub fn pass(&self) {
+        self.mode.send_replace(Mode::Pass);
+    }
+
+    /// Connections stay open, and nothing goes through: what a dead network looks like.
+    pub fn stall(&self) {
+        self.mode.send_replace(Mode::Stall);
+    }
+
+    /// Connections are closed, new ones too.
+    pub fn cut(&self) {
+        self.mode.send_replace(Mode::Cut);
+    }
+}
+
+async fn relay(client: TcpStream, server: String, mut modes: watch::Receiver<Mode>) {
+    if *modes.borrow() == Mode::Cut {
+        return;
+    }
+    let Ok(server) = TcpStream::connect(server).await else { return };
+    let _ = (client.set_nodelay(true), server.set_nodelay(true));
+    let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
+    tokio::select! {
+        () = pump(from_client, to_server, modes.clone()) => {}
+        () = pump(from_server, to_client, modes.clone()) => {}
+        _ = modes.wait_for(|mode| *mode == Mode::Cut) => {}
+    }
+}
+
+async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut modes: watch::Receiver<Mode>) {
+    let mut buffer = vec![0; 64 * 1024];
+    while let Ok(count @ 1..) = from.read(&mut buffer).await {
+        if modes.wait_for(|mode| *mode == Mode::Pass).await.is_err() || to.write_all(&buffer[..count]).await.is_err() {
+            return;
+        }
+    }
+}
