@@ -3,6 +3,7 @@
 
 pub mod dev;
 pub mod fixtures;
+pub mod kafka;
 pub mod process;
 pub mod wait;
 pub mod ws;

@@ -11,7 +11,7 @@
 //! Should a topic be removed under a living node after all, its consumer makes it anew and tells a gap (I-6).
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::{NodeQueue, QueueError, QueueName, QueueSystem};
 use crate::cluster::registry::QueueNames;
@@ -92,19 +92,20 @@ pub struct Rules {
 /// Looks once, and removes the topics of dead nodes.
 ///
 /// Ask the registry for `registered` right before; keep `memory` from look to look, or begin with an empty one.
-/// Several nodes may do this at once: a topic that is gone already is fine. `now` in milliseconds since 1970.
+/// Several nodes may do this at once: a topic that is gone already is fine.
 pub async fn collect(
     queues: &dyn QueueSystem,
     names: &QueueNames,
     registered: &[NodeId],
     rules: Rules,
     memory: &mut Memory,
-    now: u64,
 ) -> Result<Collected, QueueError> {
     let listed = queues.list(&names.node_prefix()).await?;
     // Whatever else begins with the prefix is not ours to remove.
     let topics: Vec<(NodeId, NodeQueue)> =
         listed.into_iter().filter_map(|topic| Some((names.node_of(&topic.queue)?, topic))).collect();
+    // The clock is read once the topics are known: what the list says of their use is then in the past.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
     let dead = decide(&topics, registered, rules.grace, memory, now);
     let mut collected = Collected { kept: topics.len() - dead.len(), ..Collected::default() };
     for queue in dead {
@@ -216,10 +217,9 @@ mod tests {
         for name in ["mp.node.dead", "mp.node.alive", "mp.node.not.a.node", "mp.all", "other.node.dead"] {
             queues.ensure(&name.parse().unwrap()).await.unwrap();
         }
-        let later = u64::MAX / 2;
         let look = async |dry_run| {
-            let rules = Rules { grace: GRACE, dry_run };
-            collect(&*queues, &names, &[node("alive")], rules, &mut Memory::default(), later).await.unwrap()
+            let rules = Rules { grace: Duration::ZERO, dry_run };
+            collect(&*queues, &names, &[node("alive")], rules, &mut Memory::default()).await.unwrap()
         };
         let dry = look(true).await;
         assert_eq!((dry.removed, dry.kept), (vec!["mp.node.dead".parse().unwrap()], 1));

@@ -132,7 +132,7 @@ fn first_result(
     }
 }
 
-/// Whether a broker leads the queue's partition; [`QueueError::Refused`] where the topic has too few.
+/// Whether a broker leads the queue's partition, and answers for it; [`QueueError::Refused`] where the topic has too few.
 fn leads(client: &AdminClient<Logged>, queue: &QueueName) -> Result<bool, QueueError> {
     let metadata = client.inner().fetch_metadata(Some(queue.topic_name()), ASK_TIMEOUT);
     let metadata = metadata.map_err(|error| meaning(queue, &error))?;
@@ -144,7 +144,15 @@ fn leads(client: &AdminClient<Logged>, queue: &QueueName) -> Result<bool, QueueE
     }
     let wanted = i64::from(queue.partition_number());
     match topic.partitions().iter().find(|partition| i64::from(partition.id()) == wanted) {
-        Some(partition) => Ok(partition.leader() >= 0),
+        Some(partition) if partition.leader() >= 0 => {
+            // The metadata know the leader a moment before it knows itself.
+            let asked = client.inner().fetch_watermarks(queue.topic_name(), partition.id(), ASK_TIMEOUT);
+            asked.map(|_| true).map_err(|error| match meaning(queue, &error) {
+                QueueError::NoSuchQueue(_) => QueueError::Unreachable(error.to_string()),
+                meaning => meaning,
+            })
+        }
+        Some(_) => Ok(false),
         None => Err(QueueError::Refused(format!(
             "topic {} has only {} partitions, and {queue} is not among them",
             queue.topic_name(),
