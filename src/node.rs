@@ -400,7 +400,7 @@ async fn collect_garbage(settings: Arc<Settings>, cluster: Cluster) {
             continue;
         }
         let registered: Vec<NodeId> = cluster.directory.nodes().borrow().iter().map(|node| node.id.clone()).collect();
-        match gc::collect(&*cluster.queues, &cluster.names, &registered, rules, &mut memory, unix_ms()).await {
+        match gc::collect(&*cluster.queues, &cluster.names, &registered, rules, &mut memory).await {
             Ok(collected) => {
                 for queue in collected.removed {
                     info!(%queue, "removed the queue of a node that is gone");

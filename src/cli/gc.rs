@@ -5,7 +5,6 @@ use clap::Args;
 use super::{CliError, Global, print};
 use crate::cluster::queue::gc::{Memory, Rules, collect};
 use crate::config::{Purpose, RegistryKind};
-use crate::edge::gateway::unix_ms;
 use crate::mail::ids::NodeId;
 use crate::node::Cluster;
 
@@ -25,7 +24,7 @@ pub async fn run(global: &Global, args: GcArgs) -> Result<(), CliError> {
     let unavailable = |what: &str, error: String| CliError::Unavailable(format!("{what}: {error}; nothing is removed"));
     let nodes = settle_nodes(&cluster).await.map_err(|error| unavailable("the registry cannot be asked", error))?;
     let rules = Rules { grace: settings.queue.gc_grace_ms.duration(), dry_run: args.dry_run };
-    let collected = collect(&*cluster.queues, &cluster.names, &nodes, rules, &mut Memory::default(), unix_ms()).await;
+    let collected = collect(&*cluster.queues, &cluster.names, &nodes, rules, &mut Memory::default()).await;
     let collected = collected.map_err(|error| unavailable("the queues cannot be listed", error.to_string()))?;
     let verb = if args.dry_run { "would remove" } else { "removed" };
     for queue in &collected.removed {
