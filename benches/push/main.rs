@@ -1,6 +1,6 @@
 //! The numbers of this implementation, measured: `cargo bench`, or `cargo bench -- codec memory` for some of them.
 //!
-//! Servers run as processes of their own, as in production. `MAILPUSH_BENCH_BINARY` names another program than the
+//! Servers run as processes of their own, as in production. `BENCH_BINARY` names another program than the
 //! one that Cargo built along (which has the test dependencies' features), such as a release.
 
 #[path = "../../tests/support/mod.rs"]
@@ -8,15 +8,20 @@ mod support;
 
 mod codec;
 mod crowd;
+mod fanout;
+mod floor;
 mod latency;
 mod lookup;
 mod memory;
-mod fanout;
 mod report;
 mod server;
 mod setup;
 
 use report::Report;
+
+/// The program's own: what runs in this process is measured with it too.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const NAMES: [&str; 6] = ["codec", "lookup", "registration", "fan-out", "memory", "latency"];
 
@@ -47,6 +52,9 @@ fn main() {
         runtime.block_on(lookup::run_registration(&mut report));
     }
     if wanted("fan-out") {
+        let floor = floor::sends_per_core(300, sockets);
+        let note = "one send of 300 bytes to each of many clients and nothing else: single events cannot go faster";
+        report.add("fan-out: what the kernel allows", floor, "/s", report::Target::None, note);
         runtime.block_on(fanout::run(&mut report, sockets));
     }
     if wanted("memory") {

@@ -95,6 +95,7 @@ fn mailbox(user: &str) -> String {
 
 /// A delivery of very many messages at once, about 32 KiB of JSON.
 fn large(mailbox: &str) -> String {
-    let messages: Vec<String> = (1..=800).map(|uid| format!(r#"{{"uid":{},"size":{}}}"#, 1_000_000 + uid, 100_000_000 + uid)).collect();
+    let messages: Vec<String> =
+        (1..=800).map(|uid| format!(r#"{{"uid":{},"size":{}}}"#, 1_000_000 + uid, 100_000_000 + uid)).collect();
     format!(r##"{{"type":"MessageNew","mailbox":"{mailbox}","messages":[{}]}}"##, messages.join(","))
 }

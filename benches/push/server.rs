@@ -19,7 +19,7 @@ const SECRET: &str = "a secret for benches that is long enough";
 
 /// The program that is measured.
 pub fn binary() -> String {
-    std::env::var("MAILPUSH_BENCH_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_mailpush").to_owned())
+    std::env::var("BENCH_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_mailpush").to_owned())
 }
 
 /// Killed when dropped.
