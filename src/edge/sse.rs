@@ -160,7 +160,7 @@ impl SseSession {
         match outgoing {
             Outgoing::Event { delivery, fields } => {
                 let seconds = delivery.consumed_at.elapsed().as_secs_f64();
-                self.gateway.metrics.stage("consumed_to_written", seconds);
+                self.gateway.metrics.written(seconds);
                 let frame = delivery.rendered(fields, |d| push::event(&d.event, fields, &d.pos)).clone();
                 self.push("event", Some(&delivery.pos), &frame);
             }

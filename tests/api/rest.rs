@@ -316,10 +316,13 @@ async fn publishing(met: &Met, base: &str) {
     let answer = publish("application/json", json!([event, {"type": "MailboxTeleport", "mailbox": INBOX}]).to_string().into());
     let answer = answer.answers(422).await;
     assert!(answer["results"][0]["id"].is_string() && answer["results"][1]["error"].is_string(), "{answer}");
-    for nonsense in ["nonsense", "", "{}", "\"\\ud800\"", "{\"type\":\"MailboxChange\",\"mailbox\":\"\u{0}\"}"] {
-        publish("application/json", nonsense.into()).answers(422).await;
+    for no_json in ["nonsense", "", "{\"type\":\"MailboxChange\",\"mailbox\":\"\u{0}\"}"] {
+        publish("application/json", no_json.into()).answers(400).await;
     }
-    publish("application/json", vec![0xff, 0xfe]).answers(422).await;
+    for no_event in ["{}", "{\"type\":\"MailboxChange\",\"mailbox\":\"\\u0000\"}"] {
+        publish("application/json", no_event.into()).answers(422).await;
+    }
+    publish("application/json", vec![0xff, 0xfe]).answers(400).await;
 }
 
 /// The listings and their filters, with something in them.
@@ -421,8 +424,8 @@ async fn cramped(met: &Met) {
     let admin = admin();
     let publish = |body: String| met.ask(&base, "POST", "/v1/events", "").token(&admin).body("application/json", body);
     let event = json!({"type": "MailboxChange", "mailbox": INBOX});
-    let answer = publish(json!([event, event]).to_string()).answers(503).await;
-    assert_eq!(answer["results"][1]["temporary"], true, "{answer}");
+    let answer = publish(json!([event, event]).to_string()).answers(200).await;
+    assert_eq!(answer["results"].as_array().map(Vec::len), Some(2), "more than has room at once goes in steps: {answer}");
     publish("x".repeat(1025)).answers(413).await;
 }
 

@@ -1,0 +1,67 @@
+//! The numbers of this implementation, measured: `cargo bench`, or `cargo bench -- codec memory` for some of them.
+//!
+//! Servers run as processes of their own, as in production. `BENCH_BINARY` names another program than the
+//! one that Cargo built along (which has the test dependencies' features), such as a release.
+
+#[path = "../../tests/support/mod.rs"]
+mod support;
+
+mod codec;
+mod crowd;
+mod fanout;
+mod floor;
+mod latency;
+mod lookup;
+mod memory;
+mod report;
+mod server;
+mod setup;
+
+use report::Report;
+
+/// The program's own: what runs in this process is measured with it too.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+const NAMES: [&str; 6] = ["codec", "lookup", "registration", "fan-out", "memory", "latency"];
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    // `cargo test --all-targets` runs this without the flag: nothing to test here.
+    if !arguments.iter().any(|argument| argument == "--bench") {
+        println!("run me with: cargo bench -- [{}]", NAMES.join("|"));
+        return;
+    }
+    let chosen: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
+    if let Some(unknown) = chosen.iter().find(|name| !NAMES.contains(&name.as_str())) {
+        println!("no bench is called {unknown}: there are {}", NAMES.join(", "));
+        std::process::exit(2);
+    }
+    let wanted = |name: &str| chosen.is_empty() || chosen.iter().any(|chosen| *chosen == name);
+    let sockets = setup::raise_descriptor_limit();
+    setup::print(sockets);
+    let mut report = Report::default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    if wanted("codec") {
+        codec::run(&mut report);
+    }
+    if wanted("lookup") {
+        runtime.block_on(lookup::run(&mut report));
+    }
+    if wanted("registration") {
+        runtime.block_on(lookup::run_registration(&mut report));
+    }
+    if wanted("fan-out") {
+        let floor = floor::sends_per_core(300, sockets);
+        let note = "one send of 300 bytes to each of many clients and nothing else: single events cannot go faster";
+        report.add("fan-out: what the kernel allows", floor, "/s", report::Target::None, note);
+        runtime.block_on(fanout::run(&mut report, sockets));
+    }
+    if wanted("memory") {
+        runtime.block_on(memory::run(&mut report, sockets));
+    }
+    if wanted("latency") {
+        runtime.block_on(latency::run(&mut report));
+    }
+    report.print();
+}
