@@ -166,6 +166,7 @@ fn with_token() -> Vec<(&'static str, &'static str, &'static str)> {
         ("GET", "/v1/local/subscriptions", ""),
         ("GET", "/v1/local/subscriptions/stream", ""),
         ("GET", "/v1/local/sessions", ""),
+        ("DELETE", "/v1/local/sessions/{id}", "/v1/local/sessions/dev-1.0000000000000000"),
         ("DELETE", "/v1/local/users/{user}/sessions", "/v1/local/users/nobody/sessions"),
         ("GET", "/v1/local/node", ""),
     ]
@@ -343,7 +344,7 @@ async fn listings(met: &Met, cluster: &DevCluster) {
     assert_eq!((last["subscriptions"].as_array().map(Vec::len), &last["next"]), (Some(1), &Value::Null));
     let since = last["stream"].as_str().expect("a cursor");
     get("/v1/subscriptions/stream", &format!("?since={since}")).answers(200).await;
-    get("/v1/local/subscriptions/stream", "?since=0").answers(200).await;
+    get("/v1/local/subscriptions/stream", &format!("?since={since}")).answers(200).await;
     let mine =
         met.ask(&base, "GET", "/v1/subscriptions", &format!("?mailbox={mailbox}")).token(&alice("push")).answers(200).await;
     assert_eq!(mine["subscriptions"].as_array().map(Vec::len), Some(2), "{mine}");
@@ -363,7 +364,7 @@ async fn listings(met: &Met, cluster: &DevCluster) {
         get("/v1/local/subscriptions", tail).answers(400).await;
     }
     get("/v1/subscriptions/stream", "?since=x").answers(400).await;
-    get("/v1/local/subscriptions/stream", "?since=-1").answers(400).await;
+    get("/v1/local/subscriptions/stream", "?since=12").answers(400).await;
     get("/v1/local/sessions", "?transport=").answers(400).await;
 
     let stream = |tail: &str| met.ask(&base, "GET", "/v1/stream", tail).token(&cluster.token(0));
@@ -396,12 +397,19 @@ async fn ending(met: &Met, cluster: &DevCluster) {
         .await;
         end(id, &bob).answers(404).await;
     }
+    let here = |id: &str| met.ask(&base, "DELETE", "/v1/local/sessions/{id}", &format!("/v1/local/sessions/{id}")).token(&bob);
+    here(&clients[2].0).answers(404).await;
+    here("%FF").answers(400).await;
+    assert_eq!(here(&clients[3].0).answers(200).await, json!({"node": "dev-1", "ended": 1}));
+    assert_eq!(clients[3].1.push("disconnect").await["code"], 4505);
+    let mut another = WsClient::connect(&cluster.ws(0), &bob).await;
     end("nonsense", &bob).answers(404).await;
     end("nowhere.0000000000000000", &bob).answers(404).await;
     end("%FF", &bob).answers(400).await;
     let all = |path: &'static str, tail: &str| met.ask(&base, "DELETE", path, tail).token(&bob);
     let answer = all("/v1/local/users/{user}/sessions", "/v1/local/users/BOB%40example.org/sessions").answers(200).await;
     assert_eq!((&answer["node"], &answer["ended"]), (&json!("dev-1"), &json!(1)));
+    assert_eq!(another.push("disconnect").await["code"], 4505);
     all("/v1/users/{user}/sessions", "/v1/users/bob@example.org/sessions").answers(200).await;
     assert_eq!(clients[2].1.push("disconnect").await["code"], 4505);
     for bad in ["a%3Ab", "%FF", "%0A"] {
@@ -442,6 +450,8 @@ async fn split(met: &Met) {
     }
     let tail = "/v1/sessions/dev-2.0000000000000000";
     met.ask(&base, "DELETE", "/v1/sessions/{id}", tail).token(&admin).answers(502).await;
+    met.ask(&base, "GET", "/v1/stream", "?account=alice&ticket=dev-2.x").answers(503).await;
+    met.ask(&base, "GET", "/v1/stream", "?account=alice&ticket=nowhere.x").answers(401).await;
 }
 
 /// A node that could not fetch its keys: no token is good or bad there.

@@ -70,6 +70,7 @@ const ROUTES: &[Route] = &[
     get("/v1/local/subscriptions", |m| on(m, subscriptions::list_local)),
     get("/v1/local/subscriptions/stream", |m| on(m, follow::stream_local)),
     get("/v1/local/sessions", |m| on(m, sessions::list_local)),
+    delete("/v1/local/sessions/{id}", |m| on(m, sessions::end_here)),
     delete("/v1/local/users/{user}/sessions", |m| on(m, sessions::end_of_user_local)),
     get("/v1/local/node", |m| on(m, nodes::status_local)),
     post("/v1/local/tickets/{number}", |m| on(m, tickets::redeem_local)),

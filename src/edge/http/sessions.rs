@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use reqwest::Method;
+use reqwest::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 
-use super::peers::{FromNode, Silent, ask, ask_all};
+use super::peers::{FromNode, Silent, ask_all, ask_node};
 use super::problem::Problem;
 use super::{Caller, Query, Segment};
 use crate::edge::auth::Scopes;
@@ -134,27 +134,45 @@ pub async fn list(State(gateway): State<Arc<Gateway>>, caller: Caller, query: Qu
     Ok(Json(SessionList { sessions, partial: others.partial }))
 }
 
+fn no_such_session() -> Problem {
+    Problem::not_found("there is no such session, or it is not yours")
+}
+
+/// Ends one of this node's sessions.
+fn end_one(gateway: &Gateway, caller: &Caller, id: &SessionId) -> Result<(), Problem> {
+    let session = gateway.sessions.get(id).ok_or_else(no_such_session)?;
+    if !caller.may(Scopes::SESSIONS_WRITE) && session.user != caller.identity.user {
+        return Err(no_such_session());
+    }
+    session.end(End::Ended);
+    Ok(())
+}
+
+/// `DELETE /v1/local/sessions/{id}`: on this node, and no other is asked.
+pub async fn end_here(
+    State(gateway): State<Arc<Gateway>>,
+    caller: Caller,
+    Segment(id): Segment,
+) -> Result<Json<LocalEnded>, Problem> {
+    let id: SessionId = id.parse().map_err(|_| no_such_session())?;
+    end_one(&gateway, &caller, &id)?;
+    Ok(Json(LocalEnded { node: gateway.node().clone(), ended: 1 }))
+}
+
 /// `DELETE /v1/sessions/{id}`: on whichever node it is.
 pub async fn end(State(gateway): State<Arc<Gateway>>, caller: Caller, Segment(id): Segment) -> Result<Json<Ended>, Problem> {
-    let none = || Problem::not_found("there is no such session, or it is not yours");
-    let id: SessionId = id.parse().map_err(|_| none())?;
-    if *id.node() == *gateway.node() {
-        let session = gateway.sessions.get(&id).ok_or_else(none)?;
-        if !caller.may(Scopes::SESSIONS_WRITE) && session.user != caller.identity.user {
-            return Err(none());
-        }
-        session.end(End::Ended);
-        return Ok(Json(Ended { ended: 1, partial: Vec::new() }));
+    let id: SessionId = id.parse().map_err(|_| no_such_session())?;
+    if id.node() == gateway.node() {
+        end_one(&gateway, &caller, &id)?;
+    } else {
+        let question = (Method::DELETE, &*format!("/v1/local/sessions/{id}"));
+        let answer = ask_node::<LocalEnded>(&gateway, id.node(), question, Some(&caller.token), StatusCode::NOT_FOUND).await;
+        let silent = |silent: Silent| {
+            Problem::bad_gateway(format!("the session is on node {}: asked at {}, {}", id.node(), silent.node, silent.reason))
+        };
+        answer.map_err(silent)?.ok_or_else(no_such_session)?;
     }
-    let nodes = gateway.directory.nodes().borrow().clone();
-    let node = nodes.iter().find(|record| record.id == *id.node()).ok_or_else(none)?;
-    let path = format!("/v1/sessions/{id}");
-    let answer: Result<serde_json::Value, String> = ask(&gateway, &node.url, Method::DELETE, &path, Some(&caller.token)).await;
-    match answer {
-        Ok(_) => Ok(Json(Ended { ended: 1, partial: Vec::new() })),
-        Err(reason) if reason.contains("404") => Err(none()),
-        Err(reason) => Err(Problem::bad_gateway(format!("node {} has the session, and {reason}", node.id))),
-    }
+    Ok(Json(Ended { ended: 1, partial: Vec::new() }))
 }
 
 fn end_local(gateway: &Gateway, user: &UserName) -> usize {

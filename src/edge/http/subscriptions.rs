@@ -70,13 +70,18 @@ fn decode<T: for<'de> Deserialize<'de>>(text: &str) -> Option<T> {
 }
 
 /// Where every node's stream goes on.
-#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct StreamCursor(pub BTreeMap<NodeId, u64>);
 
 impl StreamCursor {
     pub fn parse(text: &str) -> Option<Self> {
         decode(text)
+    }
+
+    /// What [`Self::parse`] reads.
+    pub fn to_text(&self) -> String {
+        encode(self)
     }
 }
 
@@ -163,5 +168,5 @@ pub async fn list(State(gateway): State<Arc<Gateway>>, caller: Caller, query: Qu
     subscriptions.truncate(question.limit);
     let last = subscriptions.last().filter(|_| more);
     let next = last.map(|record| encode(&Cursor { session: record.session.clone(), key: record.key.clone() }));
-    Ok(Json(Page { subscriptions, next, stream: encode(&stream), partial: all.partial }))
+    Ok(Json(Page { subscriptions, next, stream: stream.to_text(), partial: all.partial }))
 }
