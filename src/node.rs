@@ -153,8 +153,11 @@ impl Node {
         let gateway = build(&settings, &cluster, record.clone(), auth, metrics, presence, queue_health_seen)?;
 
         let stop = CancellationToken::new();
-        let bounds =
-            Bounds { connections: settings.http.max_connections, header_timeout: settings.http.header_timeout_ms.duration() };
+        let bounds = Bounds {
+            connections: settings.http.max_connections,
+            header_timeout: settings.http.header_timeout_ms.duration(),
+            write_timeout: settings.sessions.slow_client_timeout_ms.duration(),
+        };
         let server = tokio::spawn(serve(listener, router(gateway.clone()), bounds, stop.clone()));
         info!(node = %id, url = %record.url, %queue, "node is starting");
 

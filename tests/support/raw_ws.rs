@@ -118,13 +118,17 @@ impl RawClient {
         Self { stream, read: Vec::new() }
     }
 
-    /// As [`Self::open_with`], with a receive buffer that is soon full.
-    pub async fn open_narrow(http: &str, headers: &str) -> Self {
+    /// As [`Self::dial`], with a receive buffer that is soon full.
+    pub async fn dial_narrow(http: &str) -> Self {
         let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
         socket.set_recv_buffer_size(4096).expect("a small buffer");
         let address = http.strip_prefix("http://").expect("an http:// URL").parse().expect("an address");
-        let stream = socket.connect(address).await.expect("connect");
-        Self { stream, read: Vec::new() }.upgraded(headers).await
+        Self { stream: socket.connect(address).await.expect("connect"), read: Vec::new() }
+    }
+
+    /// As [`Self::open_with`], with a receive buffer that is soon full.
+    pub async fn open_narrow(http: &str, headers: &str) -> Self {
+        Self::dial_narrow(http).await.upgraded(headers).await
     }
 
     /// Opens a WebSocket without a sub-protocol.

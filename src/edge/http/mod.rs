@@ -5,6 +5,7 @@ mod follow;
 mod health;
 mod nodes;
 mod pages;
+pub mod patience;
 mod peers;
 pub mod problem;
 pub use events::normalise;
