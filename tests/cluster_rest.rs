@@ -16,15 +16,20 @@ fn mailbox(user: &str, name: &str) -> String {
     format!("#private:{user}:{name}")
 }
 
-/// All pages of a listing.
+/// All pages of the listing of subscriptions.
 async fn listed(cluster: &TestCluster, node: usize, query: &str, token: &str) -> Vec<Value> {
+    pages(cluster, node, "subscriptions", query, token).await
+}
+
+/// All pages of a listing.
+async fn pages(cluster: &TestCluster, node: usize, what: &str, query: &str, token: &str) -> Vec<Value> {
     let mut all = Vec::new();
     let mut after = String::new();
     loop {
-        let (status, page) = cluster.get(node, &format!("/v1/subscriptions?{query}{after}"), token).await;
+        let (status, page) = cluster.get(node, &format!("/v1/{what}?{query}{after}"), token).await;
         assert_eq!(status, 200, "{page}");
         assert_eq!(page["partial"], json!([]), "{page}");
-        all.extend(page["subscriptions"].as_array().expect("a list").clone());
+        all.extend(page[what].as_array().expect("a list").clone());
         match page["next"].as_str() {
             Some(next) => after = format!("&after={next}"),
             None => return all,
@@ -52,6 +57,8 @@ async fn the_list_is_complete_in_pages_of_any_size_and_narrowed() {
         distinct.sort();
         distinct.dedup();
         assert_eq!(distinct.len(), 18);
+        let sessions = pages(&cluster, limit % 3, "sessions", &format!("limit={limit}"), &admin).await;
+        assert!(sessions.len() == 6 && sessions.is_sorted_by_key(|s| s["id"].to_string()), "in pages of {limit}");
     }
     assert_eq!(listed(&cluster, 0, "user=BOB@example.org", &admin).await.len(), 9);
     assert_eq!(listed(&cluster, 0, "node=n2", &admin).await.len(), 6);

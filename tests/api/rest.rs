@@ -359,6 +359,15 @@ async fn listings(met: &Met, cluster: &DevCluster) {
             get(path, tail).answers(400).await;
         }
     }
+    let first = get("/v1/sessions", &format!("?user={ALICE}&limit=1")).answers(200).await;
+    let next = first["next"].as_str().expect("a next page");
+    let last = get("/v1/sessions", &format!("?user={ALICE}&limit=1&after={next}")).answers(200).await;
+    assert_eq!((&first["sessions"][0]["node"], &last["sessions"][0]["node"]), (&json!("dev-1"), &json!("dev-2")));
+    assert_eq!((last["sessions"].as_array().map(Vec::len), &last["next"]), (Some(1), &Value::Null));
+    for tail in ["?limit=0", "?limit=1001", "?limit=x", "?after=x"] {
+        get("/v1/sessions", tail).answers(400).await;
+        get("/v1/local/sessions", tail).answers(400).await;
+    }
     for tail in ["?limit=0", "?limit=1001", "?limit=x", "?after=x", "?mailbox=INBOX", "?mailbox=%23a:b:c&account=b"] {
         get("/v1/subscriptions", tail).answers(400).await;
         get("/v1/local/subscriptions", tail).answers(400).await;

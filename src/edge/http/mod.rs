@@ -5,6 +5,7 @@ mod follow;
 mod health;
 mod nodes;
 mod pages;
+mod paging;
 pub mod patience;
 mod peers;
 pub mod problem;
