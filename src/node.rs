@@ -21,6 +21,7 @@ use crate::cluster::registry::zookeeper::ZookeeperRegistry;
 use crate::cluster::registry::{Directory, NodeRecord, Place, QueueId, QueueNames, Registrar};
 use crate::config::{QueueKind, RegistryKind, Settings, Topology};
 use crate::edge::auth::{Authenticator, user_names};
+use crate::edge::followers::{self, Followers};
 use crate::edge::gateway::{Gateway, unix_ms};
 use crate::edge::http::router;
 use crate::edge::http::server::{Bounds, serve};
@@ -300,6 +301,8 @@ fn build(
         queue_health,
         metrics,
         tickets: Tickets::default(),
+        followers: Followers::new(followers::CLUSTER),
+        local_followers: Followers::new(followers::LOCAL),
         rules: Arc::new(rules),
         unauthenticated: Arc::new(Semaphore::new(limits.unauthenticated_sockets)),
         started: AtomicBool::new(false),

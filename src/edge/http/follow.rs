@@ -25,7 +25,8 @@ use super::problem::Problem;
 use super::sessions::Filter;
 use super::subscriptions::StreamCursor;
 use super::{Caller, Query};
-use crate::edge::auth::Identity;
+use crate::edge::auth::{Identity, Scopes};
+use crate::edge::followers::{Followers, Following, TooManyFollowers};
 use crate::edge::gateway::{Gateway, unix_ms};
 use crate::mail::ids::NodeId;
 use crate::push::sessions::SubscriptionChange;
@@ -46,18 +47,20 @@ type Sink = mpsc::Sender<Bytes>;
 pub async fn stream_local(State(gateway): State<Arc<Gateway>>, caller: Caller, query: Query) -> Result<Response, Problem> {
     let filter = Filter::read(&gateway, &caller, &query)?;
     let since = cursor(&query)?.0.remove(gateway.node());
+    let following = begin(&gateway.local_followers, &caller)?;
     let (sink, source) = mpsc::channel(PENDING);
     let task = tokio::spawn(async move { follow_own(&gateway, &filter, since, &sink).await });
-    Ok(respond(source, AbortOnDropHandle::new(task), &caller.identity))
+    Ok(respond(source, (AbortOnDropHandle::new(task), following), &caller.identity))
 }
 
 /// `GET /v1/subscriptions/stream?since=CURSOR`: the cluster's changes.
 pub async fn stream(State(gateway): State<Arc<Gateway>>, caller: Caller, query: Query) -> Result<Response, Problem> {
     let filter = Filter::read(&gateway, &caller, &query)?;
     let cursor = cursor(&query)?;
+    let following = begin(&gateway.followers, &caller)?;
     let (sink, source) = mpsc::channel(PENDING);
     let task = tokio::spawn(follow_all(gateway, caller.token, filter, cursor, sink));
-    Ok(respond(source, AbortOnDropHandle::new(task), &caller.identity))
+    Ok(respond(source, (AbortOnDropHandle::new(task), following), &caller.identity))
 }
 
 fn cursor(query: &Query) -> Result<StreamCursor, Problem> {
@@ -65,12 +68,20 @@ fn cursor(query: &Query) -> Result<StreamCursor, Problem> {
     query.get("since").map_or(Ok(StreamCursor::default()), |text| StreamCursor::parse(text).ok_or_else(bad))
 }
 
-fn respond(source: mpsc::Receiver<Bytes>, task: AbortOnDropHandle<()>, identity: &Identity) -> Response {
+fn begin(followers: &Followers, caller: &Caller) -> Result<Following, Problem> {
+    let own = (!caller.may(Scopes::SUBSCRIPTIONS_READ)).then(|| caller.identity.user.clone());
+    followers.begin(own).map_err(|error| match error {
+        TooManyFollowers::OfUser => Problem::too_many(error.to_string()),
+        TooManyFollowers::OfNode => Problem::unavailable(error.to_string()),
+    })
+}
+
+fn respond(source: mpsc::Receiver<Bytes>, held: (AbortOnDropHandle<()>, Following), identity: &Identity) -> Response {
     // As every session, a stream lasts no longer than its token.
     let left = Duration::from_millis(identity.expires_at.saturating_sub(unix_ms()).min(1 << 40));
-    // The task ends with the response's body.
+    // The task ends with the response's body, and its room comes free.
     let lines = ReceiverStream::new(source).map(move |line| {
-        let _ = &task;
+        let _ = &held;
         Ok::<_, Infallible>(line)
     });
     let mut response = Body::from_stream(lines.take_until(tokio::time::sleep(left))).into_response();
