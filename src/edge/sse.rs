@@ -165,12 +165,15 @@ impl SseSession {
                 self.push("event", Some(&delivery.pos), &frame);
             }
             Outgoing::Resync { keys, reason } => {
-                Metrics::count(&self.gateway.metrics.resyncs, "reason", reason);
                 let keys: Vec<Key> = match keys {
                     Resync::Keys(keys) => keys.into_iter().collect(),
                     Resync::All => self.session.subscriptions().into_iter().map(|(key, _)| key).collect(),
                 };
-                self.push("resync", None, &push::resync(&keys, reason));
+                // Where nothing stands, nothing can have been missed.
+                if !keys.is_empty() {
+                    Metrics::count(&self.gateway.metrics.resyncs, "reason", reason);
+                    self.push("resync", None, &push::resync(&keys, reason));
+                }
             }
             Outgoing::Settled { tag, key, outcome: Ok(rights) } => {
                 self.push("subscribe", None, &push::subscribed(tag, &key, rights));
@@ -197,6 +200,11 @@ impl Stream for SseSession {
                 return Poll::Ready(None);
             }
             self.ready = VecDeque::new();
+            // First of all: a stream that always has something to tell must not outlive its token.
+            if Instant::now() >= self.expires {
+                self.end(CloseReason::TokenExpired.into());
+                continue;
+            }
             if let Poll::Ready(outgoing) = self.session.poll_take(cx) {
                 outgoing.into_iter().for_each(|o| self.tell(o));
                 continue;
@@ -204,9 +212,7 @@ impl Stream for SseSession {
             if self.timer.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
-            if Instant::now() >= self.expires {
-                self.end(CloseReason::TokenExpired.into());
-            } else {
+            if Instant::now() < self.expires {
                 self.ready.push_back(sse::heartbeat());
                 let due = self.due();
                 self.timer.as_mut().reset(due.into());
