@@ -165,6 +165,15 @@ impl RawClient {
 
     /// The next HTTP answer.
     pub async fn answer(&mut self) -> Answer {
+        let mut answer = self.answer_to_head().await;
+        let length: usize = answer.header("content-length").map_or(0, |length| length.parse().expect("a length"));
+        while self.read.len() < length && self.more().await {}
+        answer.body = self.read.drain(..length.min(self.read.len())).collect();
+        answer
+    }
+
+    /// The next HTTP answer, to HEAD: it may tell the length of a body, and has none.
+    pub async fn answer_to_head(&mut self) -> Answer {
         let end = loop {
             match self.read.windows(4).position(|window| window == b"\r\n\r\n") {
                 Some(end) => break end + 4,
@@ -176,12 +185,7 @@ impl RawClient {
         let mut lines = head.lines();
         let status = lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|status| status.parse().ok());
         let split = |line: &str| line.split_once(": ").map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()));
-        let mut answer =
-            Answer { status: status.expect("a status"), headers: lines.filter_map(split).collect(), body: Vec::new() };
-        let length: usize = answer.header("content-length").map_or(0, |length| length.parse().expect("a length"));
-        while self.read.len() < length && self.more().await {}
-        answer.body = self.read.drain(..length.min(self.read.len())).collect();
-        answer
+        Answer { status: status.expect("a status"), headers: lines.filter_map(split).collect(), body: Vec::new() }
     }
 
     /// The next frame, or the connection's end.
