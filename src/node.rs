@@ -21,6 +21,7 @@ use crate::cluster::registry::zookeeper::ZookeeperRegistry;
 use crate::cluster::registry::{Directory, NodeRecord, Place, QueueId, QueueNames, Registrar};
 use crate::config::{QueueKind, RegistryKind, Settings, Topology};
 use crate::edge::auth::{Authenticator, user_names};
+use crate::edge::followers::{self, Followers};
 use crate::edge::gateway::{Gateway, unix_ms};
 use crate::edge::http::router;
 use crate::edge::http::server::{Bounds, serve};
@@ -157,8 +158,11 @@ impl Node {
         let gateway = build(&settings, &cluster, record.clone(), auth, metrics, presence, queue_health_seen)?;
 
         let stop = CancellationToken::new();
-        let bounds =
-            Bounds { connections: settings.http.max_connections, header_timeout: settings.http.header_timeout_ms.duration() };
+        let bounds = Bounds {
+            connections: settings.http.max_connections,
+            header_timeout: settings.http.header_timeout_ms.duration(),
+            write_timeout: settings.sessions.slow_client_timeout_ms.duration(),
+        };
         let server = tokio::spawn(serve(listener, router(gateway.clone()), bounds, stop.clone()));
         info!(node = %id, url = %record.url, %queue, "node is starting");
 
@@ -313,6 +317,8 @@ fn build(
         queue_health,
         metrics,
         tickets: Tickets::default(),
+        followers: Followers::new(followers::CLUSTER),
+        local_followers: Followers::new(followers::LOCAL),
         rules: Arc::new(rules),
         unauthenticated: Arc::new(Semaphore::new(limits.unauthenticated_sockets)),
         started: AtomicBool::new(false),

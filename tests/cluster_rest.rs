@@ -16,15 +16,20 @@ fn mailbox(user: &str, name: &str) -> String {
     format!("#private:{user}:{name}")
 }
 
-/// All pages of a listing.
+/// All pages of the listing of subscriptions.
 async fn listed(cluster: &TestCluster, node: usize, query: &str, token: &str) -> Vec<Value> {
+    pages(cluster, node, "subscriptions", query, token).await
+}
+
+/// All pages of a listing.
+async fn pages(cluster: &TestCluster, node: usize, what: &str, query: &str, token: &str) -> Vec<Value> {
     let mut all = Vec::new();
     let mut after = String::new();
     loop {
-        let (status, page) = cluster.get(node, &format!("/v1/subscriptions?{query}{after}"), token).await;
+        let (status, page) = cluster.get(node, &format!("/v1/{what}?{query}{after}"), token).await;
         assert_eq!(status, 200, "{page}");
         assert_eq!(page["partial"], json!([]), "{page}");
-        all.extend(page["subscriptions"].as_array().expect("a list").clone());
+        all.extend(page[what].as_array().expect("a list").clone());
         match page["next"].as_str() {
             Some(next) => after = format!("&after={next}"),
             None => return all,
@@ -52,6 +57,8 @@ async fn the_list_is_complete_in_pages_of_any_size_and_narrowed() {
         distinct.sort();
         distinct.dedup();
         assert_eq!(distinct.len(), 18);
+        let sessions = pages(&cluster, limit % 3, "sessions", &format!("limit={limit}"), &admin).await;
+        assert!(sessions.len() == 6 && sessions.is_sorted_by_key(|s| s["id"].to_string()), "in pages of {limit}");
     }
     assert_eq!(listed(&cluster, 0, "user=BOB@example.org", &admin).await.len(), 9);
     assert_eq!(listed(&cluster, 0, "node=n2", &admin).await.len(), 6);
@@ -128,6 +135,82 @@ async fn sessions_are_ended_wherever_they_are() {
     assert_eq!(bystander.command("ping", json!({})).await["ping"], json!({}));
 }
 
+/// A stream, as text.
+struct Lines {
+    response: reqwest::Response,
+    text: String,
+}
+
+impl Lines {
+    async fn open(url: &str, token: &str) -> Self {
+        let response = reqwest::Client::new().get(url).bearer_auth(token).send().await.expect("a stream");
+        assert_eq!(response.status(), 200);
+        Self { response, text: String::new() }
+    }
+
+    /// Reads on until this has come.
+    async fn until(&mut self, wanted: &str) {
+        while !self.text.contains(wanted) {
+            let more = tokio::time::timeout(PATIENCE, self.response.chunk()).await;
+            let more = more.unwrap_or_else(|_| panic!("{wanted} not in {}", self.text)).expect("bytes").expect("more");
+            self.text.push_str(std::str::from_utf8(&more).expect("UTF-8"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_a_registry_the_listed_peers_are_asked() {
+    let mut cluster = TestCluster::start_with(0, &["queue.topology=broadcast", "registry.kind=broadcast"]).await;
+    cluster.add_node(&[]).await;
+    let here = cluster.add_node(&[]).await;
+    cluster.terminate(here).await;
+    // One peer under two names, and the node itself under another name.
+    let alias = |node| cluster.http(node).replace("127.0.0.1", "localhost");
+    let peers = format!("registry.peers={},{},{}", cluster.http(0), alias(0), alias(here));
+    cluster.launch(here, &[&peers]).await;
+    let admin = cluster.admin_token();
+    let mut alice = cluster.client(0, ALICE).await;
+    alice.subscribe(&mailbox(ALICE, "before")).await;
+
+    let (_, page) = cluster.get(here, "/v1/subscriptions", &admin).await;
+    assert_eq!((page["subscriptions"].as_array().map(Vec::len), &page["partial"]), (Some(1), &json!([])), "{page}");
+    alice.subscribe(&mailbox(ALICE, "between")).await;
+    let since = page["stream"].as_str().expect("a cursor");
+    let mut lines = Lines::open(&format!("{}/v1/subscriptions/stream?since={since}", cluster.http(here)), &admin).await;
+    lines.until("alice@example.org:between").await;
+    alice.subscribe(&mailbox(ALICE, "after")).await;
+    lines.until("alice@example.org:after").await;
+    for (what, times) in [("before", 0), ("between", 1), ("after", 1), ("event: snapshot", 2)] {
+        assert_eq!(lines.text.matches(what).count(), times, "{what} in {}", lines.text);
+    }
+
+    let client = reqwest::Client::new();
+    let request = client.post(format!("{}/v1/tickets", cluster.http(0))).bearer_auth(cluster.token(ALICE, &["push"]));
+    let ticket: Value = request.send().await.expect("an answer").json().await.expect("JSON");
+    let ticket = ticket["ticket"].as_str().expect("a ticket");
+    let url = format!("{}/v1/stream?account=alice@example.org&ticket={ticket}", cluster.http(here));
+    assert_eq!(reqwest::get(&url).await.expect("an answer").status(), 200, "given out by n1, taken by n2");
+    assert_eq!(reqwest::get(&url).await.expect("an answer").status(), 401, "once");
+
+    let (_, sessions) = cluster.get(here, "/v1/sessions?transport=websocket", &admin).await;
+    let id = sessions["sessions"][0]["id"].as_str().expect("an id").to_owned();
+    let end = async |path: String| {
+        let request = client.delete(format!("{}{path}", cluster.http(here))).bearer_auth(&admin);
+        request.send().await.expect("an answer").status().as_u16()
+    };
+    assert_eq!(end("/v1/sessions/n1.0000000000000000".to_owned()).await, 404);
+    assert_eq!(end(format!("/v1/local/sessions/{id}")).await, 404, "nobody else is asked");
+    assert_eq!(end(format!("/v1/sessions/{id}")).await, 200);
+    assert_eq!(alice.push("disconnect").await["code"], 4505);
+
+    cluster.kill(0);
+    let end = client.delete(format!("{}/v1/sessions/{id}", cluster.http(here))).bearer_auth(&admin);
+    assert_eq!(end.send().await.expect("an answer").status(), 502, "nobody knows");
+    assert_eq!(reqwest::get(&url).await.expect("an answer").status(), 503, "401 would be final");
+    lines.until("event: partial").await;
+    assert!(lines.text.contains("data: {\"node\":\"n1\",\"reason\""), "by its id: {}", lines.text);
+}
+
 #[tokio::test]
 async fn the_stream_goes_on_where_the_list_ends() {
     let mut cluster = TestCluster::start(2).await;
@@ -139,32 +222,21 @@ async fn the_stream_goes_on_where_the_list_ends() {
     alice.subscribe(&mailbox(ALICE, "between")).await;
 
     let url = format!("{}/v1/subscriptions/stream?since={}", cluster.http(0), page["stream"].as_str().expect("a cursor"));
-    let response = reqwest::Client::new().get(url).bearer_auth(&admin).send().await.expect("a stream");
-    assert_eq!(response.status(), 200);
-    let mut body = response.bytes_stream();
-    let mut text = String::new();
-    let mut until = async |wanted: &str| {
-        while !text.contains(wanted) {
-            let more = tokio::time::timeout(PATIENCE, body.next()).await;
-            let more = more.unwrap_or_else(|_| panic!("{wanted} not in {text}")).expect("more").expect("bytes");
-            text.push_str(std::str::from_utf8(&more).expect("UTF-8"));
-        }
-        text.clone()
-    };
-    let seen = until("alice@example.org:between").await;
-    assert!(!seen.contains("alice@example.org:before"), "that was in the list");
+    let mut lines = Lines::open(&url, &admin).await;
+    lines.until("alice@example.org:between").await;
+    assert!(!lines.text.contains("alice@example.org:before"), "that was in the list");
     let mut bob = cluster.client(0, BOB).await;
     bob.subscribe(&mailbox(BOB, "INBOX")).await;
-    until("bob@example.org:INBOX").await;
+    lines.until("bob@example.org:INBOX").await;
     alice.command("unsubscribe", json!({ "mailbox": mailbox(ALICE, "between") })).await;
-    until("event: unsubscribed").await;
+    lines.until("event: unsubscribed").await;
     let third = cluster.add_node(&[]).await;
     let mut late = cluster.client(third, ALICE).await;
     late.subscribe(&mailbox(ALICE, "on the new node")).await;
-    until("on the new node").await;
+    lines.until("on the new node").await;
     cluster.kill(1);
-    until("event: partial").await;
-    until("event: gone").await;
+    lines.until("event: partial").await;
+    lines.until("event: gone").await;
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::dev::DevCluster;
-use support::raw_ws::{RawClient, text};
+use support::raw_ws::{RawClient, request, text};
 use support::sse::SseClient;
 use support::wait::eventually;
 use support::ws::WsClient;
@@ -248,6 +248,23 @@ async fn a_client_that_never_reads_is_closed() {
     let metrics = reqwest::get(format!("{}/metrics", cluster.http(0))).await.expect("metrics").text().await.expect("text");
     let line = metrics.lines().find(|line| line.contains("too_slow"));
     assert!(line.is_some_and(|line| line.ends_with(" 1")), "{line:?}");
+    fast.expect_quiet().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_is_never_read_is_closed() {
+    let cluster = DevCluster::start_with(1, &[&OUTBOX[..], &["sessions.slow_client_timeout_ms=1000"]].concat()).await;
+    let mut fast = WsClient::connect(&cluster.ws(0), &cluster.token(0)).await;
+    fast.command("subscribe", json!({ "mailbox": INBOX, "fields": ["subject"] })).await;
+    let mut never = RawClient::dial_narrow(&cluster.http(0)).await;
+    let line = "GET /v1/stream?mailbox=%23private:alice@example.org:INBOX&fields=subject HTTP/1.1";
+    never.send(request(line, &format!("Authorization: Bearer {}\r\n", cluster.token(0)))).await;
+    cluster.sessions(2).await;
+    let before = cluster.resident_bytes();
+    publish_much(&cluster, &mut fast).await;
+    cluster.sessions(1).await;
+    let grown = cluster.resident_bytes().saturating_sub(before);
+    assert!(grown < 64 << 20, "{grown} bytes more");
     fast.expect_quiet().await;
 }
 

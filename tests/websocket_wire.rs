@@ -280,7 +280,7 @@ async fn what_is_no_handshake_is_refused_as_the_rfc_wants() {
         let mut client = RawClient::dial(&cluster.http(0)).await;
         client.send(request(line, &headers)).await;
         if what == "HEAD" {
-            assert_eq!(client.head().await.status, status);
+            assert_eq!(client.answer_to_head().await.status, status);
             continue;
         }
         let answer = client.answer().await;
@@ -296,6 +296,20 @@ async fn what_is_no_handshake_is_refused_as_the_rfc_wants() {
             assert!(answer.header("allow").is_some_and(|allow| allow.contains("GET")), "RFC 9110 15.5.6: {answer:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_stream_is_not_begun_by_head() {
+    let cluster = cluster().await;
+    let token = format!("Authorization: Bearer {}\r\n", cluster.token(0));
+    let mut client = RawClient::dial(&cluster.http(0)).await;
+    for path in ["/v1/stream?account=alice@example.org", "/v1/subscriptions/stream", "/v1/local/subscriptions/stream"] {
+        client.send(request(&format!("HEAD {path} HTTP/1.1"), &token)).await;
+        let answer = client.answer_to_head().await;
+        assert_eq!((answer.status, answer.header("allow")), (405, Some("GET")), "{path}: {answer:?}");
+    }
+    client.send(request("HEAD /livez HTTP/1.1", "")).await;
+    assert_eq!(client.answer_to_head().await.status, 200, "elsewhere it is GET without the body");
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::auth::{AuthError, Authenticator, Identity, Scopes};
+use super::followers::Followers;
 use super::tickets::Tickets;
 use crate::cluster::queue::QueueHealth;
 use crate::cluster::registry::{Directory, NodeRecord, RegistryHealth};
@@ -47,6 +48,10 @@ pub struct Gateway {
     pub queue_health: watch::Receiver<QueueHealth>,
     pub metrics: Arc<Metrics>,
     pub tickets: Tickets,
+    /// Of the whole cluster's subscriptions.
+    pub followers: Followers,
+    /// Of this node's subscriptions.
+    pub local_followers: Followers,
     pub rules: Arc<Rules>,
     /// One permit per socket that has not shown a token yet.
     pub unauthenticated: Arc<Semaphore>,

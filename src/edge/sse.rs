@@ -165,12 +165,15 @@ impl SseSession {
                 self.push("event", Some(&delivery.pos), &frame);
             }
             Outgoing::Resync { keys, reason } => {
-                Metrics::count(&self.gateway.metrics.resyncs, "reason", reason);
                 let keys: Vec<Key> = match keys {
                     Resync::Keys(keys) => keys.into_iter().collect(),
                     Resync::All => self.session.subscriptions().into_iter().map(|(key, _)| key).collect(),
                 };
-                self.push("resync", None, &push::resync(&keys, reason));
+                // Where nothing stands, nothing can have been missed.
+                if !keys.is_empty() {
+                    Metrics::count(&self.gateway.metrics.resyncs, "reason", reason);
+                    self.push("resync", None, &push::resync(&keys, reason));
+                }
             }
             Outgoing::Settled { tag, key, outcome: Ok(rights) } => {
                 self.push("subscribe", None, &push::subscribed(tag, &key, rights));
@@ -197,7 +200,7 @@ impl Stream for SseSession {
                 return Poll::Ready(None);
             }
             self.ready = VecDeque::new();
-            // First: a token that expired while the client did not read is not good for what waited.
+            // First of all: a stream that always has something to tell must not outlive its token.
             if Instant::now() >= self.expires {
                 self.end(CloseReason::TokenExpired.into());
                 continue;

@@ -65,8 +65,8 @@ struct Door {
 impl Door {
     async fn serve(self, upgrade: OnUpgrade) {
         let Ok(Ok(upgraded)) = tokio::time::timeout(UPGRADE_TIMEOUT, upgrade).await else { return };
-        let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return };
-        Connection::new(self, parts.io.into_inner(), parts.read_buf).run().await;
+        let Ok(parts) = upgraded.downcast::<TokioIo<super::http::patience::Patience>>() else { return };
+        Connection::new(self, parts.io.into_inner().into_inner(), parts.read_buf).run().await;
     }
 }
 

@@ -109,6 +109,34 @@ async fn every_push_of_a_stream_is_as_documented() {
 }
 
 #[tokio::test]
+async fn a_busy_stream_does_not_outlive_its_token() {
+    let cluster = cluster(&[]).await;
+    let url = format!("{}/v1/stream?account={ALICE}", cluster.http(0));
+    let mut stream = SseClient::open("stream", url, &sign(&claims(2.0))).await;
+    stream.until("subscribe").await;
+    let read = async {
+        let (mut events, mut last) = (0, None);
+        while let Some((name, data)) = stream.next().await {
+            events += usize::from(name == "event");
+            last = Some(data);
+        }
+        (events, last.expect("a goodbye"))
+    };
+    let publish = async {
+        loop {
+            cluster.publish(0, Value::Array(vec![json!({"type": "MailboxChange", "mailbox": INBOX}); 50])).await;
+        }
+    };
+    tokio::select! {
+        (events, last) = read => {
+            assert!(events > 0);
+            assert_eq!(last["disconnect"]["code"], 4401, "{last}");
+        }
+        () = publish => {}
+    }
+}
+
+#[tokio::test]
 async fn every_change_of_subscriptions_is_as_documented() {
     let whole = cluster(&[]).await;
     let lines = |cursor: Option<Value>| {

@@ -119,7 +119,7 @@ impl DevCluster {
     /// Waits until the cluster has this many sessions.
     pub async fn sessions(&self, count: usize) -> Vec<Value> {
         let counted = || async {
-            let answer = self.get("/v1/sessions").await;
+            let answer = self.get("/v1/sessions?limit=1000").await;
             let sessions = answer["sessions"].as_array().cloned().unwrap_or_default();
             (sessions.len() == count).then_some(sessions)
         };

@@ -118,13 +118,17 @@ impl RawClient {
         Self { stream, read: Vec::new() }
     }
 
-    /// As [`Self::open_with`], with a receive buffer that is soon full.
-    pub async fn open_narrow(http: &str, headers: &str) -> Self {
+    /// As [`Self::dial`], with a receive buffer that is soon full.
+    pub async fn dial_narrow(http: &str) -> Self {
         let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
         socket.set_recv_buffer_size(4096).expect("a small buffer");
         let address = http.strip_prefix("http://").expect("an http:// URL").parse().expect("an address");
-        let stream = socket.connect(address).await.expect("connect");
-        Self { stream, read: Vec::new() }.upgraded(headers).await
+        Self { stream: socket.connect(address).await.expect("connect"), read: Vec::new() }
+    }
+
+    /// As [`Self::open_with`], with a receive buffer that is soon full.
+    pub async fn open_narrow(http: &str, headers: &str) -> Self {
+        Self::dial_narrow(http).await.upgraded(headers).await
     }
 
     /// Opens a WebSocket without a sub-protocol.
@@ -161,15 +165,15 @@ impl RawClient {
 
     /// The next HTTP answer.
     pub async fn answer(&mut self) -> Answer {
-        let mut answer = self.head().await;
+        let mut answer = self.answer_to_head().await;
         let length: usize = answer.header("content-length").map_or(0, |length| length.parse().expect("a length"));
         while self.read.len() < length && self.more().await {}
         answer.body = self.read.drain(..length.min(self.read.len())).collect();
         answer
     }
 
-    /// The next HTTP answer without its body: that to a HEAD has none.
-    pub async fn head(&mut self) -> Answer {
+    /// The next HTTP answer, to HEAD: it may tell the length of a body, and has none.
+    pub async fn answer_to_head(&mut self) -> Answer {
         let end = loop {
             match self.read.windows(4).position(|window| window == b"\r\n\r\n") {
                 Some(end) => break end + 4,

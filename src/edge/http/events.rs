@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::Caller;
@@ -42,7 +42,7 @@ struct Outcome {
     temporary: bool,
 }
 
-/// The status tells the worst: 200 all published, 422 some are no events, 503 some should be sent again; the results
+/// 400 if the body as a whole makes no sense. Else the status tells the worst: 200 all published, 422 some are no events, 503 some should be sent again; the results
 /// tell each event's own fate.
 pub async fn publish(
     State(gateway): State<Arc<Gateway>>,
@@ -57,7 +57,7 @@ pub async fn publish(
     let parsed = match format.as_str() {
         "application/msgpack" | "application/vnd.msgpack" | "application/x-msgpack" => read_msgpack(&gateway, &body),
         "application/json" => read_json(&gateway, &body),
-        "application/x-ndjson" => Ok(read_ndjson(&gateway, &body)),
+        "application/x-ndjson" => read_ndjson(&gateway, &body),
         _ => {
             let detail = "send events as application/json, application/x-ndjson or application/msgpack";
             return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
@@ -129,18 +129,28 @@ fn read_msgpack(gateway: &Gateway, body: &[u8]) -> Result<Parsed, Problem> {
     Ok(events.into_iter().map(|event| read_one(gateway, |d| from_msgpack(event, Some(d)))).collect())
 }
 
-fn read_json(gateway: &Gateway, body: &[u8]) -> Result<Parsed, Problem> {
-    let one = |text: &[u8]| read_one(gateway, |d| from_json(text, Some(d)));
-    let events: serde_json::Result<Vec<&RawValue>> = match body.trim_ascii_start().first() {
-        Some(b'[') => serde_json::from_slice(body),
-        _ => serde_json::from_slice(body).map(|event| vec![event]),
-    };
-    let events = events
-        .map_err(|error| Problem::bad_request(format!("not valid JSON at line {} column {}", error.line(), error.column())))?;
-    Ok(events.into_iter().map(|event| one(event.get().as_bytes())).collect())
+/// Well-formed JSON, without reading what is in it.
+fn well_formed<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, Problem> {
+    serde_json::from_slice(text)
+        .map_err(|error| Problem::bad_request(format!("not valid JSON at line {} column {}", error.line(), error.column())))
 }
 
-fn read_ndjson(gateway: &Gateway, body: &[u8]) -> Parsed {
-    let lines = body.split(|b| *b == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
-    lines.map(|line| read_one(gateway, |d| from_json(line, Some(d)))).collect()
+fn read_json(gateway: &Gateway, body: &[u8]) -> Result<Parsed, Problem> {
+    let events: Vec<&RawValue> = match body.trim_ascii_start().first() {
+        None => return Ok(Vec::new()),
+        Some(b'[') => well_formed(body)?,
+        Some(_) => vec![well_formed(body)?],
+    };
+    Ok(events.into_iter().map(|event| read_one(gateway, |d| from_json(event.get().as_bytes(), Some(d)))).collect())
+}
+
+/// Its lines stand for themselves: as long as one of them is JSON, the others are told their own fate.
+fn read_ndjson(gateway: &Gateway, body: &[u8]) -> Result<Parsed, Problem> {
+    let lines = || body.split(|b| *b == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
+    if !lines().any(|line| well_formed::<&RawValue>(line).is_ok())
+        && let Some(first) = lines().next()
+    {
+        well_formed::<&RawValue>(first)?;
+    }
+    Ok(lines().map(|line| read_one(gateway, |d| from_json(line, Some(d)))).collect())
 }

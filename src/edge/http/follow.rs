@@ -3,9 +3,9 @@
 //! A listing's `stream` cursor joins it to this without a gap. Each node tells its own changes by number; this follows
 //! every node, those that join later too, and says so when it has lost sight of one.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -14,18 +14,21 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::StreamExt;
+use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::peers::{in_words, others};
+use super::peers::{Peer, in_words, others};
 use super::problem::Problem;
 use super::sessions::Filter;
 use super::subscriptions::StreamCursor;
 use super::{Caller, Query};
-use crate::edge::auth::Identity;
+use crate::edge::auth::{Identity, Scopes};
+use crate::edge::followers::{Followers, Following, TooManyFollowers};
 use crate::edge::gateway::{Gateway, unix_ms};
+use crate::mail::ids::NodeId;
 use crate::push::sessions::SubscriptionChange;
 use crate::wire::sse;
 
@@ -39,33 +42,46 @@ const LINE: usize = 128 * 1024;
 
 type Sink = mpsc::Sender<Bytes>;
 
-/// `GET /v1/local/subscriptions/stream?since=N`: this node's changes.
+/// `GET /v1/local/subscriptions/stream?since=CURSOR`: this node's changes. The whole cursor comes, for a node that asks
+/// by URL need not know whom it asks.
 pub async fn stream_local(State(gateway): State<Arc<Gateway>>, caller: Caller, query: Query) -> Result<Response, Problem> {
     let filter = Filter::read(&gateway, &caller, &query)?;
-    let since = query.parsed("since", "a number")?;
+    let since = cursor(&query)?.0.remove(gateway.node());
+    let following = begin(&gateway.local_followers, &caller)?;
     let (sink, source) = mpsc::channel(PENDING);
     let task = tokio::spawn(async move { follow_own(&gateway, &filter, since, &sink).await });
-    Ok(respond(source, AbortOnDropHandle::new(task), &caller.identity))
+    Ok(respond(source, (AbortOnDropHandle::new(task), following), &caller.identity))
 }
 
 /// `GET /v1/subscriptions/stream?since=CURSOR`: the cluster's changes.
 pub async fn stream(State(gateway): State<Arc<Gateway>>, caller: Caller, query: Query) -> Result<Response, Problem> {
     let filter = Filter::read(&gateway, &caller, &query)?;
-    let cursor = query
-        .get("since")
-        .map(|text| StreamCursor::parse(text).ok_or_else(|| Problem::bad_request("since: not a cursor of ours")));
-    let cursor = cursor.transpose()?.unwrap_or_default();
+    let cursor = cursor(&query)?;
+    let following = begin(&gateway.followers, &caller)?;
     let (sink, source) = mpsc::channel(PENDING);
     let task = tokio::spawn(follow_all(gateway, caller.token, filter, cursor, sink));
-    Ok(respond(source, AbortOnDropHandle::new(task), &caller.identity))
+    Ok(respond(source, (AbortOnDropHandle::new(task), following), &caller.identity))
 }
 
-fn respond(source: mpsc::Receiver<Bytes>, task: AbortOnDropHandle<()>, identity: &Identity) -> Response {
+fn cursor(query: &Query) -> Result<StreamCursor, Problem> {
+    let bad = || Problem::bad_request("since: not a cursor of ours");
+    query.get("since").map_or(Ok(StreamCursor::default()), |text| StreamCursor::parse(text).ok_or_else(bad))
+}
+
+fn begin(followers: &Followers, caller: &Caller) -> Result<Following, Problem> {
+    let own = (!caller.may(Scopes::SUBSCRIPTIONS_READ)).then(|| caller.identity.user.clone());
+    followers.begin(own).map_err(|error| match error {
+        TooManyFollowers::OfUser => Problem::too_many(error.to_string()),
+        TooManyFollowers::OfNode => Problem::unavailable(error.to_string()),
+    })
+}
+
+fn respond(source: mpsc::Receiver<Bytes>, held: (AbortOnDropHandle<()>, Following), identity: &Identity) -> Response {
     // As every session, a stream lasts no longer than its token.
     let left = Duration::from_millis(identity.expires_at.saturating_sub(unix_ms()).min(1 << 40));
-    // The task ends with the response's body.
+    // The task ends with the response's body, and its room comes free.
     let lines = ReceiverStream::new(source).map(move |line| {
-        let _ = &task;
+        let _ = &held;
         Ok::<_, Infallible>(line)
     });
     let mut response = Body::from_stream(lines.take_until(tokio::time::sleep(left))).into_response();
@@ -130,6 +146,7 @@ async fn follow_all(gateway: Arc<Gateway>, token: String, filter: Filter, mut cu
     let own_since = cursor.0.remove(gateway.node());
     let query = filter.to_query().finish();
     let mut followed: HashSet<String> = HashSet::new();
+    let taken = Taken::new(HashMap::from([(gateway.node().clone(), String::new())]).into());
     let mut followers = tokio::task::JoinSet::new();
     let mut nodes = gateway.directory.nodes();
     {
@@ -141,24 +158,28 @@ async fn follow_all(gateway: Arc<Gateway>, token: String, filter: Filter, mut cu
     }
     loop {
         nodes.mark_unchanged();
-        for (name, url) in others(&gateway) {
-            if followed.insert(name.clone()) {
-                let since = cursor.0.iter().find(|(node, _)| node.as_str() == name).map(|(_, seq)| *seq);
+        for peer in others(&gateway) {
+            if followed.insert(peer.name()) {
                 let follower = Follower {
                     gateway: gateway.clone(),
                     token: token.clone(),
-                    name,
-                    url,
+                    cursor: cursor.clone(),
+                    id: peer.id.clone(),
+                    peer,
+                    taken: taken.clone(),
                     query: query.clone(),
                     sink: sink.clone(),
+                    told: false,
                 };
-                followers.spawn(follower.run(since));
+                followers.spawn(follower.run());
             }
         }
         tokio::select! {
             () = sink.closed() => return,
             ended = followers.join_next() => match ended {
-                Some(Ok(Some(name))) => drop(followed.remove(&name)),
+                Some(Ok(Some(End::Gone(name)))) => drop(followed.remove(&name)),
+                // It stays among the followed: nothing is to be begun for it again.
+                Some(Ok(Some(End::Another))) => {}
                 // Our own node drains: the stream ends, and its reader goes to another.
                 _ => return,
             },
@@ -167,44 +188,94 @@ async fn follow_all(gateway: Arc<Gateway>, token: String, filter: Filter, mut cu
     }
 }
 
+/// Which peer's follower has which node, so that a node with two URLs is not told twice.
+type Taken = Arc<Mutex<HashMap<NodeId, String>>>;
+
+/// Why a node is followed no longer.
+enum End {
+    /// The peer of this name has left.
+    Gone(String),
+    /// Its URL is another name of a node that is followed already.
+    Another,
+}
+
+/// Why a connection to a node came to its end.
+enum Broken {
+    Because(String),
+    Another,
+}
+
 /// Follows one other node for as long as it is known.
 struct Follower {
     gateway: Arc<Gateway>,
     token: String,
-    name: String,
-    url: String,
+    /// Where to go on; behind the first line only this node's number is used.
+    cursor: StreamCursor,
+    peer: Peer,
+    /// The node's id, once it is known.
+    id: Option<NodeId>,
+    taken: Taken,
     query: String,
     sink: Sink,
+    /// Whether its silence has been told.
+    told: bool,
 }
 
 impl Follower {
-    /// Returns the node's name once it is gone.
-    async fn run(self, mut since: Option<u64>) -> Option<String> {
-        let mut told = false;
+    async fn run(mut self) -> Option<End> {
         loop {
-            let reason = self.follow(&mut since, &mut told).await;
-            if !others(&self.gateway).iter().any(|(name, _)| *name == self.name) {
-                let _ = self.sink.send(line("gone", &json!({ "node": self.name }))).await;
-                return Some(self.name);
+            let reason = match self.follow().await {
+                Broken::Because(reason) => reason,
+                Broken::Another => return Some(End::Another),
+            };
+            if !others(&self.gateway).contains(&self.peer) {
+                let _ = self.sink.send(line("gone", &json!({ "node": self.name() }))).await;
+                self.release();
+                return Some(End::Gone(self.peer.name()));
             }
-            if !told {
-                told = true;
-                let _ = self.sink.send(line("partial", &json!({ "node": self.name, "reason": reason }))).await;
+            if !self.told {
+                self.told = true;
+                let _ = self.sink.send(line("partial", &json!({ "node": self.name(), "reason": reason }))).await;
             }
             tokio::time::sleep(RETRY).await;
         }
     }
 
-    /// Passes a node's lines on until the connection ends; returns why it did.
-    async fn follow(&self, since: &mut Option<u64>, told: &mut bool) -> String {
-        let from = since.map(|seq| format!("&since={seq}")).unwrap_or_default();
-        let url = format!("{}/v1/local/subscriptions/stream?{}{from}", self.url.trim_end_matches('/'), self.query);
+    /// As the stream's reader knows it.
+    fn name(&self) -> String {
+        self.id.as_ref().map_or_else(|| self.peer.name(), NodeId::to_string)
+    }
+
+    /// Takes the node whose line this is; `false` if somebody else has it.
+    fn take(&mut self, node: NodeId) -> bool {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = self.peer.name();
+        if *taken.entry(node.clone()).or_insert_with(|| name.clone()) != name {
+            return false;
+        }
+        // The node behind a URL may be another after a restart.
+        taken.retain(|other, holder| *other == node || *holder != name);
+        drop(taken);
+        self.id = Some(node);
+        true
+    }
+
+    fn release(&self) {
+        let name = self.peer.name();
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, holder| *holder != name);
+    }
+
+    /// Passes a node's lines on until the connection ends.
+    async fn follow(&mut self) -> Broken {
+        let because = |reason: &str| Broken::Because(reason.to_owned());
+        let url = self.peer.url.trim_end_matches('/');
+        let url = format!("{url}/v1/local/subscriptions/stream?{}&since={}", self.query, self.cursor.to_text());
         let request = self.gateway.client.get(url).bearer_auth(&self.token).send();
         let response = match tokio::time::timeout(self.gateway.settings.http.peer_timeout_ms.duration(), request).await {
             Ok(Ok(response)) if response.status().is_success() => response,
-            Ok(Ok(response)) => return format!("it answered {}", response.status()),
-            Ok(Err(error)) => return in_words(&error),
-            Err(_) => return "it did not answer in time".to_owned(),
+            Ok(Ok(response)) => return Broken::Because(format!("it answered {}", response.status())),
+            Ok(Err(error)) => return Broken::Because(in_words(&error)),
+            Err(_) => return because("it did not answer in time"),
         };
         let mut body = response.bytes_stream();
         let mut buffer = Vec::new();
@@ -212,32 +283,43 @@ impl Follower {
             // Twice the heartbeat without a byte: the node or the way to it is dead.
             match tokio::time::timeout(HEARTBEAT * 2, body.next()).await {
                 Ok(Some(Ok(bytes))) => buffer.extend_from_slice(&bytes),
-                Ok(Some(Err(error))) => return in_words(&error),
-                Ok(None) => return "it ended the stream".to_owned(),
-                Err(_) => return "it has fallen silent".to_owned(),
+                Ok(Some(Err(error))) => return Broken::Because(in_words(&error)),
+                Ok(None) => return because("it ended the stream"),
+                Err(_) => return because("it has fallen silent"),
             }
-            *told = false;
+            self.told = false;
             while let Some(end) = buffer.windows(2).position(|two| two == b"\n\n") {
                 let event: Vec<u8> = buffer.drain(..end + 2).collect();
-                if let Some(seq) = seq_of(&event) {
-                    *since = Some(seq);
+                if let Some(stands) = Stands::read(&event) {
+                    if !self.take(stands.node.clone()) {
+                        return Broken::Another;
+                    }
+                    self.cursor.0.insert(stands.node, stands.seq);
                 }
                 if event != b":\n\n"[..] && self.sink.send(event.into()).await.is_err() {
-                    return "nobody listens".to_owned();
+                    return because("nobody listens");
                 }
             }
             if buffer.len() > LINE {
-                return "its answer makes no sense here".to_owned();
+                return because("its answer makes no sense here");
             }
         }
     }
 }
 
-/// The number of the change that an event tells of, so that a broken connection is taken up behind it.
-fn seq_of(event: &[u8]) -> Option<u64> {
-    let data = std::str::from_utf8(event).ok()?.lines().find_map(|line| line.strip_prefix("data: "))?;
-    match serde_json::from_str::<SubscriptionChange>(data) {
-        Ok(change) => Some(change.seq),
-        Err(_) => serde_json::from_str::<serde_json::Value>(data).ok()?.get("seq")?.as_u64(),
+/// Where a node stands once it has said a line: a broken connection is taken up behind it.
+#[derive(Deserialize)]
+struct Stands {
+    node: NodeId,
+    seq: u64,
+}
+
+impl Stands {
+    fn read(event: &[u8]) -> Option<Self> {
+        let data = std::str::from_utf8(event).ok()?.lines().find_map(|line| line.strip_prefix("data: "))?;
+        match serde_json::from_str::<SubscriptionChange>(data) {
+            Ok(change) => Some(Self { node: change.subscription.node, seq: change.seq }),
+            Err(_) => serde_json::from_str(data).ok(),
+        }
     }
 }

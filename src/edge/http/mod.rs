@@ -5,6 +5,8 @@ mod follow;
 mod health;
 mod nodes;
 mod pages;
+mod paging;
+pub mod patience;
 mod peers;
 pub mod problem;
 pub use events::normalise;
@@ -38,38 +40,46 @@ struct Route {
     method: MethodFilter,
     path: &'static str,
     handler: Handler,
+    /// Whether HEAD is refused, which axum would hand on with GET.
+    without_head: bool,
 }
 
 type Handler = fn(MethodFilter) -> MethodRouter<Arc<Gateway>>;
 
 const fn get(path: &'static str, handler: Handler) -> Route {
-    Route { name: "GET", method: MethodFilter::GET, path, handler }
+    Route { name: "GET", method: MethodFilter::GET, path, handler, without_head: false }
+}
+
+/// A stream: it is all in its body, and asking for it without would begin and end a session, and use up a ticket.
+const fn stream(path: &'static str, handler: Handler) -> Route {
+    Route { without_head: true, ..get(path, handler) }
 }
 
 const fn post(path: &'static str, handler: Handler) -> Route {
-    Route { name: "POST", method: MethodFilter::POST, path, handler }
+    Route { name: "POST", method: MethodFilter::POST, path, handler, without_head: false }
 }
 
 const fn delete(path: &'static str, handler: Handler) -> Route {
-    Route { name: "DELETE", method: MethodFilter::DELETE, path, handler }
+    Route { name: "DELETE", method: MethodFilter::DELETE, path, handler, without_head: false }
 }
 
 /// What a node answers, beside the files of [`pages`]: the router is built from this table, and the OpenAPI document is
 /// held against it.
 const ROUTES: &[Route] = &[
     get("/v1/ws", |m| on(m, websocket::open)),
-    get("/v1/stream", |m| on(m, sse::open)),
+    stream("/v1/stream", |m| on(m, sse::open)),
     post("/v1/tickets", |m| on(m, tickets::issue)),
     post("/v1/events", |m| on(m, events::publish)),
     get("/v1/subscriptions", |m| on(m, subscriptions::list)),
-    get("/v1/subscriptions/stream", |m| on(m, follow::stream)),
+    stream("/v1/subscriptions/stream", |m| on(m, follow::stream)),
     get("/v1/sessions", |m| on(m, sessions::list)),
     delete("/v1/sessions/{id}", |m| on(m, sessions::end)),
     delete("/v1/users/{user}/sessions", |m| on(m, sessions::end_of_user)),
     get("/v1/nodes", |m| on(m, nodes::list)),
     get("/v1/local/subscriptions", |m| on(m, subscriptions::list_local)),
-    get("/v1/local/subscriptions/stream", |m| on(m, follow::stream_local)),
+    stream("/v1/local/subscriptions/stream", |m| on(m, follow::stream_local)),
     get("/v1/local/sessions", |m| on(m, sessions::list_local)),
+    delete("/v1/local/sessions/{id}", |m| on(m, sessions::end_here)),
     delete("/v1/local/users/{user}/sessions", |m| on(m, sessions::end_of_user_local)),
     get("/v1/local/node", |m| on(m, nodes::status_local)),
     post("/v1/local/tickets/{number}", |m| on(m, tickets::redeem_local)),
@@ -89,7 +99,10 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
     let no_store = SetResponseHeaderLayer::if_not_present(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     ROUTES
         .iter()
-        .fold(Router::new(), |router, route| router.route(route.path, (route.handler)(route.method)))
+        .fold(Router::new(), |router, route| {
+            let methods = (route.handler)(route.method);
+            router.route(route.path, if route.without_head { methods.head(refuse_head) } else { methods })
+        })
         .merge(pages::routes())
         .fallback(|| async { Problem::not_found("there is nothing at this path") })
         .method_not_allowed_fallback(|| async {
@@ -104,6 +117,11 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
         .layer(nosniff)
         .layer(no_store)
         .with_state(gateway)
+}
+
+async fn refuse_head() -> Response {
+    let problem = Problem::new(axum::http::StatusCode::METHOD_NOT_ALLOWED, "this is a stream: it is opened with GET");
+    ([(header::ALLOW, "GET")], problem).into_response()
 }
 
 /// Counts requests by route, and ends those that take too long; logs them without their query, where a ticket may be.

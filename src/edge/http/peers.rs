@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::{StreamExt, stream};
-use reqwest::Method;
+use reqwest::{Method, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -32,22 +32,83 @@ pub struct Answers<T> {
     pub partial: Vec<Silent>,
 }
 
-/// The other nodes, by name and URL: the registry's, and without one those of the settings, named by their URL.
-pub fn others(gateway: &Gateway) -> Vec<(String, String)> {
+/// Another node, as far as it is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Unknown where there is no registry: a listed URL does not tell it.
+    pub id: Option<NodeId>,
+    pub url: String,
+}
+
+impl Peer {
+    /// What it is called in answers: its id, or its URL.
+    pub fn name(&self) -> String {
+        self.id.as_ref().map_or_else(|| self.url.clone(), NodeId::to_string)
+    }
+}
+
+/// Why a node gave no answer of use.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AskError {
+    #[error("it answered {0}")]
+    Status(StatusCode),
+    /// In plain words.
+    #[error("{0}")]
+    Unreachable(String),
+}
+
+/// The other nodes: the registry's, and those that the settings list.
+pub fn others(gateway: &Gateway) -> Vec<Peer> {
     let nodes = gateway.directory.nodes().borrow().clone();
-    let registered = nodes.iter().filter(|record| record.id != *gateway.node()).map(|r| (r.id.to_string(), r.url.clone()));
+    let registered = nodes.iter().filter(|record| record.id != *gateway.node());
+    let registered = registered.map(|record| Peer { id: Some(record.id.clone()), url: record.url.clone() });
     let own = gateway.record.url.as_str().trim_end_matches('/');
     let listed = gateway.settings.registry.peers.iter().map(|url| url.trim_end_matches('/')).filter(|url| *url != own);
-    registered.chain(listed.map(|url| (url.to_owned(), url.to_owned()))).collect()
+    registered.chain(listed.map(|url| Peer { id: None, url: url.to_owned() })).collect()
+}
+
+/// Where a node may be found: where its registration says; without one, it may be any that the settings list.
+fn resolve(gateway: &Gateway, node: &NodeId) -> Vec<Peer> {
+    let mut others = others(gateway);
+    if let Some(registered) = others.iter().find(|peer| peer.id.as_ref() == Some(node)) {
+        return vec![registered.clone()];
+    }
+    others.retain(|peer| peer.id.is_none());
+    others
+}
+
+/// Asks one node by its id. `no` is the status that says "not here": `Ok(None)` means that whoever may be the node said
+/// so, an error that one of them could not be asked and the answer is not known.
+pub async fn ask_node<T: DeserializeOwned>(
+    gateway: &Gateway,
+    node: &NodeId,
+    (method, path): (Method, &str),
+    token: Option<&str>,
+    no: StatusCode,
+) -> Result<Option<T>, Silent> {
+    let questions = resolve(gateway, node).into_iter().map(|peer| {
+        let method = method.clone();
+        async move { (peer.name(), ask::<T>(gateway, &peer.url, method, path, token).await) }
+    });
+    let mut replies = stream::iter(questions).buffer_unordered(AT_ONCE);
+    let mut silent = None;
+    while let Some((node, reply)) = replies.next().await {
+        match reply {
+            Ok(answer) => return Ok(Some(answer)),
+            Err(AskError::Status(status)) if status == no => {}
+            Err(error) => silent = Some(Silent { node, reason: error.to_string() }),
+        }
+    }
+    silent.map_or(Ok(None), Err)
 }
 
 /// Sends `method path` to every other node, on the caller's behalf.
 pub async fn ask_all<T: FromNode>(gateway: &Arc<Gateway>, method: Method, path: &str, caller: &Caller) -> Answers<T> {
-    let questions = others(gateway).into_iter().map(|(node, url)| {
+    let questions = others(gateway).into_iter().map(|peer| {
         let method = method.clone();
         async move {
-            let answer = ask::<T>(gateway, &url, method, path, Some(&caller.token)).await;
-            (node, answer)
+            let answer = ask::<T>(gateway, &peer.url, method, path, Some(&caller.token)).await;
+            (peer.name(), answer)
         }
     });
     let mut all = Answers { answers: Vec::new(), partial: Vec::new() };
@@ -57,33 +118,35 @@ pub async fn ask_all<T: FromNode>(gateway: &Arc<Gateway>, method: Method, path: 
             // A listed URL may be another name of this very node.
             Ok(answer) if *answer.node() == *gateway.node() => {}
             Ok(answer) => all.answers.push(answer),
-            Err(reason) => all.partial.push(Silent { node, reason }),
+            Err(error) => all.partial.push(Silent { node, reason: error.to_string() }),
         }
     }
     all.answers.sort_by(|a, b| a.node().cmp(b.node()));
+    // Nor need two listed URLs be two nodes.
+    all.answers.dedup_by(|a, b| a.node() == b.node());
     all.partial.sort_by(|a, b| a.node.cmp(&b.node));
     all
 }
 
-/// Asks the node at `url`. The error is in plain words.
-pub async fn ask<T: DeserializeOwned>(
+/// Asks the node at `url`.
+async fn ask<T: DeserializeOwned>(
     gateway: &Gateway,
     url: &str,
     method: Method,
     path: &str,
     token: Option<&str>,
-) -> Result<T, String> {
+) -> Result<T, AskError> {
     let url = format!("{}{path}", url.trim_end_matches('/'));
     let mut request = gateway.client.request(method, url).timeout(gateway.settings.http.peer_timeout_ms.duration());
     if let Some(token) = token {
         request = request.bearer_auth(token);
     }
-    let response = request.send().await.map_err(|error| in_words(&error))?;
-    let status = response.status();
-    if !status.is_success() {
-        return Err(format!("it answered {status}"));
+    let unreachable = |error: reqwest::Error| AskError::Unreachable(in_words(&error));
+    let response = request.send().await.map_err(unreachable)?;
+    if !response.status().is_success() {
+        return Err(AskError::Status(response.status()));
     }
-    response.json().await.map_err(|error| in_words(&error))
+    response.json().await.map_err(unreachable)
 }
 
 /// Without the URL, which reqwest would quote.

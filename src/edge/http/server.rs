@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 use tracing::{debug, warn};
 
+use super::patience::Patience;
 use crate::edge::gateway::{Peer, USER_TIMEOUT};
 
 /// Held as long as a connection, or the socket that it became, lives.
@@ -32,6 +33,8 @@ pub struct Bounds {
     pub connections: usize,
     /// For the whole head of a request; a slow handshake ends here.
     pub header_timeout: Duration,
+    /// For each write: a peer that reads nothing for so long is given up.
+    pub write_timeout: Duration,
 }
 
 /// The largest head of a request.
@@ -86,7 +89,7 @@ pub async fn serve(listener: TcpListener, router: Router, bounds: Bounds, stop: 
             .timer(TokioTimer::new())
             .header_read_timeout(bounds.header_timeout)
             .max_buf_size(HEAD_BYTES)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
+            .serve_connection(TokioIo::new(Patience::new(stream, bounds.write_timeout)), TowerToHyperService::new(service))
             .with_upgrades();
         let stop = stop.clone();
         connections.spawn(async move {

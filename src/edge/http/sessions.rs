@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use reqwest::Method;
+use reqwest::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 
-use super::peers::{FromNode, Silent, ask, ask_all};
+use super::paging::{Wanted, encode};
+use super::peers::{FromNode, Silent, ask_all, ask_node};
 use super::problem::Problem;
 use super::{Caller, Query, Segment};
 use crate::edge::auth::Scopes;
@@ -18,11 +19,13 @@ use crate::push::outbox::End;
 use crate::push::session::Transport;
 use crate::push::sessions::SessionRecord;
 
-/// One node's sessions.
+/// One node's part of a page.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct LocalSessions {
     node: NodeId,
     sessions: Vec<SessionRecord>,
+    /// Whether this node has more behind these.
+    more: bool,
 }
 
 impl FromNode for LocalSessions {
@@ -34,6 +37,8 @@ impl FromNode for LocalSessions {
 #[derive(Debug, Serialize)]
 pub struct SessionList {
     sessions: Vec<SessionRecord>,
+    /// For the next page's `after`; `null` on the last.
+    next: Option<String>,
     partial: Vec<Silent>,
 }
 
@@ -107,10 +112,14 @@ impl Filter {
     }
 }
 
-fn local(gateway: &Gateway, filter: &Filter) -> Vec<SessionRecord> {
-    let sessions = gateway.sessions.all();
-    let passing = sessions.iter().filter(|s| filter.passes(&s.user, gateway.node(), s.transport));
-    passing.map(|session| session.record()).collect()
+/// This node's part of a page; the cursor is the last session of the page before.
+fn local(gateway: &Gateway, filter: &Filter, wanted: &Wanted<SessionId>) -> LocalSessions {
+    let after = wanted.after.as_ref();
+    let sessions = gateway.sessions.after(after);
+    let passing = sessions.iter().filter(|s| Some(&s.id) != after && filter.passes(&s.user, gateway.node(), s.transport));
+    let mut sessions = passing.take(wanted.limit + 1).map(|session| session.record()).collect();
+    let more = wanted.cut(&mut sessions);
+    LocalSessions { node: gateway.node().clone(), sessions, more }
 }
 
 /// `GET /v1/local/sessions`: this node's.
@@ -120,41 +129,67 @@ pub async fn list_local(
     query: Query,
 ) -> Result<Json<LocalSessions>, Problem> {
     let filter = Filter::read(&gateway, &caller, &query)?;
-    Ok(Json(LocalSessions { node: gateway.node().clone(), sessions: local(&gateway, &filter) }))
+    Ok(Json(local(&gateway, &filter, &Wanted::read(&query)?)))
 }
 
 /// `GET /v1/sessions`: the cluster's.
 pub async fn list(State(gateway): State<Arc<Gateway>>, caller: Caller, query: Query) -> Result<Json<SessionList>, Problem> {
     let filter = Filter::read(&gateway, &caller, &query)?;
-    let path = format!("/v1/local/sessions?{}", filter.to_query().finish());
-    let others = ask_all::<LocalSessions>(&gateway, Method::GET, &path, &caller).await;
-    let mut sessions = local(&gateway, &filter);
-    sessions.extend(others.answers.into_iter().flat_map(|answer| answer.sessions));
+    let wanted = Wanted::read(&query)?;
+    let path = {
+        let mut query = filter.to_query();
+        wanted.append_to(&mut query);
+        format!("/v1/local/sessions?{}", query.finish())
+    };
+    let mut all = ask_all::<LocalSessions>(&gateway, Method::GET, &path, &caller).await;
+    all.answers.push(local(&gateway, &filter, &wanted));
+    let mut more = all.answers.iter().any(|part| part.more);
+    let mut sessions: Vec<SessionRecord> = all.answers.into_iter().flat_map(|part| part.sessions).collect();
     sessions.sort_by(|a, b| a.id.cmp(&b.id));
-    Ok(Json(SessionList { sessions, partial: others.partial }))
+    more |= wanted.cut(&mut sessions);
+    let next = sessions.last().filter(|_| more).map(|last| encode(&last.id));
+    Ok(Json(SessionList { sessions, next, partial: all.partial }))
+}
+
+fn no_such_session() -> Problem {
+    Problem::not_found("there is no such session, or it is not yours")
+}
+
+/// Ends one of this node's sessions.
+fn end_one(gateway: &Gateway, caller: &Caller, id: &SessionId) -> Result<(), Problem> {
+    let session = gateway.sessions.get(id).ok_or_else(no_such_session)?;
+    if !caller.may(Scopes::SESSIONS_WRITE) && session.user != caller.identity.user {
+        return Err(no_such_session());
+    }
+    session.end(End::Ended);
+    Ok(())
+}
+
+/// `DELETE /v1/local/sessions/{id}`: on this node, and no other is asked.
+pub async fn end_here(
+    State(gateway): State<Arc<Gateway>>,
+    caller: Caller,
+    Segment(id): Segment,
+) -> Result<Json<LocalEnded>, Problem> {
+    let id: SessionId = id.parse().map_err(|_| no_such_session())?;
+    end_one(&gateway, &caller, &id)?;
+    Ok(Json(LocalEnded { node: gateway.node().clone(), ended: 1 }))
 }
 
 /// `DELETE /v1/sessions/{id}`: on whichever node it is.
 pub async fn end(State(gateway): State<Arc<Gateway>>, caller: Caller, Segment(id): Segment) -> Result<Json<Ended>, Problem> {
-    let none = || Problem::not_found("there is no such session, or it is not yours");
-    let id: SessionId = id.parse().map_err(|_| none())?;
-    if *id.node() == *gateway.node() {
-        let session = gateway.sessions.get(&id).ok_or_else(none)?;
-        if !caller.may(Scopes::SESSIONS_WRITE) && session.user != caller.identity.user {
-            return Err(none());
-        }
-        session.end(End::Ended);
-        return Ok(Json(Ended { ended: 1, partial: Vec::new() }));
+    let id: SessionId = id.parse().map_err(|_| no_such_session())?;
+    if id.node() == gateway.node() {
+        end_one(&gateway, &caller, &id)?;
+    } else {
+        let question = (Method::DELETE, &*format!("/v1/local/sessions/{id}"));
+        let answer = ask_node::<LocalEnded>(&gateway, id.node(), question, Some(&caller.token), StatusCode::NOT_FOUND).await;
+        let silent = |silent: Silent| {
+            Problem::bad_gateway(format!("the session is on node {}: asked at {}, {}", id.node(), silent.node, silent.reason))
+        };
+        answer.map_err(silent)?.ok_or_else(no_such_session)?;
     }
-    let nodes = gateway.directory.nodes().borrow().clone();
-    let node = nodes.iter().find(|record| record.id == *id.node()).ok_or_else(none)?;
-    let path = format!("/v1/sessions/{id}");
-    let answer: Result<serde_json::Value, String> = ask(&gateway, &node.url, Method::DELETE, &path, Some(&caller.token)).await;
-    match answer {
-        Ok(_) => Ok(Json(Ended { ended: 1, partial: Vec::new() })),
-        Err(reason) if reason.contains("404") => Err(none()),
-        Err(reason) => Err(Problem::bad_gateway(format!("node {} has the session, and {reason}", node.id))),
-    }
+    Ok(Json(Ended { ended: 1, partial: Vec::new() }))
 }
 
 fn end_local(gateway: &Gateway, user: &UserName) -> usize {

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use data_encoding::BASE64URL_NOPAD;
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 
+use super::paging::{Wanted, decode, encode};
 use super::peers::{FromNode, Silent, ask_all};
 use super::problem::Problem;
 use super::sessions::Filter;
@@ -21,10 +21,6 @@ use crate::mail::ids::{NodeId, SessionId};
 use crate::mail::key::Key;
 use crate::push::sessions::SubscriptionRecord;
 use crate::wire::ws::command::parse_key;
-
-/// Subscriptions in a page: where nothing is said, and at most.
-const PAGE: usize = 100;
-const PAGE_LIMIT: usize = 1_000;
 
 /// One node's part of a page.
 #[derive(Debug, Serialize, Deserialize)]
@@ -61,16 +57,8 @@ struct Cursor {
     key: Key,
 }
 
-fn encode<T: Serialize>(value: &T) -> String {
-    BASE64URL_NOPAD.encode(&serde_json::to_vec(value).unwrap_or_default())
-}
-
-fn decode<T: for<'de> Deserialize<'de>>(text: &str) -> Option<T> {
-    serde_json::from_slice(&BASE64URL_NOPAD.decode(text.as_bytes()).ok()?).ok()
-}
-
 /// Where every node's stream goes on.
-#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct StreamCursor(pub BTreeMap<NodeId, u64>);
 
@@ -78,13 +66,17 @@ impl StreamCursor {
     pub fn parse(text: &str) -> Option<Self> {
         decode(text)
     }
+
+    /// What [`Self::parse`] reads.
+    pub fn to_text(&self) -> String {
+        encode(self)
+    }
 }
 
 struct Question {
     filter: Filter,
     key: Option<Key>,
-    after: Option<Cursor>,
-    limit: usize,
+    wanted: Wanted<Cursor>,
 }
 
 impl Question {
@@ -94,13 +86,7 @@ impl Question {
             (None, None) => None,
             (mailbox, account) => Some(parse_key(mailbox, account, &gateway.names).map_err(Problem::bad_request)?),
         };
-        let after =
-            query.get("after").map(|text| decode(text).ok_or_else(|| Problem::bad_request("after: not a cursor of ours")));
-        let limit = query.parsed("limit", "a number from 1 to 1000")?.unwrap_or(PAGE);
-        if !(1..=PAGE_LIMIT).contains(&limit) {
-            return Err(Problem::bad_request("limit: a number from 1 to 1000"));
-        }
-        Ok(Self { filter, key, after: after.transpose()?, limit })
+        Ok(Self { filter, key, wanted: Wanted::read(query)? })
     }
 
     fn to_query(&self) -> String {
@@ -110,10 +96,7 @@ impl Question {
             Some(Key::Account(user)) => drop(query.append_pair("account", user.as_str())),
             None => {}
         }
-        if let Some(after) = &self.after {
-            query.append_pair("after", &encode(after));
-        }
-        query.append_pair("limit", &self.limit.to_string());
+        self.wanted.append_to(&mut query);
         query.finish()
     }
 
@@ -122,24 +105,24 @@ impl Question {
         // Read before the listing: what changes meanwhile is in both, and in neither is nothing.
         let seq = gateway.sessions.seq();
         let mut subscriptions = Vec::new();
-        for session in gateway.sessions.after(self.after.as_ref().map(|cursor| &cursor.session)) {
+        let after = self.wanted.after.as_ref();
+        for session in gateway.sessions.after(after.map(|cursor| &cursor.session)) {
             if !self.filter.passes(&session.user, gateway.node(), session.transport) {
                 continue;
             }
             let mut held = session.subscriptions();
             held.sort();
-            let follows = |key: &Key| match &self.after {
+            let follows = |key: &Key| match after {
                 Some(cursor) if cursor.session == session.id => *key > cursor.key,
                 _ => true,
             };
             let wanted = held.into_iter().filter(|(key, _)| self.key.as_ref().is_none_or(|k| k == key) && follows(key));
             subscriptions.extend(wanted.map(|(key, since)| session.subscription_record(key, since)));
-            if subscriptions.len() > self.limit {
+            if subscriptions.len() > self.wanted.limit {
                 break;
             }
         }
-        let more = subscriptions.len() > self.limit;
-        subscriptions.truncate(self.limit);
+        let more = self.wanted.cut(&mut subscriptions);
         LocalPage { node: gateway.node().clone(), seq, subscriptions, more }
     }
 }
@@ -159,9 +142,8 @@ pub async fn list(State(gateway): State<Arc<Gateway>>, caller: Caller, query: Qu
     let mut more = all.answers.iter().any(|page| page.more);
     let mut subscriptions: Vec<SubscriptionRecord> = all.answers.into_iter().flat_map(|page| page.subscriptions).collect();
     subscriptions.sort_by(|a, b| (&a.session, &a.key).cmp(&(&b.session, &b.key)));
-    more |= subscriptions.len() > question.limit;
-    subscriptions.truncate(question.limit);
+    more |= question.wanted.cut(&mut subscriptions);
     let last = subscriptions.last().filter(|_| more);
     let next = last.map(|record| encode(&Cursor { session: record.session.clone(), key: record.key.clone() }));
-    Ok(Json(Page { subscriptions, next, stream: encode(&stream), partial: all.partial }))
+    Ok(Json(Page { subscriptions, next, stream: stream.to_text(), partial: all.partial }))
 }

@@ -10,8 +10,9 @@ use axum::response::{IntoResponse, Response};
 use reqwest::Method;
 use serde_json::json;
 
+use super::peers::ask_node;
 use super::problem::Problem;
-use super::{Caller, Segment, peers};
+use super::{Caller, Segment};
 use crate::edge::auth::{Identity, Scopes};
 use crate::edge::gateway::Gateway;
 use crate::edge::tickets::{LIFETIME, Ticket};
@@ -38,10 +39,11 @@ pub(super) async fn redeem(gateway: &Gateway, text: &str) -> Result<Identity, Pr
     if !ticket.number.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
         return Err(bad_ticket());
     }
-    let nodes = gateway.directory.nodes().borrow().clone();
-    let node = nodes.iter().find(|record| record.id == ticket.node).ok_or_else(bad_ticket)?;
     let path = format!("/v1/local/tickets/{}", ticket.number);
-    peers::ask(gateway, &node.url, Method::POST, &path, None).await.map_err(|_| bad_ticket())
+    let answer = ask_node(gateway, &ticket.node, (Method::POST, &path), None, StatusCode::UNAUTHORIZED).await;
+    // Whoever is told 401 throws the ticket away: not while it may be good.
+    let silent = |_| Problem::unavailable("the node that gave the ticket out does not answer: try again, or get a new one");
+    answer.map_err(silent)?.ok_or_else(bad_ticket)
 }
 
 fn bad_ticket() -> Problem {

@@ -42,9 +42,11 @@ fn read<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, rmp_serde::decode:
 
 /// Cuts a batch into its events without reading them: one array of maps, or maps one after the other.
 pub fn split_msgpack(batch: &[u8]) -> Result<Vec<&[u8]>, DecodeError> {
-    let mut rest = match batch {
-        [0x90..=0x9f, rest @ ..] | [0xdc, _, _, rest @ ..] | [0xdd, _, _, _, _, rest @ ..] => rest,
-        maps => maps,
+    let (told, mut rest) = match batch {
+        [count @ 0x90..=0x9f, rest @ ..] => (Some(u32::from(count & 0x0f)), rest),
+        [0xdc, a, b, rest @ ..] => (Some(u32::from_be_bytes([0, 0, *a, *b])), rest),
+        [0xdd, a, b, c, d, rest @ ..] => (Some(u32::from_be_bytes([*a, *b, *c, *d])), rest),
+        maps => (None, maps),
     };
     let mut events = Vec::new();
     while !rest.is_empty() {
@@ -54,6 +56,9 @@ pub fn split_msgpack(batch: &[u8]) -> Result<Vec<&[u8]>, DecodeError> {
         let (event, following) = rest.split_at(deserializer.position() as usize);
         events.push(event);
         rest = following;
+    }
+    if told.is_some_and(|told| told as usize != events.len()) {
+        return Err(DecodeError::malformed("the array does not hold as many events as it says"));
     }
     Ok(events)
 }
