@@ -53,9 +53,13 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    /// `NODE.NUMBER`; `None` for anything else.
+    /// `NODE.NUMBER`; `None` for anything else. The number goes into a path: it holds nothing but what we give out.
     pub fn parse(text: &str) -> Option<Self> {
         let (node, number) = text.split_once('.')?;
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+        if number.is_empty() || !number.bytes().all(plain) {
+            return None;
+        }
         Some(Self { node: node.parse().ok()?, number: number.to_owned() })
     }
 }
