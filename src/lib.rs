@@ -1,3 +1,49 @@
+//! **mailpush**: cluster-wide push for mail.
+//!
+//! A message arrives at one server of a mail cluster; a client that waits on another hears of it at once.
+//!
+//! # The flow
+//!
+//! ```text
+//!  origin                                     gateway node
+//!  store change                               queue (own Kafka topic or partition)
+//!     │ Event                                    │ MessagePack
+//!     ▼                                          ▼
+//!  Publisher ── lookup ──▶ Registry           Consumer ─ decode once ─▶ Hub ──▶ session ──▶ WebSocket, SSE
+//!     │                       ▲                                          │
+//!     │                       └──────── register / unregister ───────────┘
+//!     └── encode once ── send ─▶ the queue of each node that wants it
+//! ```
+//!
+//! # The rooms
+//!
+//! | room | what it holds | what may not go in it |
+//! |---|---|---|
+//! | [`mail`] | the vocabulary: paths, keys, events, their encodings | clocks, sockets, async, anything else of ours |
+//! | [`wire`] | client protocols as state machines | sockets, clocks, tasks |
+//! | [`cluster`] | what nodes share: registry and queue, as traits with their adapters | events, sessions |
+//! | [`push`] | moving events: publisher, consumer, hub, presence | client protocols |
+//! | [`edge`] | the doors: HTTP, WebSocket, SSE, tokens | rules of a protocol |
+//! | [`config`] | typed settings and all that can be wrong with them | reading them anywhere else |
+//! | [`node`] | the composition root: the one place that names concrete adapters | logic |
+//! | [`dev`] | a cluster in one process | anything production needs |
+//! | [`cli`] | the commands | logic |
+//!
+//! `edge → push, wire, mail` · `push → cluster, mail` · `wire → mail` · `cluster → mail` · `mail → nothing of ours`; a
+//! test (`tests/rooms.rs`) holds this table.
+//!
+//! # The invariants that bind
+//!
+//! I-1 forward compatible, bad messages are skipped · I-2 nothing from an event reaches a wire raw · I-3 one znode per
+//! (key, node) · I-4 register before snapshot · I-5 settled before told · I-6 loss is never silent · I-7 clients hear
+//! only what came out of the queue · I-8 at least once, applied once · I-9 no telling a hidden mailbox from none ·
+//! I-14 no ZooKeeper session holds too much. `ARCHITECTURE.md` says where each is kept.
+
+#![forbid(unsafe_code)]
+// A panic in a task takes a session with it: say why it cannot happen, or return an error. Standard output is for
+// results and goes through `cli::print`; everything else goes through `tracing`.
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
+
 pub mod cli;
 pub mod cluster;
 pub mod config;

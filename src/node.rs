@@ -1,6 +1,6 @@
 //! A running node: the only file that names concrete adapters, and that starts, drains and stops them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -33,7 +33,7 @@ use crate::push::hub::Hub;
 use crate::push::metrics::Metrics;
 use crate::push::outbox::{End, Resync};
 use crate::push::presence::{Break, Presence};
-use crate::push::publisher::{Options, Publisher};
+use crate::push::publisher::{Everyone, Options, Publisher};
 use crate::push::sessions::Sessions;
 use crate::push::subscriptions::Subscriptions;
 use crate::wire::ws::push::ToldLimits;
@@ -43,6 +43,8 @@ use crate::wire::ws::session::Rules;
 const HEALTH_INTERVAL: Duration = Duration::from_secs(2);
 /// Between attempts to make and open the queue at the start.
 const START_RETRY: Duration = Duration::from_secs(2);
+/// Between batches of `resync`s.
+const TICK: Duration = Duration::from_millis(5);
 /// How long a client may take over its half of the closing handshake.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -82,11 +84,16 @@ impl Cluster {
     pub fn publisher(&self, settings: &Settings, metrics: Arc<Metrics>) -> Result<Publisher> {
         let firehose = match settings.queue.firehose.as_str() {
             "" => None,
-            topic => Some(QueueName::topic(topic).context("queue.firehose")?),
+            topic => Some(QueueName::by_key(topic).context("queue.firehose")?),
         };
-        let options =
-            Options { firehose, max_event_bytes: settings.queue.max_event_bytes, max_in_flight: settings.queue.max_in_flight };
-        Ok(Publisher::new(self.directory.clone(), self.queues.clone(), self.names.clone(), metrics, options))
+        let everyone = match settings.queue.topology {
+            Topology::PerNode => Everyone::Topics(self.names.node_prefix()),
+            Topology::Sharded => Everyone::Queues(self.names.shards(settings.queue.shards)),
+            Topology::Broadcast => Everyone::Queues(vec![self.names.shared()]),
+        };
+        let (max_event_bytes, max_in_flight) = (settings.queue.max_event_bytes, settings.queue.max_in_flight);
+        let options = Options { firehose, max_event_bytes, max_in_flight, everyone };
+        Ok(Publisher::new(self.directory.clone(), self.queues.clone(), metrics, options))
     }
 }
 
@@ -99,12 +106,17 @@ pub struct Node {
     stop: CancellationToken,
     /// Aborted with the node.
     background: Vec<AbortOnDropHandle<()>>,
+    /// Cancelled should one of them end by itself.
+    failed: CancellationToken,
 }
 
 impl Node {
     /// Binds the listener, opens the node's queue, makes the node known, and serves. Probes are answered from the
     /// start; sessions are taken in once the queue is being read (I-4).
-    pub async fn start(settings: Arc<Settings>, cluster: Cluster) -> Result<Self> {
+    pub async fn start(mut settings: Arc<Settings>, cluster: Cluster) -> Result<Self> {
+        if settings.node.origin.is_empty() {
+            Arc::make_mut(&mut settings).node.origin = host_name();
+        }
         let id = match settings.node.id.as_str() {
             "" => NodeId::random(),
             id => id.parse().context("node.id")?,
@@ -135,6 +147,9 @@ impl Node {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: unix_ms(),
         };
+        if settings.http.listen.ip().is_unspecified() && settings.http.advertise.is_empty() {
+            warn!(url = %record.url, "other nodes cannot reach this one under its URL: set http.advertise");
+        }
         let metrics = Arc::new(Metrics::default());
         let (presence, breaks) =
             Presence::start(cluster.registrar.clone(), settle(&settings), settings.registry.linger_ms.duration());
@@ -158,22 +173,32 @@ impl Node {
             clock: unix_ms,
         };
         let opened = open_queue(&*cluster.queues, &queue).await?;
-        let mut background = vec![spawn(consumer.run(opened))];
-        background.push(spawn(watch_queue(cluster.queues.clone(), queue, position, queue_health)));
-        background.push(spawn(tell_breaks(gateway.clone(), breaks)));
-        background.push(spawn(tell_gaps(gateway.clone(), gaps_seen)));
+        if !settings.queue.firehose.is_empty() {
+            let firehose = QueueName::by_key(&settings.queue.firehose).context("queue.firehose")?;
+            cluster.queues.ensure(&firehose).await.with_context(|| format!("cannot make {firehose} (queue.firehose)"))?;
+        }
+        let failed = CancellationToken::new();
+        let mut background = vec![spawn(&failed, consumer.run(opened))];
+        background.push(spawn(&failed, watch_queue(cluster.queues.clone(), queue, position, queue_health)));
+        background.push(spawn(&failed, tell_breaks(gateway.clone(), breaks)));
+        background.push(spawn(&failed, tell_gaps(gateway.clone(), gaps_seen)));
         cluster.registrar.announce(record.clone()).await.context("cannot make the node known in the registry")?;
-        background.push(spawn(watch_members(gateway.clone())));
+        background.push(spawn(&failed, watch_members(gateway.clone())));
         if settings.queue.topology == Topology::PerNode && settings.registry.kind == RegistryKind::Zookeeper {
-            background.push(spawn(collect_garbage(settings.clone(), cluster.clone())));
+            background.push(spawn(&failed, collect_garbage(settings.clone(), cluster.clone(), id.clone())));
         }
         gateway.started.store(true, Ordering::Release);
         info!(node = %id, url = %record.url, "node is ready");
-        Ok(Self { gateway, cluster, address, server, stop, background })
+        Ok(Self { gateway, cluster, address, server, stop, background, failed })
     }
 
     pub fn id(&self) -> &NodeId {
         self.gateway.node()
+    }
+
+    /// Returns if the node has failed: it would tell its clients nothing any more, and should be started anew.
+    pub async fn failed(&self) {
+        self.failed.cancelled().await;
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -189,9 +214,10 @@ impl Node {
     pub async fn drain(self) {
         let settings = &self.gateway.settings.node;
         let deadline = settings.drain_deadline_ms.duration();
+        // In this order: a session that is not in the table yet sees the drain when it gets there.
+        self.gateway.draining.cancel();
         let sessions = self.gateway.sessions.all();
         info!(sessions = sessions.len(), ?deadline, "node drains");
-        self.gateway.draining.store(true, Ordering::Relaxed);
         let began = tokio::time::Instant::now();
         // The goodbyes take six tenths of the deadline at most; what is left is for the closing handshakes and the registry.
         let fastest = sessions.len() as f64 / (deadline.as_secs_f64() * 0.6).max(0.001);
@@ -219,6 +245,12 @@ impl Node {
         drop(self.background);
         info!(took = ?began.elapsed(), "node has stopped");
     }
+}
+
+/// This machine's name, for events whose origin did not give its own.
+pub fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    if name.trim().is_empty() { "unknown".to_owned() } else { name.trim().to_owned() }
 }
 
 /// What a new registration must wait before every publisher sees it: nothing where there is no staleness.
@@ -249,6 +281,7 @@ fn build(
         access: Arc::new(OwnersOnly),
         timeout: limits.subscribe_timeout_ms.duration(),
         clock: unix_ms,
+        serial: AtomicU64::default(),
     });
     let rules = Rules {
         node: record.id.clone(),
@@ -259,6 +292,7 @@ fn build(
             commands_per_second: limits.commands_per_second,
         },
         connect_deadline: limits.connect_deadline_ms.duration(),
+        subscribe_timeout: limits.subscribe_timeout_ms.duration(),
         heartbeat: limits.heartbeat_ms.duration(),
         pong_timeout: limits.pong_timeout_ms.duration(),
         expiring_notice: limits.expiring_notice_ms.duration(),
@@ -282,7 +316,7 @@ fn build(
         rules: Arc::new(rules),
         unauthenticated: Arc::new(Semaphore::new(limits.unauthenticated_sockets)),
         started: AtomicBool::new(false),
-        draining: AtomicBool::new(false),
+        draining: CancellationToken::new(),
         tasks: TaskTracker::new(),
         client: reqwest::Client::builder().user_agent(concat!("mailpush/", env!("CARGO_PKG_VERSION"))).build()?,
         departed: Mutex::default(),
@@ -290,8 +324,13 @@ fn build(
     }))
 }
 
-fn spawn(task: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()> {
-    AbortOnDropHandle::new(tokio::spawn(task))
+/// Starts what a node cannot do without: should it end or panic, the node has failed.
+fn spawn(failed: &CancellationToken, task: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()> {
+    let guard = failed.clone().drop_guard();
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        let _guard = guard;
+        task.await;
+    }))
 }
 
 /// Makes and opens the node's queue; waits while it cannot be reached.
@@ -332,38 +371,52 @@ async fn watch_queue(
     }
 }
 
-/// Tells the sessions of broken keys to resync, spread over time: they all read their state from one mail store.
+/// Tells the sessions of broken keys to resync, spread over time: they all read their state from one mail store. What
+/// breaks again while it waits to be told waits once.
 async fn tell_breaks(gateway: Arc<Gateway>, mut breaks: mpsc::UnboundedReceiver<Break>) {
-    while let Some(Break { keys, reason }) = breaks.recv().await {
-        let pause = spread(&gateway, keys.len());
-        for key in keys {
-            let sessions = gateway.hub.sessions(&key);
-            if sessions.is_empty() {
-                continue;
+    let mut pending: BTreeMap<Key, &'static str> = BTreeMap::new();
+    while let Some(first) = breaks.recv().await {
+        let mut per_tick = 1;
+        let mut take_in = |broken: Break, pending: &mut BTreeMap<Key, &'static str>| {
+            pending.extend(broken.keys.into_iter().map(|key| (key, broken.reason)));
+            per_tick = per_tick.max(per_tick_of(&gateway, pending.len()));
+            per_tick
+        };
+        let mut pace = take_in(first, &mut pending);
+        while !pending.is_empty() {
+            while let Ok(more) = breaks.try_recv() {
+                pace = take_in(more, &mut pending);
             }
-            for session in sessions {
-                session.push_resync(Resync::Keys(BTreeSet::from([key.clone()])), reason);
+            for _ in 0..pace {
+                let Some((key, reason)) = pending.pop_first() else { break };
+                for session in gateway.hub.sessions(&key) {
+                    session.push_resync(Resync::Keys(BTreeSet::from([key.clone()])), reason);
+                }
             }
-            tokio::time::sleep(pause).await;
+            tokio::time::sleep(TICK).await;
         }
     }
 }
 
+/// Tells every session to resync, spread over time. A further gap while that goes on is told to all again.
 async fn tell_gaps(gateway: Arc<Gateway>, mut gaps: mpsc::UnboundedReceiver<()>) {
     while gaps.recv().await.is_some() {
+        while gaps.try_recv().is_ok() {}
         let sessions = gateway.sessions.all();
-        let pause = spread(&gateway, sessions.len());
-        for session in sessions {
-            session.push_resync(Resync::All, "queue_gap");
-            tokio::time::sleep(pause).await;
+        for some in sessions.chunks(per_tick_of(&gateway, sessions.len())) {
+            for session in some {
+                session.push_resync(Resync::All, "queue_gap");
+            }
+            tokio::time::sleep(TICK).await;
         }
     }
 }
 
-/// The pause between `count` steps that together take the configured spread; few steps take less.
-fn spread(gateway: &Gateway, count: usize) -> Duration {
+/// How many to tell in each [`TICK`], so that so many are told within the configured spread. Few are told sooner.
+fn per_tick_of(gateway: &Gateway, count: usize) -> usize {
     let spread = gateway.settings.sessions.resync_spread_ms.duration();
-    (spread / u32::try_from(count.max(1)).unwrap_or(u32::MAX)).min(Duration::from_millis(5))
+    let ticks = (spread.as_millis() / TICK.as_millis()).max(1) as usize;
+    count.div_ceil(ticks).max(1)
 }
 
 /// Tells of nodes that come and go, in plain words.
@@ -387,7 +440,7 @@ async fn watch_members(gateway: Arc<Gateway>) {
 }
 
 /// Removes dead nodes' topics on a timer, only while the registry says for certain who lives.
-async fn collect_garbage(settings: Arc<Settings>, cluster: Cluster) {
+async fn collect_garbage(settings: Arc<Settings>, cluster: Cluster, own: NodeId) {
     let mut memory = gc::Memory::default();
     let interval = settings.queue.gc_interval_ms.duration();
     let rules = gc::Rules { grace: settings.queue.gc_grace_ms.duration(), dry_run: false };
@@ -400,6 +453,11 @@ async fn collect_garbage(settings: Arc<Settings>, cluster: Cluster) {
             continue;
         }
         let registered: Vec<NodeId> = cluster.directory.nodes().borrow().iter().map(|node| node.id.clone()).collect();
+        if !registered.contains(&own) {
+            // A list that lacks the node that reads it is not to be trusted.
+            memory = gc::Memory::default();
+            continue;
+        }
         match gc::collect(&*cluster.queues, &cluster.names, &registered, rules, &mut memory).await {
             Ok(collected) => {
                 for queue in collected.removed {

@@ -252,7 +252,7 @@ async fn an_offset_that_the_retention_has_passed_is_a_gap_and_reading_goes_on_wi
     // Reads ahead as little as can be, so that there is something left to lose.
     for (name, value) in [("queued.min.messages", "1"), ("queued.max.messages.kbytes", "1"), ("fetch.message.max.bytes", "1000")]
     {
-        settings.properties.insert(name.to_owned(), value.to_owned());
+        settings.properties.0.insert(name.to_owned(), value.to_owned());
     }
     let node = Node::new(&settings);
     let mut reader = node.open("passed.node.a").await;
@@ -385,7 +385,9 @@ async fn outages_lose_nothing_that_was_acknowledged_and_keep_the_order() {
 
     kafka.freeze();
     until.send(200).unwrap();
-    assert!(!node.queues.health(&queue(name), None).await.reachable);
+    // A process of many threads freezes one by one.
+    let frozen = timeout(PATIENCE, async { while node.queues.health(&queue(name), None).await.reachable {} });
+    frozen.await.expect("health tells that Kafka does not answer");
     kafka.thaw();
     hear_up_to(200).await;
 

@@ -12,6 +12,11 @@ use crate::config::{LogFormat, LogSettings};
 pub fn start(settings: &LogSettings) {
     // The filter has been checked with the other settings.
     let filter = EnvFilter::try_new(&settings.filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    // It logs frames with all that is in them, tokens too: whatever the filter says, that stays out.
+    let filter = match "tungstenite=info".parse() {
+        Ok(directive) => filter.add_directive(directive),
+        Err(_) => filter,
+    };
     let logging = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     let started = match settings.format {
         LogFormat::Human => {

@@ -17,7 +17,7 @@ use crate::mail::codec::{DecodeError, Defaults, from_json, from_msgpack, split_m
 use crate::mail::event::{Event, EventType};
 use crate::mail::ids::EventId;
 use crate::mail::user::UserNames;
-use crate::node::Cluster;
+use crate::node::{Cluster, host_name};
 use crate::push::metrics::Metrics;
 use crate::push::publisher::Publisher;
 
@@ -99,13 +99,14 @@ enum Way {
 
 pub async fn run(global: &Global, args: PublishArgs) -> Result<(), CliError> {
     let (way, names, origin) = match args.remote.client()? {
-        // The node knows its names, and says where an event comes from.
-        Some(client) => (Way::Node(client), UserNames { lowercase: false, default_domain: None }, String::new()),
+        // The node brings names to their normal form.
+        Some(client) => (Way::Node(client), UserNames { lowercase: false, default_domain: None }, host_name()),
         None => {
             let settings = global.start(Purpose::Publish)?;
             let cluster = Cluster::connect(&settings).await?;
             let publisher = cluster.publisher(&settings, Arc::new(Metrics::default()))?;
-            (Way::Direct(Box::new(publisher)), user_names(&settings.auth), settings.node.origin.clone())
+            let origin = Some(settings.node.origin).filter(|origin| !origin.is_empty()).unwrap_or_else(host_name);
+            (Way::Direct(Box::new(publisher)), user_names(&settings.auth), origin)
         }
     };
     let reader = Reader { names, origin };

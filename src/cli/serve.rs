@@ -19,9 +19,12 @@ pub async fn run(global: &Global) -> Result<(), CliError> {
         // Still waiting for a dependency: there is nothing to drain.
         told = told_to_stop() => return told,
     };
-    told_to_stop().await?;
+    let outcome = tokio::select! {
+        told = told_to_stop() => told,
+        () = node.failed() => Err(anyhow::anyhow!("a part of the node has failed, its log says which").into()),
+    };
     node.drain().await;
-    Ok(())
+    outcome
 }
 
 /// Waits for SIGTERM or SIGINT.

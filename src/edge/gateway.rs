@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::auth::{AuthError, Authenticator, Identity, Scopes};
@@ -51,7 +52,8 @@ pub struct Gateway {
     pub unauthenticated: Arc<Semaphore>,
     /// Set once the node's queue is being read: before that a session could miss events (I-4).
     pub started: AtomicBool,
-    pub draining: AtomicBool,
+    /// Cancelled once the node goes down.
+    pub draining: CancellationToken,
     /// Every session's task: what a drain waits for.
     pub tasks: TaskTracker,
     /// To other nodes.
@@ -83,7 +85,7 @@ pub fn now() -> Now {
 
 impl Gateway {
     pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+        self.draining.is_cancelled()
     }
 
     /// Why no session can be taken in now, if so.

@@ -71,6 +71,10 @@ pub async fn open(
     };
     let due = stream.due();
     stream.timer.as_mut().reset(due.into());
+    // Asked once the session is in the table: a drain that did not see it there is seen here.
+    if let Some(refusal) = gateway.refusal() {
+        return Err(Problem::unavailable(refusal));
+    }
     for (tag, key) in keys.into_iter().enumerate() {
         let begun = gateway.subscriptions.subscribe(&stream.session, tag as u32, key, wanted);
         begun.map_err(|error| Problem::not_found(error.to_string()))?;
@@ -193,6 +197,11 @@ impl Stream for SseSession {
                 return Poll::Ready(None);
             }
             self.ready = VecDeque::new();
+            // First: a token that expired while the client did not read is not good for what waited.
+            if Instant::now() >= self.expires {
+                self.end(CloseReason::TokenExpired.into());
+                continue;
+            }
             if let Poll::Ready(outgoing) = self.session.poll_take(cx) {
                 outgoing.into_iter().for_each(|o| self.tell(o));
                 continue;
@@ -200,9 +209,7 @@ impl Stream for SseSession {
             if self.timer.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
-            if Instant::now() >= self.expires {
-                self.end(CloseReason::TokenExpired.into());
-            } else {
+            if Instant::now() < self.expires {
                 self.ready.push_back(sse::heartbeat());
                 let due = self.due();
                 self.timer.as_mut().reset(due.into());

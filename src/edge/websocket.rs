@@ -1,8 +1,13 @@
-//! The WebSocket door: the handshake (RFC 6455 4.2), then one task per session.
+//! The WebSocket door: one task per session, once the handshake ([`handshake`]) is over.
 //!
 //! A session's task owns nothing but its socket, its protocol state and its place in the outbox. Frames are shared
 //! between sessions and written with `writev`; there is no write buffer to grow. Reading stops while the client does
 //! not read, so neither side can make the other hold more than its bounds.
+
+mod entry;
+mod handshake;
+
+pub use handshake::open;
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -13,11 +18,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use axum::extract::{Extension, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use data_encoding::BASE64;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -25,25 +26,23 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use super::auth::{AuthError, Identity, Scopes};
-use super::gateway::{Gateway, Peer, may, now, unix_ms};
-use super::http::problem::Problem;
+use self::entry::{Resuming, Verifying, verified};
+use super::auth::Identity;
+use super::gateway::{Gateway, now};
 use super::http::server::ConnectionPermit;
-use super::http::{bearer, query, redeem};
 use crate::mail::ids::SessionId;
 use crate::mail::key::Key;
 use crate::push::hub::Wanted;
 use crate::push::metrics::Metrics;
-use crate::push::outbox::{End, Outgoing, Resync};
-use crate::push::session::{SessionHandle, Transport};
-use crate::wire::ws::SUBPROTOCOL;
+use crate::push::outbox::{End, Outgoing, Resync, SubscribeFailure};
+use crate::push::session::SessionHandle;
 use crate::wire::ws::close::{CloseReason, Goodbye};
 use crate::wire::ws::codec::{Codec, Input};
-use crate::wire::ws::command::{CommandError, Resume, Subscribe};
+use crate::wire::ws::command::{CommandError, Subscribe};
 use crate::wire::ws::push::{self, Resumed};
-use crate::wire::ws::session::{Action, Session, Verified};
+use crate::wire::ws::session::{Action, Session};
 
 /// Frames waiting for the socket before reading stops.
 const PENDING_FRAMES: usize = 64;
@@ -53,102 +52,6 @@ const SLICES: usize = 32;
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
 /// What a refused subscription should wait before it is tried again.
 const RETRY_AFTER_MS: u64 = 2_000;
-
-/// `GET /v1/ws`.
-pub async fn open(
-    State(gateway): State<Arc<Gateway>>,
-    Extension(Peer(peer)): Extension<Peer>,
-    Extension(permit): Extension<ConnectionPermit>,
-    mut request: Request,
-) -> Result<Response, Problem> {
-    let headers = request.headers();
-    let accept = check_handshake(headers)?;
-    check_origin(&gateway, headers)?;
-    let protocol = negotiate(headers)?;
-    if let Some(refusal) = gateway.refusal() {
-        return Err(Problem::unavailable(refusal));
-    }
-    let identity = match bearer(headers)? {
-        Some(token) => Some(gateway.verify(token).await.map_err(|error| Problem::token(&error))?),
-        None => match query(&request).into_iter().find(|(name, _)| name == "ticket") {
-            Some((_, ticket)) => Some(redeem(&gateway, &ticket).await?),
-            None => None,
-        },
-    };
-    if let Some(identity) = &identity
-        && !may(identity, Scopes::PUSH)
-    {
-        return Err(Problem::forbidden("the token lacks the scope push"));
-    }
-    let unauthenticated = match identity {
-        Some(_) => None,
-        None => Some(
-            gateway
-                .unauthenticated
-                .clone()
-                .try_acquire_owned()
-                .map_err(|_| Problem::unavailable("too many sockets are waiting to be authenticated"))?,
-        ),
-    };
-
-    let upgrade = hyper::upgrade::on(&mut request);
-    let door = Door { gateway: gateway.clone(), peer, identity, _permit: permit, unauthenticated };
-    gateway.tasks.spawn(door.serve(upgrade));
-
-    let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
-    let headers = response.headers_mut();
-    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    let accept = HeaderValue::from_str(&accept).map_err(|_| Problem::bad_request("Sec-WebSocket-Key is not valid"))?;
-    headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
-    if protocol {
-        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
-    }
-    Ok(response)
-}
-
-/// The accept key for a valid opening handshake.
-fn check_handshake(headers: &HeaderMap) -> Result<String, Problem> {
-    let has = |name, token: &str| {
-        let values = headers.get_all(name).iter().filter_map(|v| v.to_str().ok());
-        values.flat_map(|v| v.split(',')).any(|v| v.trim().eq_ignore_ascii_case(token))
-    };
-    if !has(header::CONNECTION, "upgrade") || !has(header::UPGRADE, "websocket") {
-        return Err(Problem::upgrade_required("this is a WebSocket: send Connection: Upgrade and Upgrade: websocket"));
-    }
-    if headers.get(header::SEC_WEBSOCKET_VERSION).map(HeaderValue::as_bytes) != Some(b"13") {
-        return Err(Problem::upgrade_required("Sec-WebSocket-Version must be 13"));
-    }
-    let key = headers.get(header::SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes).unwrap_or_default();
-    match BASE64.decode(key) {
-        Ok(nonce) if nonce.len() == 16 => Ok(derive_accept_key(key)),
-        _ => Err(Problem::bad_request("Sec-WebSocket-Key must be 16 bytes in base64")),
-    }
-}
-
-/// Pages may open a socket only from a listed origin, or from the node's own page; programs send no origin.
-fn check_origin(gateway: &Gateway, headers: &HeaderMap) -> Result<(), Problem> {
-    let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
-    let allowed = origin.to_str().is_ok_and(|origin| {
-        origin == gateway.record.url.as_str() || gateway.settings.http.allowed_origins.iter().any(|allowed| allowed == origin)
-    });
-    allowed.then_some(()).ok_or_else(|| Problem::forbidden("pages of this origin may not connect (http.allowed_origins)"))
-}
-
-/// Whether to name our sub-protocol; an error if the client speaks only others.
-fn negotiate(headers: &HeaderMap) -> Result<bool, Problem> {
-    let offered: Vec<&str> = headers
-        .get_all(header::SEC_WEBSOCKET_PROTOCOL)
-        .iter()
-        .filter_map(|v| v.to_str().ok())
-        .flat_map(|v| v.split(',').map(str::trim))
-        .collect();
-    match (offered.is_empty(), offered.contains(&SUBPROTOCOL)) {
-        (true, _) => Ok(false),
-        (false, true) => Ok(true),
-        (false, false) => Err(Problem::bad_request(format!("this server speaks the sub-protocol {SUBPROTOCOL}"))),
-    }
-}
 
 /// A socket before it is one.
 struct Door {
@@ -178,6 +81,8 @@ struct Connection {
     handle: Option<Arc<SessionHandle>>,
     resuming: Option<Box<Resuming>>,
     verifying: VecDeque<Verifying>,
+    /// What was read and not acted upon yet: while a `connect` is worked on, what follows it waits.
+    steps: VecDeque<Step>,
     limiter: DefaultDirectRateLimiter,
     pending: VecDeque<Bytes>,
     /// Bytes of the first pending frame that are written already.
@@ -187,23 +92,29 @@ struct Connection {
     /// When the socket last took something, while something is pending.
     stalled_since: Option<Instant>,
     unauthenticated: Option<OwnedSemaphorePermit>,
+    /// Tells of a drain as long as this is in no table of sessions that a drain goes through.
+    drained: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    ending: Option<Ending>,
     reason: &'static str,
     over: bool,
     _permit: ConnectionPermit,
 }
 
-/// A returning client's subscriptions, until all have settled.
-struct Resuming {
-    id: u32,
-    verified: Verified,
-    outstanding: Vec<Key>,
-    results: Vec<Resumed>,
+/// The last part of a connection: what is pending is written, then the sending side is shut, then what still comes is
+/// thrown away until the client closes too. To drop the socket while unread bytes wait in it would reset the connection,
+/// and the client could lose the close frame (RFC 6455 7.1.1).
+struct Ending {
+    deadline: Instant,
+    shut: bool,
 }
 
-/// A token to be looked at, in the order in which they came. May wait for a key set, while this session waits and no other.
-enum Verifying {
-    Connect { id: u32, token: String, resume: Option<Resume> },
-    Refresh { id: u32, token: String },
+/// Something that was read.
+enum Step {
+    Input(Input),
+    /// The codec's answer: pongs, the closing handshake.
+    Answer(Bytes),
+    /// The bytes are no WebSocket frames; nothing behind them is read.
+    Fail(CloseReason),
 }
 
 /// What woke a session up.
@@ -211,6 +122,9 @@ enum Wake {
     Wrote(usize),
     Read(Vec<Input>, Result<(), CloseReason>, Vec<u8>),
     Outgoing(VecDeque<Outgoing>),
+    /// Bytes of no interest came, or the socket is shut.
+    Nothing,
+    Draining,
     Timeout,
     Gone,
 }
@@ -230,12 +144,15 @@ impl Connection {
             handle: None,
             resuming: None,
             verifying: VecDeque::new(),
+            steps: VecDeque::new(),
             limiter: RateLimiter::direct(Quota::per_second(rate).allow_burst(burst)),
             pending: VecDeque::new(),
             written: 0,
             oldest: None,
             stalled_since: None,
             unauthenticated: door.unauthenticated,
+            drained: Some(Box::pin(door.gateway.draining.clone().cancelled_owned())),
+            ending: None,
             reason: "lost",
             over: false,
             _permit: door._permit,
@@ -243,11 +160,9 @@ impl Connection {
         });
         if let Some(identity) = door.identity {
             let verified = verified(&identity);
-            if let Err((_, reason)) = connection.admit(&verified) {
-                let actions = connection.session.close(now(), reason.into());
-                connection.act(actions);
-            } else {
-                connection.session.become_connected(now(), verified, Vec::new());
+            match connection.admit(&verified) {
+                Err((_, reason)) => connection.close(reason.into()),
+                Ok(()) => connection.session.become_connected(now(), verified, Vec::new()),
             }
         }
         if !read_ahead.is_empty() {
@@ -265,6 +180,12 @@ impl Connection {
                 self.verify(verifying).await;
                 continue;
             }
+            if !self.session.is_connecting()
+                && let Some(step) = self.next_step()
+            {
+                self.step(step);
+                continue;
+            }
             // The timer is moved only when it must fire earlier; one that fires early is set anew.
             let due = tokio::time::Instant::from(self.next_timeout());
             if timer.is_elapsed() || due < timer.deadline() {
@@ -274,16 +195,19 @@ impl Connection {
                 Wake::Wrote(bytes) => self.wrote(bytes),
                 Wake::Read(inputs, result, output) => self.received(inputs, result, output),
                 Wake::Outgoing(outgoing) => outgoing.into_iter().for_each(|o| self.tell(o)),
+                Wake::Nothing => {}
+                Wake::Draining => self.close(self.until_later()),
                 Wake::Timeout => self.timed_out(),
                 Wake::Gone => self.over = true,
             }
         }
-        if let Some(handle) = self.handle.take() {
-            self.gateway.close_session(&handle, self.reason);
-        }
+        self.leave();
     }
 
     fn next_timeout(&self) -> Instant {
+        if let Some(ending) = &self.ending {
+            return ending.deadline;
+        }
         let protocol = self.session.poll_timeout();
         let stall = self.stalled_since.map(|since| since + self.gateway.settings.sessions.slow_client_timeout_ms.duration());
         let far = || Instant::now() + Duration::from_secs(3600);
@@ -291,10 +215,23 @@ impl Connection {
     }
 
     fn poll_wake(&mut self, cx: &mut Context<'_>, timer: Pin<&mut Sleep>) -> Poll<Wake> {
+        // First: no flood in either direction may put off a deadline.
+        if timer.poll(cx).is_ready() {
+            return Poll::Ready(Wake::Timeout);
+        }
         if !self.pending.is_empty()
             && let Poll::Ready(result) = self.poll_write(cx)
         {
             return Poll::Ready(result.map_or(Wake::Gone, Wake::Wrote));
+        }
+        if self.ending.is_some() {
+            return self.poll_ending(cx);
+        }
+        if let Some(drained) = &mut self.drained
+            && drained.as_mut().poll(cx).is_ready()
+        {
+            self.drained = None;
+            return Poll::Ready(Wake::Draining);
         }
         if self.pending.len() < PENDING_FRAMES
             && !self.session.is_connecting()
@@ -309,7 +246,24 @@ impl Connection {
         {
             return Poll::Ready(Wake::Outgoing(outgoing));
         }
-        timer.poll(cx).map(|()| Wake::Timeout)
+        Poll::Pending
+    }
+
+    /// Shuts our side once everything is written, and throws away what still comes.
+    fn poll_ending(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
+        if let Some(ending) = &mut self.ending
+            && self.pending.is_empty()
+            && !ending.shut
+        {
+            let shut = ready!(Pin::new(&mut self.io).poll_shutdown(cx));
+            ending.shut = true;
+            return Poll::Ready(shut.map_or(Wake::Gone, |()| Wake::Nothing));
+        }
+        let mut bytes = [0; 4096];
+        let mut buffer = ReadBuf::new(&mut bytes);
+        let read = ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer));
+        let gone = read.is_err() || buffer.filled().is_empty();
+        Poll::Ready(if gone { Wake::Gone } else { Wake::Nothing })
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
@@ -373,36 +327,74 @@ impl Connection {
     }
 
     fn send(&mut self, frame: Bytes) {
+        if frame.is_empty() {
+            return;
+        }
         self.stalled_since.get_or_insert_with(Instant::now);
         self.pending.push_back(frame);
     }
 
-    fn received(&mut self, inputs: Vec<Input>, result: Result<(), CloseReason>, output: Vec<u8>) {
-        for input in inputs {
-            if matches!(input, Input::Text(_)) && self.limiter.check().is_err() {
-                self.close(CloseReason::RateLimited.into());
-                return;
-            }
-            if input == Input::Close {
-                self.reason = CloseReason::ClientClosed.name();
-                // The answer to the client's goodbye, before the socket is dropped.
-                if !output.is_empty() {
-                    let _ = self.io.try_write(&output);
+    /// Takes in what one read brought. The closing handshake's answer goes before the end that it leads to.
+    fn received(&mut self, mut inputs: Vec<Input>, result: Result<(), CloseReason>, output: Vec<u8>) {
+        let close = inputs.pop_if(|input| *input == Input::Close);
+        self.steps.extend(inputs.into_iter().map(Step::Input));
+        self.steps.extend((!output.is_empty()).then(|| Step::Answer(output.into())));
+        self.steps.extend(close.map(Step::Input));
+        self.steps.extend(result.err().map(Step::Fail));
+    }
+
+    fn next_step(&mut self) -> Option<Step> {
+        let step = self.steps.pop_front()?;
+        if self.steps.is_empty() {
+            self.steps = VecDeque::new();
+        }
+        Some(step)
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Input(Input::Text(_)) if self.limiter.check().is_err() => self.close(CloseReason::RateLimited.into()),
+            Step::Input(input) => {
+                if input == Input::Close {
+                    self.reason = CloseReason::ClientClosed.name();
                 }
+                let actions = self.session.handle_input(now(), input);
+                self.act(actions);
             }
-            let actions = self.session.handle_input(now(), input);
-            self.act(actions);
+            Step::Answer(frames) => self.send(frames),
+            Step::Fail(reason) => {
+                self.close(reason.into());
+                self.finish();
+            }
         }
-        if !output.is_empty() && !self.over {
-            self.send(output.into());
+    }
+
+    /// Both sides have said goodbye, or what the client says can no longer be read.
+    fn finish(&mut self) {
+        self.steps = VecDeque::new();
+        self.leave();
+        self.ending = Some(Ending { deadline: Instant::now() + self.gateway.rules.close_timeout, shut: false });
+    }
+
+    /// Nothing more is pushed to it; its subscriptions need not wait for the handshake's end.
+    fn leave(&mut self) {
+        if let Some(handle) = self.handle.take() {
+            self.gateway.close_session(&handle, self.reason);
         }
-        if let Err(reason) = result {
-            self.close(reason.into());
-        }
+    }
+
+    /// The goodbye of a drain to a socket that is in no table of sessions; spread by what is at hand.
+    fn until_later(&self) -> Goodbye {
+        let reconnect_after = Duration::from_millis(u64::from(self.peer.port()) % 1_000);
+        Goodbye { reason: CloseReason::Draining, reconnect_after: Some(reconnect_after) }
     }
 
     fn timed_out(&mut self) {
         let time = now();
+        if let Some(ending) = &self.ending {
+            self.over = time.monotonic >= ending.deadline;
+            return;
+        }
         let patience = self.gateway.settings.sessions.slow_client_timeout_ms.duration();
         if self.stalled_since.is_some_and(|since| time.monotonic >= since + patience) {
             self.stalled_since = None;
@@ -410,6 +402,8 @@ impl Connection {
             return;
         }
         let actions = self.session.handle_timeout(time);
+        // Its half of the closing handshake did not come: it need not be waited for any longer.
+        self.over = actions.contains(&Action::End);
         self.act(actions);
     }
 
@@ -435,95 +429,10 @@ impl Connection {
                     let mut output = Vec::new();
                     self.codec.close(goodbye.reason, &mut output);
                     self.send(output.into());
-                    // Nothing more is pushed to it; its subscriptions need not wait for the handshake's end.
-                    if let Some(handle) = self.handle.take() {
-                        self.gateway.close_session(&handle, self.reason);
-                    }
+                    self.leave();
                 }
-                Action::End => self.over = true,
+                Action::End => self.finish(),
             }
-        }
-    }
-
-    /// A place in the table of sessions, if there is one left.
-    fn admit(&mut self, verified: &Verified) -> Result<(), (CommandError, CloseReason)> {
-        let opened = self.gateway.open_session(self.id.clone(), verified.user.clone(), Transport::Websocket, self.peer);
-        self.handle = Some(opened.map_err(|error| (CommandError::limit(error.to_string()), CloseReason::TooManySessions))?);
-        self.unauthenticated = None;
-        Ok(())
-    }
-
-    async fn verify(&mut self, verifying: Verifying) {
-        match verifying {
-            Verifying::Connect { id, token, resume } => {
-                let verdict = self.gateway.verify(&token).await;
-                self.authenticate(id, verdict, resume);
-            }
-            Verifying::Refresh { id, token } => {
-                let verdict = match self.gateway.verify(&token).await {
-                    Ok(identity) if may(&identity, Scopes::PUSH) => Ok(verified(&identity)),
-                    Ok(_) => Err(CommandError::forbidden("the token lacks the scope push")),
-                    Err(error) => Err(CommandError::token(error.name(), error.to_string())),
-                };
-                let actions = self.session.handle_refreshed(now(), id, verdict);
-                self.act(actions);
-            }
-        }
-    }
-
-    fn authenticate(&mut self, id: u32, verdict: Result<Identity, AuthError>, resume: Option<Resume>) {
-        let verdict = match verdict {
-            _ if self.gateway.is_draining() => {
-                Err((CommandError::unavailable("the node is going down", 0), CloseReason::Draining))
-            }
-            Ok(identity) if !may(&identity, Scopes::PUSH) => {
-                Err((CommandError::forbidden("the token lacks the scope push"), CloseReason::Forbidden))
-            }
-            Ok(identity) => {
-                let verified = verified(&identity);
-                self.admit(&verified).map(|()| verified)
-            }
-            Err(error) => {
-                let reason = if matches!(error, AuthError::Expired) { CloseReason::TokenExpired } else { CloseReason::BadToken };
-                Err((CommandError::token(error.name(), error.to_string()), reason))
-            }
-        };
-        match (verdict, resume) {
-            (Ok(verified), Some(resume)) => self.resume(id, verified, resume),
-            (verdict, _) => {
-                let actions = self.session.handle_authenticated(now(), id, verdict, None);
-                self.act(actions);
-            }
-        }
-    }
-
-    /// Subscribes a returning client to what it had; the reply to `connect` waits until all of it has settled. What it
-    /// missed is not replayed: it reads its state.
-    fn resume(&mut self, id: u32, verified: Verified, resume: Resume) {
-        let mut resuming = Box::new(Resuming { id, verified, outstanding: Vec::new(), results: Vec::new() });
-        let Some(handle) = self.handle.clone() else { return };
-        for Subscribe { key, types, fields } in resume.subscriptions {
-            if resuming.outstanding.contains(&key) {
-                continue;
-            }
-            match self.gateway.subscriptions.subscribe(&handle, id, key.clone(), Wanted { types, fields }) {
-                Ok(()) => resuming.outstanding.push(key),
-                Err(_) => {
-                    let error = Some(CommandError::not_found());
-                    resuming.results.push(Resumed { key, recovered: false, rights: None, error });
-                }
-            }
-        }
-        self.resuming = Some(resuming);
-        self.finish_resume();
-    }
-
-    fn finish_resume(&mut self) {
-        if self.resuming.as_ref().is_some_and(|r| r.outstanding.is_empty())
-            && let Some(done) = self.resuming.take()
-        {
-            let actions = self.session.handle_authenticated(now(), done.id, Ok(done.verified), Some(done.results));
-            self.act(actions);
         }
     }
 
@@ -531,7 +440,7 @@ impl Connection {
         let Some(handle) = self.handle.clone() else { return };
         let Subscribe { key, types, fields } = subscribe;
         if self.gateway.subscriptions.subscribe(&handle, id, key.clone(), Wanted { types, fields }).is_err() {
-            let actions = self.session.handle_refused(id, &key, CommandError::not_found());
+            let actions = self.session.handle_refused(id, &key, CommandError::not_found(), false);
             self.act(actions);
         }
     }
@@ -555,25 +464,37 @@ impl Connection {
                     self.send(push::resync(&keys, reason));
                 }
             }
-            Outgoing::Settled { tag, key, outcome } => self.settled(tag, &key, outcome.ok()),
+            Outgoing::Settled { tag, key, outcome } => self.settled(tag, &key, outcome),
             Outgoing::End(end) => self.close(goodbye(end)),
         }
     }
 
-    fn settled(&mut self, tag: u32, key: &Key, rights: Option<&'static str>) {
-        let unavailable = || CommandError::unavailable("the registry did not answer in time", RETRY_AFTER_MS);
+    fn settled(&mut self, tag: u32, key: &Key, outcome: Result<&'static str, SubscribeFailure>) {
+        let outcome = outcome.map_err(|failure| match failure {
+            SubscribeFailure::Unavailable { kept } => {
+                (CommandError::unavailable("the registry did not answer in time", RETRY_AFTER_MS), kept)
+            }
+            SubscribeFailure::Withdrawn => (CommandError::not_subscribed(), false),
+        });
         if let Some(resuming) = &mut self.resuming {
             resuming.outstanding.retain(|waiting| waiting != key);
-            let error = rights.is_none().then(unavailable);
+            let (rights, error) = (outcome.as_ref().ok().copied(), outcome.err().map(|(error, _)| error));
             resuming.results.push(Resumed { key: key.clone(), recovered: false, rights, error });
             self.finish_resume();
             return;
         }
-        let actions = match rights {
-            Some(rights) => self.session.handle_settled(tag, key, rights),
-            None => self.session.handle_refused(tag, key, unavailable()),
+        let actions = match outcome {
+            Ok(rights) => self.session.handle_settled(tag, key, rights),
+            Err((error, kept)) => self.session.handle_refused(tag, key, error, kept),
         };
         self.act(actions);
+    }
+}
+
+// However its task ends, the session holds nothing afterwards.
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 
@@ -583,8 +504,4 @@ pub fn goodbye(end: End) -> Goodbye {
         End::Draining { reconnect_after } => Goodbye { reason: CloseReason::Draining, reconnect_after: Some(reconnect_after) },
         End::Ended => CloseReason::Ended.into(),
     }
-}
-
-fn verified(identity: &Identity) -> Verified {
-    Verified { user: identity.user.clone(), expires_at: identity.expires_at.max(unix_ms()) }
 }

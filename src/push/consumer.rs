@@ -28,7 +28,7 @@ pub struct NodeConsumer {
     pub queue: QueueName,
     pub hub: Arc<Hub>,
     pub metrics: Arc<Metrics>,
-    /// The next offset to read, plus one; 0 while nothing was read.
+    /// The next offset to read; 0 while nothing was read.
     pub position: Arc<AtomicU64>,
     /// Hears of gaps in the queue: every session is told (I-6).
     pub gaps: mpsc::UnboundedSender<()>,

@@ -10,7 +10,7 @@ use super::delivery::Delivery;
 use super::outbox::Pushed;
 use super::session::SessionHandle;
 use crate::mail::codec::EnvelopeFields;
-use crate::mail::event::EventTypes;
+use crate::mail::event::{EventType, EventTypes};
 use crate::mail::key::Key;
 
 const SHARDS: usize = 64;
@@ -62,6 +62,12 @@ impl Default for Hub {
 }
 
 impl Hub {
+    /// Whether a subscription hears of a type. What is sent in place of an event too large for a queue says nothing of its
+    /// type, so it concerns everybody.
+    fn wants(wanted: Wanted, event_type: EventType) -> bool {
+        wanted.types.contains(event_type) || event_type == EventType::MailboxChange
+    }
+
     fn shard(&self, key: &Key) -> &RwLock<Shard> {
         &self.shards[self.hasher.hash_one(key) as usize % SHARDS]
     }
@@ -105,7 +111,7 @@ impl Hub {
         if let [key] = &keys[..] {
             // The common case: one key is watched, so no session can be met twice.
             let shard = self.shard(key).read().unwrap_or_else(PoisonError::into_inner);
-            for s in shard.get(key).into_iter().flatten().filter(|s| s.wanted.types.contains(event_type)) {
+            for s in shard.get(key).into_iter().flatten().filter(|s| Self::wants(s.wanted, event_type)) {
                 fanout.count(s.session.push_event(delivery, s.wanted.fields));
             }
             return fanout;
@@ -113,7 +119,7 @@ impl Hub {
         let mut once: HashMap<*const SessionHandle, (Arc<SessionHandle>, EnvelopeFields)> = HashMap::new();
         for key in &keys {
             let shard = self.shard(key).read().unwrap_or_else(PoisonError::into_inner);
-            for s in shard.get(key).into_iter().flatten().filter(|s| s.wanted.types.contains(event_type)) {
+            for s in shard.get(key).into_iter().flatten().filter(|s| Self::wants(s.wanted, event_type)) {
                 let entry = once.entry(Arc::as_ptr(&s.session));
                 let (_, fields) = entry.or_insert_with(|| (s.session.clone(), EnvelopeFields::NONE));
                 *fields = fields.or(s.wanted.fields);
@@ -146,7 +152,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::mail::event::{Change, EventType};
+    use crate::mail::event::Change;
     use crate::mail::ids::SessionId;
     use crate::mail::user::UserName;
     use crate::push::outbox::{Limits, Outgoing};
@@ -210,8 +216,10 @@ mod tests {
         let (hub, session) = (Hub::default(), session(1));
         let types = [EventType::MailboxDelete].into_iter().collect();
         hub.subscribe(&key(0), &session, Wanted { types, ..ALL }, || ());
-        assert_eq!(hub.deliver(&delivery(0, Change::MailboxChange, 1)), Fanout::default());
+        let uids = Change::MessageExpunge { uids: Vec::new(), modseq: None };
+        assert_eq!(hub.deliver(&delivery(0, uids, 1)), Fanout::default());
         assert_eq!(hub.deliver(&delivery(0, Change::MailboxDelete, 2)).queued, 1);
+        assert_eq!(hub.deliver(&delivery(0, Change::MailboxChange, 3)).queued, 1, "it may stand for anything");
     }
 
     #[derive(Debug, Clone)]

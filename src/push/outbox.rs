@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::delivery::Delivery;
 use crate::mail::codec::EnvelopeFields;
+use crate::mail::event::Event;
 use crate::mail::key::Key;
 
 /// More mailboxes than this in one `resync` become "everything".
@@ -53,8 +54,10 @@ pub enum Resync {
 /// Why a subscription does not stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SubscribeFailure {
-    /// The registry did not acknowledge in time: try again.
-    Unavailable,
+    /// The registry did not acknowledge in time: try again. What stood before may be `kept`.
+    Unavailable { kept: bool },
+    /// It was given up before it stood.
+    Withdrawn,
 }
 
 /// Why the node ends a session.
@@ -89,7 +92,7 @@ pub enum Pushed {
 
 impl Outbox {
     pub fn push_event(&mut self, delivery: &Arc<Delivery>, fields: EnvelopeFields, limits: Limits) -> Pushed {
-        if self.is_absorbed(&delivery.event.mailbox) {
+        if self.is_absorbed(&delivery.event) {
             return Pushed::Absorbed;
         }
         if self.events + 1 > limits.events || self.bytes + delivery.size > limits.bytes {
@@ -102,19 +105,19 @@ impl Outbox {
         Pushed::Queued
     }
 
-    fn is_absorbed(&self, mailbox: &crate::mail::MailboxPath) -> bool {
+    fn is_absorbed(&self, event: &Event) -> bool {
         match &self.resync {
             None => false,
             Some((Resync::All, _)) => true,
-            Some((Resync::Keys(keys), _)) => keys.iter().any(|key| matches!(key, Key::Mailbox(path) if path == mailbox)),
+            Some((Resync::Keys(keys), _)) => mailboxes(event).all(|mailbox| keys.contains(&mailbox)),
         }
     }
 
     fn collapse(&mut self, last: &Arc<Delivery>) {
-        let mut keys = BTreeSet::from([Key::Mailbox(last.event.mailbox.clone())]);
+        let mut keys: BTreeSet<Key> = mailboxes(&last.event).collect();
         self.queue.retain(|outgoing| match outgoing {
             Outgoing::Event { delivery, .. } => {
-                keys.insert(Key::Mailbox(delivery.event.mailbox.clone()));
+                keys.extend(mailboxes(&delivery.event));
                 false
             }
             _ => true,
@@ -164,6 +167,11 @@ impl Outbox {
     }
 }
 
+/// The mailboxes whose state an event changes: a rename's are two.
+fn mailboxes(event: &Event) -> impl Iterator<Item = Key> {
+    event.keys().into_iter().filter(|key| matches!(key, Key::Mailbox(_)))
+}
+
 impl Resync {
     fn bounded(self) -> Self {
         match self {
@@ -176,6 +184,7 @@ impl Resync {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mail::event::Change;
     use std::time::Instant;
 
     fn delivery(mailbox: &str) -> Arc<Delivery> {
@@ -208,6 +217,19 @@ mod tests {
         assert_eq!(show(&mut outbox), ["resync 2 overflow", "c"]);
         assert!(outbox.is_empty());
         assert_eq!(outbox.push_event(&delivery("a"), EnvelopeFields::NONE, LIMITS), Pushed::Queued, "drained: as new");
+    }
+
+    #[test]
+    fn a_dropped_rename_is_a_resync_of_both_names() {
+        let mut outbox = Outbox::default();
+        let mut rename = Arc::into_inner(delivery("a")).unwrap();
+        rename.event.change = Change::MailboxRename { to: "#private:bob:b".parse().unwrap() };
+        let rename = Arc::new(rename);
+        let limits = Limits { events: 1, bytes: 1000 };
+        let mut push = |delivery: &Arc<Delivery>| outbox.push_event(delivery, EnvelopeFields::NONE, limits);
+        assert_eq!([push(&delivery("a")), push(&delivery("a"))], [Pushed::Queued, Pushed::Collapsed]);
+        assert_eq!([push(&delivery("c")), push(&rename)], [Pushed::Queued, Pushed::Collapsed], "b is not covered yet");
+        assert_eq!(show(&mut outbox), ["resync 3 overflow"]);
     }
 
     #[test]

@@ -6,14 +6,17 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, Weak};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::session::lock;
-use crate::cluster::registry::{Discontinuity, Registrar};
+use crate::cluster::registry::{Discontinuity, Registrar, RegistryError};
 use crate::mail::key::Key;
 
 /// After this long a failed registration is tried again.
@@ -42,7 +45,7 @@ struct State {
     keys: HashMap<Key, Entry>,
     /// Keys without holders, by the time when they are let go.
     lingering: VecDeque<(Instant, Key, u64)>,
-    /// Counts releases, so that a lingering key that was taken up again is not let go.
+    /// Counts releases and breaks, so that what was begun before one is known from what came after.
     generation: u64,
 }
 
@@ -52,7 +55,7 @@ struct Entry {
     released: u64,
     /// `None` once settled.
     waiters: Option<Vec<oneshot::Sender<()>>>,
-    /// Counts the times it had to settle: only the last one counts.
+    /// Since when it has to settle: what began to settle before that does not count.
     epoch: u64,
 }
 
@@ -104,8 +107,10 @@ impl Presence {
         match state.keys.get_mut(key) {
             Some(entry) => entry.holders += 1,
             None => {
-                state.keys.insert(key.clone(), Entry { holders: 1, released: 0, waiters: Some(Vec::new()), epoch: 0 });
-                tokio::spawn(register(Arc::downgrade(self), key.clone(), 0));
+                state.generation += 1;
+                let epoch = state.generation;
+                state.keys.insert(key.clone(), Entry { holders: 1, released: 0, waiters: Some(Vec::new()), epoch });
+                tokio::spawn(register(Arc::downgrade(self), key.clone(), begin(self.registrar.clone(), key.clone())));
             }
         }
         Lease { key: key.clone(), presence: Arc::downgrade(self) }
@@ -173,40 +178,55 @@ impl Presence {
     fn unsettle(&self, keys: &[Key]) -> Vec<(Key, u64)> {
         let mut state = lock(&self.state);
         let mut unsettled = Vec::new();
+        state.generation += 1;
+        let epoch = state.generation;
         for key in keys {
             if let Some(entry) = state.keys.get_mut(key) {
-                entry.epoch += 1;
+                entry.epoch = epoch;
                 entry.waiters.get_or_insert_default();
-                unsettled.push((key.clone(), entry.epoch));
+                unsettled.push((key.clone(), epoch));
             }
         }
         unsettled
     }
+
+    /// The epoch of a key that somebody holds or that lingers.
+    fn epoch(&self, key: &Key) -> Option<u64> {
+        lock(&self.state).keys.get(key).map(|entry| entry.epoch)
+    }
 }
 
-/// Registers a key, waits out the settle window, and marks it settled.
-async fn register(presence: Weak<Presence>, key: Key, epoch: u64) {
-    loop {
-        let Some((registrar, settle)) = presence.upgrade().map(|p| (p.registrar.clone(), p.settle)) else { return };
-        match registrar.register(key.clone()).await {
-            Ok(()) => {
-                if !settle.is_zero() {
-                    tokio::time::sleep(settle).await;
-                }
-                if let Some(presence) = presence.upgrade() {
-                    presence.settled(&key, epoch);
-                }
-                return;
-            }
-            Err(error) => {
-                warn!(%error, "a registration failed and will be tried again");
-                tokio::time::sleep(RETRY).await;
-                let Some(presence) = presence.upgrade() else { return };
-                if !lock(&presence.state).keys.contains_key(&key) {
-                    return;
-                }
-            }
+type Registering = BoxFuture<'static, Result<(), RegistryError>>;
+
+/// Makes the call, which takes effect at once; what is returned only waits. Under the lock, for calls on one key take
+/// effect in their order.
+fn begin(registrar: Arc<dyn Registrar>, key: Key) -> Registering {
+    let mut call = async move { registrar.register(key).await }.boxed();
+    match call.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(outcome) => std::future::ready(outcome).boxed(),
+        Poll::Pending => call,
+    }
+}
+
+/// Sees a registration through: waits until it is acknowledged, then for the settle window, and marks the key settled.
+async fn register(presence: Weak<Presence>, key: Key, mut registering: Registering) {
+    while let Err(error) = registering.await {
+        warn!(%error, "a registration failed and will be tried again");
+        tokio::time::sleep(RETRY).await;
+        let Some(presence) = presence.upgrade() else { return };
+        let state = lock(&presence.state);
+        if !state.keys.contains_key(&key) {
+            return;
         }
+        registering = begin(presence.registrar.clone(), key.clone());
+    }
+    // Breaks before the acknowledgement do not matter any more; one from now on does.
+    let Some((epoch, settle)) = presence.upgrade().and_then(|p| Some((p.epoch(&key)?, p.settle))) else { return };
+    if !settle.is_zero() {
+        tokio::time::sleep(settle).await;
+    }
+    if let Some(presence) = presence.upgrade() {
+        presence.settled(&key, epoch);
     }
 }
 
@@ -260,7 +280,7 @@ mod tests {
     use tokio::sync::watch;
 
     use super::*;
-    use crate::cluster::registry::{NodeRecord, RegistryError, RegistryHealth};
+    use crate::cluster::registry::{NodeRecord, RegistryHealth};
     use crate::mail::user::UserName;
 
     /// Records what it is asked; acknowledges at once.
@@ -353,6 +373,22 @@ mod tests {
         pass(0).await;
         assert!(settling.try_recv().is_err(), "registered, not settled");
         pass(1).await;
+        assert_eq!(settling.try_recv(), Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_earlier_life_of_a_key_does_not_settle_a_later_one() {
+        let (_discontinuity, receiver) = mpsc::unbounded_channel();
+        let recorder = Arc::new(Recorder { log: Mutex::default(), discontinuities: Mutex::new(Some(receiver)) });
+        let (presence, _breaks) = Presence::start(recorder, Duration::from_secs(4), Duration::from_millis(1));
+        drop(presence.acquire(&bob()));
+        pass(3).await;
+        assert!(presence.is_empty(), "let go before it had settled");
+        let lease = presence.acquire(&bob());
+        let mut settling = presence.settling(&lease).unwrap();
+        pass(2).await;
+        assert!(settling.try_recv().is_err(), "the first life's settle window ends here, not this one's");
+        pass(2).await;
         assert_eq!(settling.try_recv(), Ok(()));
     }
 

@@ -1,7 +1,8 @@
 //! The publisher: looks a mailbox up, encodes once, and sends to the queues that want it and to no other.
 
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::future::join_all;
@@ -10,7 +11,7 @@ use tracing::{debug, warn};
 
 use super::metrics::Metrics;
 use crate::cluster::queue::{Producer, QueueError, QueueName, QueueSystem};
-use crate::cluster::registry::{Directory, Interest, QueueNames};
+use crate::cluster::registry::{Directory, Interest};
 use crate::mail::codec::to_msgpack;
 use crate::mail::event::Event;
 use crate::mail::key::Key;
@@ -23,11 +24,12 @@ pub struct Publisher {
     directory: Arc<dyn Directory>,
     queues: Arc<dyn QueueSystem>,
     producer: Arc<dyn Producer>,
-    names: QueueNames,
     metrics: Arc<Metrics>,
     options: Options,
     /// One permit per event being published.
     permits: Semaphore,
+    /// The last list of all nodes' topics. Whoever needs it while it is being made waits for that one.
+    listed: tokio::sync::Mutex<Option<(Instant, Vec<QueueName>)>>,
 }
 
 /// How a publisher behaves.
@@ -39,7 +41,28 @@ pub struct Options {
     pub max_event_bytes: usize,
     /// Events being published at once.
     pub max_in_flight: usize,
+    /// Who is told while the registry cannot be trusted.
+    pub everyone: Everyone,
 }
+
+/// Every node's queue, as far as it can be known without a registry.
+#[derive(Debug, Clone)]
+pub enum Everyone {
+    /// The topics that begin so, as the queue system lists them.
+    Topics(String),
+    /// These: nodes share them.
+    Queues(Vec<QueueName>),
+}
+
+/// How long a list of all nodes' topics is good for, while the registry is away: less than a node takes from its start to
+/// its first settled subscription.
+const LIST_AGE: Duration = Duration::from_millis(250);
+/// Events looked up together.
+const LOOKUPS: usize = 500;
+/// Sends under way at once for one batch.
+const SENDS: usize = 1_000;
+/// How long listing them may take.
+const LIST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where an event went.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +71,15 @@ pub struct Published {
     pub queues: Vec<QueueName>,
     /// Whether it went to every known node, for the registry could not be trusted.
     pub everyone: bool,
+}
+
+/// Where an event is to go.
+#[derive(Debug)]
+struct Route {
+    queues: Vec<QueueName>,
+    everyone: bool,
+    /// Why there may be nodes that are not among them.
+    perhaps_not_all: Option<String>,
 }
 
 /// Why an event is not published, or not everywhere: publish the same event again, with the same id. What arrives
@@ -61,28 +93,25 @@ pub enum PublishError {
     NobodyKnown(String),
     #[error("the event did not reach every queue that wants it: {error}")]
     Queue { error: QueueError, taken: Vec<QueueName> },
+    /// Sent to the nodes that are known, and there may be more.
+    #[error("the registry cannot be trusted and the queues cannot be listed: some nodes may not have been told: {0}")]
+    PerhapsNotAll(String),
 }
 
 impl PublishError {
     /// Whether trying again may help.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Full | Self::NobodyKnown(_) => true,
+            Self::Full | Self::NobodyKnown(_) | Self::PerhapsNotAll(_) => true,
             Self::Queue { error, .. } => error.is_transient(),
         }
     }
 }
 
 impl Publisher {
-    pub fn new(
-        directory: Arc<dyn Directory>,
-        queues: Arc<dyn QueueSystem>,
-        names: QueueNames,
-        metrics: Arc<Metrics>,
-        options: Options,
-    ) -> Self {
+    pub fn new(directory: Arc<dyn Directory>, queues: Arc<dyn QueueSystem>, metrics: Arc<Metrics>, options: Options) -> Self {
         let permits = Semaphore::new(options.max_in_flight.max(1));
-        Self { producer: queues.producer(), directory, queues, names, metrics, options, permits }
+        Self { producer: queues.producer(), directory, queues, metrics, options, permits, listed: tokio::sync::Mutex::default() }
     }
 
     /// Publishes one event.
@@ -92,32 +121,18 @@ impl Publisher {
         results.pop().unwrap_or(Err(PublishError::Full))
     }
 
-    /// Publishes events in their order, with one lookup for all; one result each.
+    /// Publishes events in their order; one result each.
     pub async fn publish_batch(&self, events: &[Event]) -> Vec<Result<Published, PublishError>> {
-        let Ok(_permits) = self.permits.try_acquire_many(u32::try_from(events.len().max(1)).unwrap_or(u32::MAX)) else {
-            Metrics::add(&self.metrics.published, "outcome", "full", events.len() as u64);
-            return events.iter().map(|_| Err(PublishError::Full)).collect();
-        };
-        let routes = self.routes(events).await;
-        let mut buffer = Vec::with_capacity(512);
-        let sends = events.iter().zip(routes).map(|(event, route)| {
-            let payload = route.as_ref().ok().filter(|r| !r.queues.is_empty() || self.options.firehose.is_some()).map(|_| {
-                to_msgpack(event, &mut buffer);
-                if buffer.len() > self.options.max_event_bytes {
-                    warn!(bytes = buffer.len(), event = %event.id, "an event is too large for a queue and goes without its detail");
-                    to_msgpack(&event.without_detail(), &mut buffer);
-                }
-                Bytes::copy_from_slice(&buffer)
-            });
-            self.send(event, route, payload)
-        });
-        // `join_all` begins them in this order, which is the order that a mailbox's queue keeps.
-        let results = join_all(sends.collect::<Vec<_>>()).await;
+        let mut results = Vec::with_capacity(events.len());
+        for some in events.chunks(self.options.max_in_flight.clamp(1, LOOKUPS)) {
+            results.extend(self.publish_some(some).await);
+        }
         for result in &results {
             let outcome = match result {
                 Ok(published) if published.everyone => "everyone",
                 Ok(published) if published.queues.is_empty() => "nobody",
                 Ok(_) => "sent",
+                Err(PublishError::Full) => "full",
                 Err(_) => "failed",
             };
             Metrics::count(&self.metrics.published, "outcome", outcome);
@@ -125,112 +140,166 @@ impl Publisher {
         results
     }
 
+    /// One lookup for all of these, then their sends.
+    async fn publish_some(&self, events: &[Event]) -> Vec<Result<Published, PublishError>> {
+        let count = u32::try_from(events.len()).unwrap_or(u32::MAX);
+        let Ok(_permits) = self.permits.try_acquire_many(count) else {
+            return events.iter().map(|_| Err(PublishError::Full)).collect();
+        };
+        let routes = self.routes(events).await;
+        let mut buffer = Vec::with_capacity(512);
+        let mut results = Vec::with_capacity(events.len());
+        let mut under_way = Vec::new();
+        let mut sends = 0;
+        for (event, route) in events.iter().zip(routes) {
+            let targets = route.as_ref().map_or(0, |route| route.queues.len()) + usize::from(self.options.firehose.is_some());
+            if sends + targets > SENDS && !under_way.is_empty() {
+                // A wide fall-back of a large batch must not fill the producer by itself.
+                results.extend(join_all(std::mem::take(&mut under_way)).await);
+                sends = 0;
+            }
+            sends += targets;
+            let payload = (route.is_ok() && targets > 0).then(|| {
+                to_msgpack(event, &mut buffer);
+                if buffer.len() > self.options.max_event_bytes {
+                    warn!(bytes = buffer.len(), event = %event.id, "an event is too large for a queue and goes without its detail");
+                    to_msgpack(&event.without_detail(), &mut buffer);
+                }
+                Bytes::copy_from_slice(&buffer)
+            });
+            under_way.push(self.send(event, route, payload));
+        }
+        // `join_all` begins them in this order, which is the order that a mailbox's queue keeps.
+        results.extend(join_all(under_way).await);
+        results
+    }
+
     /// Which queues want each event.
-    async fn routes(&self, events: &[Event]) -> Vec<Result<Published, PublishError>> {
+    async fn routes(&self, events: &[Event]) -> Vec<Result<Route, PublishError>> {
         let keys: Vec<Vec<Key>> = events.iter().map(Event::keys).collect();
-        let mut cached = Vec::new();
+        let mut answers: HashMap<&Key, Interest> = HashMap::new();
         let mut unknown = Vec::new();
         for key in keys.iter().flatten() {
-            let answer = self.directory.cached(key);
-            if answer.is_none() && !unknown.contains(key) {
-                unknown.push(key.clone());
+            if answers.contains_key(key) {
+                continue;
             }
-            cached.push(answer);
+            match self.directory.cached(key) {
+                Some(queues) => drop(answers.insert(key, Interest::Queues(queues))),
+                None if unknown.contains(key) => {}
+                None => unknown.push(key.clone()),
+            }
         }
-        Metrics::add(&self.metrics.lookups, "answer", "cache", (cached.len() - unknown.len().min(cached.len())) as u64);
-        let fresh = if unknown.is_empty() { Vec::new() } else { self.directory.lookup(&unknown).await };
-        let distrusted = fresh.iter().filter(|interest| matches!(interest, Interest::Everyone(_))).count();
-        Metrics::add(&self.metrics.lookups, "answer", "registry", (fresh.len() - distrusted) as u64);
-        Metrics::add(&self.metrics.lookups, "answer", "everyone", distrusted as u64);
+        Metrics::add(&self.metrics.lookups, "answer", "cache", answers.len() as u64);
+        if !unknown.is_empty() {
+            let fresh = self.directory.lookup(&unknown).await;
+            let distrusted = fresh.iter().filter(|interest| matches!(interest, Interest::Everyone(_))).count();
+            Metrics::add(&self.metrics.lookups, "answer", "registry", (fresh.len() - distrusted) as u64);
+            Metrics::add(&self.metrics.lookups, "answer", "everyone", distrusted as u64);
+            answers.extend(unknown.iter().zip(fresh));
+        }
         // Asked for at most once a batch, and only where the registry fails.
-        let mut everyone: Option<Result<Vec<QueueName>, PublishError>> = None;
-
-        let mut cached = cached.into_iter();
-        let mut routes = Vec::with_capacity(events.len());
-        for keys in &keys {
-            let mut queues: Vec<QueueName> = Vec::new();
-            let mut fall_back = false;
+        let everyone = match answers.values().any(|interest| matches!(interest, Interest::Everyone(_))) {
+            true => Some(self.everyone().await),
+            false => None,
+        };
+        let route = |keys: &Vec<Key>| {
+            let mut route = Route { queues: Vec::new(), everyone: false, perhaps_not_all: None };
             for key in keys {
-                let known = cached.next().flatten();
-                let answer = known.map(Interest::Queues).or_else(|| {
-                    let at = unknown.iter().position(|asked| asked == key)?;
-                    fresh.get(at).cloned()
-                });
-                match answer {
-                    Some(Interest::Queues(wanted)) => queues.extend(wanted.iter().cloned()),
+                match answers.get(key) {
+                    Some(Interest::Queues(wanted)) => route.queues.extend(wanted.iter().cloned()),
                     Some(Interest::Everyone(known)) => {
-                        queues.extend(known.iter().cloned());
-                        fall_back = true;
+                        route.queues.extend(known.iter().cloned());
+                        route.everyone = true;
                     }
-                    None => fall_back = true,
+                    // One answer a key is what a directory promises.
+                    None => route.perhaps_not_all = Some("the registry left a question open".to_owned()),
                 }
             }
-            if fall_back {
-                if everyone.is_none() {
-                    everyone = Some(self.everyone(queues.is_empty()).await);
-                }
-                match &everyone {
-                    Some(Ok(all)) => queues.extend(all.iter().cloned()),
-                    Some(Err(error)) if queues.is_empty() => {
-                        routes.push(Err(error.clone()));
-                        continue;
-                    }
-                    _ => {}
-                }
+            match everyone.as_ref().filter(|_| route.everyone) {
+                None => {}
+                Some(Ok(all)) => route.queues.extend(all.iter().cloned()),
+                Some(Err(reason)) if route.queues.is_empty() => return Err(PublishError::NobodyKnown(reason.clone())),
+                Some(Err(reason)) => route.perhaps_not_all = Some(reason.clone()),
             }
-            queues.sort_unstable();
-            queues.dedup();
-            routes.push(Ok(Published { queues, everyone: fall_back }));
-        }
-        routes
+            route.queues.sort_unstable();
+            route.queues.dedup();
+            Ok(route)
+        };
+        keys.iter().map(route).collect()
     }
 
     /// The queues of all nodes as the queue system knows them: the last resort while the registry is away, for a
     /// publisher that has just started knows no node, and one that has run for long may not know the newest.
-    async fn everyone(&self, alone: bool) -> Result<Vec<QueueName>, PublishError> {
-        let patience = if alone { Duration::from_secs(10) } else { Duration::from_secs(2) };
-        match tokio::time::timeout(patience, self.queues.list(&self.names.node_prefix())).await {
-            Ok(Ok(queues)) => Ok(queues.into_iter().map(|q| q.queue).collect()),
-            Ok(Err(error)) => Err(PublishError::NobodyKnown(error.to_string())),
-            Err(_) => Err(PublishError::NobodyKnown("listing the queues took too long".to_owned())),
+    async fn everyone(&self) -> Result<Vec<QueueName>, String> {
+        let prefix = match &self.options.everyone {
+            Everyone::Queues(queues) => return Ok(queues.clone()),
+            Everyone::Topics(prefix) => prefix,
+        };
+        let mut listed = self.listed.lock().await;
+        if let Some((at, queues)) = &*listed
+            && at.elapsed() < LIST_AGE
+        {
+            return Ok(queues.clone());
         }
+        let asked = Instant::now();
+        let queues = match tokio::time::timeout(LIST_TIMEOUT, self.queues.names(prefix)).await {
+            Ok(Ok(queues)) => queues,
+            Ok(Err(error)) => return Err(error.to_string()),
+            Err(_) => return Err("listing the queues took too long".to_owned()),
+        };
+        *listed = Some((asked, queues.clone()));
+        Ok(queues)
     }
 
     async fn send(
         &self,
         event: &Event,
-        route: Result<Published, PublishError>,
+        route: Result<Route, PublishError>,
         payload: Option<Bytes>,
     ) -> Result<Published, PublishError> {
-        let mut published = route?;
-        let Some(payload) = payload else { return Ok(published) };
+        let route = route?;
+        let Some(payload) = payload else { return Ok(Published { queues: Vec::new(), everyone: route.everyone }) };
         let key = event.mailbox.as_str();
-        let targets: Vec<&QueueName> = published.queues.iter().chain(&self.options.firehose).collect();
-        let sent = join_all(targets.iter().map(|queue| self.producer.send(queue, key, payload.clone()))).await;
-        let mut failure = None;
+        let firehose = self.options.firehose.as_ref();
+        let targets = route.queues.iter().chain(firehose);
+        let sent = join_all(targets.clone().map(|queue| self.producer.send(queue, key, payload.clone()))).await;
+        let mut failure: Option<QueueError> = None;
         let mut taken = Vec::new();
-        for (queue, result) in targets.into_iter().zip(sent) {
-            match result {
+        for (queue, result) in targets.zip(sent) {
+            let error = match result {
                 Ok(()) => {
                     Metrics::count(&self.metrics.sends, "outcome", "sent");
-                    taken.push(queue.clone());
+                    if Some(queue) != firehose {
+                        taken.push(queue.clone());
+                    }
+                    continue;
                 }
-                // The node died, or will make the queue anew and tell its sessions to resync: nobody to tell here.
-                Err(QueueError::NoSuchQueue(queue)) => {
+                // Nobody reads it: its node is gone, and its clients with it.
+                Err(QueueError::NoSuchQueue(_)) if Some(queue) != firehose && !self.is_live(queue) => {
                     Metrics::count(&self.metrics.sends, "outcome", "no_such_queue");
-                    debug!(%queue, "a node that is registered has no queue any more");
+                    debug!(%queue, "a queue is gone with its node");
+                    continue;
                 }
-                Err(error) => {
-                    Metrics::count(&self.metrics.sends, "outcome", "failed");
-                    failure = Some(error);
-                }
+                // Its node lives: the queue is only just being made, or made anew.
+                Err(QueueError::NoSuchQueue(queue)) => QueueError::Unreachable(format!("{queue} is not there yet")),
+                Err(error) => error,
+            };
+            Metrics::count(&self.metrics.sends, "outcome", "failed");
+            // What may succeed later is what the origin must hear.
+            if failure.as_ref().is_none_or(|first| !first.is_transient()) {
+                failure = Some(error);
             }
         }
-        if let Some(error) = failure {
-            return Err(PublishError::Queue { error, taken });
+        match (failure, route.perhaps_not_all) {
+            (Some(error), _) => Err(PublishError::Queue { error, taken }),
+            (None, Some(reason)) => Err(PublishError::PerhapsNotAll(reason)),
+            (None, None) => Ok(Published { queues: taken, everyone: route.everyone }),
         }
-        published.queues = taken.into_iter().filter(|queue| Some(queue) != self.options.firehose.as_ref()).collect();
-        Ok(published)
+    }
+
+    /// Whether a node that is known to run reads this queue.
+    fn is_live(&self, queue: &QueueName) -> bool {
+        self.directory.nodes().borrow().iter().any(|node| node.queue == *queue)
     }
 
     /// Waits until everything accepted has left.

@@ -9,6 +9,7 @@ use futures::task::AtomicWaker;
 use serde::{Deserialize, Serialize};
 
 use super::delivery::Delivery;
+use super::hub::Wanted;
 use super::outbox::{End, Limits, Outbox, Outgoing, Pushed, Resync, SubscribeFailure};
 use super::presence::Lease;
 use crate::mail::codec::EnvelopeFields;
@@ -47,6 +48,13 @@ pub(super) struct Held {
     pub lease: Lease,
     /// Milliseconds since 1970, UTC; 0 until it is settled.
     pub since: u64,
+    /// Of this holding alone: the key may be given up and taken again.
+    pub serial: u64,
+    /// What was asked for last.
+    pub wanted: Wanted,
+    pub rights: &'static str,
+    /// Tags of those who wait for it to settle.
+    pub waiting: Vec<u32>,
 }
 
 impl Held {

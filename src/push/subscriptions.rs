@@ -1,6 +1,7 @@
 //! Subscribing: registered and settled first, then in the hub, then told (I-4, I-5).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::access::Access;
@@ -21,6 +22,8 @@ pub struct Subscriptions {
     pub timeout: Duration,
     /// Milliseconds since 1970, UTC.
     pub clock: fn() -> u64,
+    /// Tells one holding of a key from a later one of the same session.
+    pub serial: AtomicU64,
 }
 
 /// No such mailbox, or not for this user: the same answer (I-9).
@@ -29,28 +32,41 @@ pub struct Subscriptions {
 pub struct NotFound;
 
 impl Subscriptions {
-    /// Begins a subscription; its outcome comes out of the session's outbox with `tag`. Subscribing again changes what
-    /// is wanted.
+    /// Begins a subscription; its outcome comes out of the session's outbox with `tag`, whatever it is. Subscribing
+    /// again changes what is wanted, and has an outcome of its own.
     pub fn subscribe(self: &Arc<Self>, session: &Arc<SessionHandle>, tag: u32, key: Key, wanted: Wanted) -> Result<(), NotFound> {
-        let rights = self.access.rights(&session.user, &key).ok_or(NotFound)?;
-        let lease = self.presence.acquire(&key);
-        let settling = self.presence.settling(&lease);
-        {
-            let mut held = session.held();
-            // An ended session takes nothing more; the lease is dropped.
-            let Some(held) = held.as_mut() else { return Ok(()) };
-            if !held.iter().any(|h| *h.key() == key) {
-                held.push(Held { lease, since: 0 });
-            }
-        }
-        match settling {
-            None => self.activate(session, tag, key, wanted, rights),
+        let Some(rights) = self.access.rights(&session.user, &key) else {
+            // A right that is gone takes the subscription with it.
+            self.unsubscribe(session, &key);
+            return Err(NotFound);
+        };
+        let mut guard = session.held();
+        // An ended session takes nothing more.
+        let Some(held) = guard.as_mut() else { return Ok(()) };
+        let at = held.iter().position(|h| *h.key() == key).unwrap_or_else(|| {
+            let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+            let lease = self.presence.acquire(&key);
+            held.push(Held { lease, since: 0, serial, wanted, rights, waiting: Vec::new() });
+            held.len() - 1
+        });
+        let holding = &mut held[at];
+        (holding.wanted, holding.rights) = (wanted, rights);
+        holding.waiting.push(tag);
+        match self.presence.settling(&holding.lease) {
+            None => self.activate(session, holding),
+            // Somebody waits for this holding already, and speaks for all that wait.
+            Some(_) if holding.waiting.len() > 1 => {}
             Some(settled) => {
-                let (this, session) = (self.clone(), session.clone());
+                let (this, session, serial) = (self.clone(), session.clone(), holding.serial);
                 tokio::spawn(async move {
-                    match tokio::time::timeout(this.timeout, settled).await {
-                        Ok(Ok(())) => this.activate(&session, tag, key, wanted, rights),
-                        Ok(Err(_)) | Err(_) => this.give_up(&session, tag, key),
+                    let settled = tokio::time::timeout(this.timeout, settled).await;
+                    let mut guard = session.held();
+                    // Unsubscribed, or ended, while it settled: that has been answered.
+                    let Some(held) = guard.as_mut() else { return };
+                    let Some(at) = held.iter().position(|h| h.serial == serial) else { return };
+                    match settled {
+                        Ok(Ok(())) => this.activate(&session, &mut held[at]),
+                        Ok(Err(_)) | Err(_) => give_up(&session, held, at),
                     }
                 });
             }
@@ -58,25 +74,21 @@ impl Subscriptions {
         Ok(())
     }
 
-    fn activate(&self, session: &Arc<SessionHandle>, tag: u32, key: Key, wanted: Wanted, rights: &'static str) {
-        let mut held = session.held();
-        // Unsubscribed, or ended, while it settled: nothing to tell.
-        let Some(subscription) = held.iter_mut().flatten().find(|h| *h.key() == key) else { return };
-        let since = if subscription.is_active() { None } else { Some((self.clock)().max(1)) };
-        if let Some(since) = since {
-            subscription.since = since;
+    /// Puts a holding into the hub, and answers everybody who waits for it before any event can come.
+    fn activate(&self, session: &Arc<SessionHandle>, holding: &mut Held) {
+        let first = !holding.is_active();
+        if first {
+            holding.since = (self.clock)().max(1);
         }
-        self.hub.subscribe(&key, session, wanted, || session.push_settled(tag, key.clone(), Ok(rights)));
-        if let Some(since) = since {
-            self.sessions.note(true, session.subscription_record(key, since));
+        let (waiting, rights) = (std::mem::take(&mut holding.waiting), holding.rights);
+        self.hub.subscribe(holding.key(), session, holding.wanted, || {
+            for tag in waiting {
+                session.push_settled(tag, holding.key().clone(), Ok(rights));
+            }
+        });
+        if first {
+            self.sessions.note(true, session.subscription_record(holding.key().clone(), holding.since));
         }
-    }
-
-    fn give_up(&self, session: &Arc<SessionHandle>, tag: u32, key: Key) {
-        if let Some(held) = session.held().as_mut() {
-            held.retain(|h| *h.key() != key || h.is_active());
-        }
-        session.push_settled(tag, key, Err(SubscribeFailure::Unavailable));
     }
 
     pub fn unsubscribe(&self, session: &Arc<SessionHandle>, key: &Key) {
@@ -84,6 +96,9 @@ impl Subscriptions {
         let Some(held) = guard.as_mut() else { return };
         if let Some(at) = held.iter().position(|h| h.key() == key) {
             let gone = held.swap_remove(at);
+            for tag in &gone.waiting {
+                session.push_settled(*tag, key.clone(), Err(SubscribeFailure::Withdrawn));
+            }
             self.withdraw(session, gone);
         }
     }
@@ -102,5 +117,147 @@ impl Subscriptions {
             self.hub.unsubscribe(gone.key(), session);
             self.sessions.note(false, session.subscription_record(gone.key().clone(), gone.since));
         }
+    }
+}
+
+/// The registry took too long. What stood before still stands; what never did is let go.
+fn give_up(session: &Arc<SessionHandle>, held: &mut Vec<Held>, at: usize) {
+    let kept = held[at].is_active();
+    let key = held[at].key().clone();
+    for tag in std::mem::take(&mut held[at].waiting) {
+        session.push_settled(tag, key.clone(), Err(SubscribeFailure::Unavailable { kept }));
+    }
+    if !kept {
+        held.swap_remove(at);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+    use crate::cluster::registry::local::{LocalNode, LocalRegistry};
+    use crate::cluster::registry::{Discontinuity, NodeRecord, Place, QueueId, QueueNames, Registrar, RegistryHealth};
+    use crate::mail::codec::EnvelopeFields;
+    use crate::mail::event::{EventType, EventTypes};
+    use crate::mail::ids::{NodeId, SessionId};
+    use crate::mail::user::UserName;
+    use crate::push::access::OwnersOnly;
+    use crate::push::outbox::{Limits, Outgoing};
+    use crate::push::session::Transport;
+
+    const SETTLE: Duration = Duration::from_secs(2);
+    const ALL: Wanted = Wanted { types: EventTypes::ALL, fields: EnvelopeFields::NONE };
+
+    struct Play {
+        registry: Arc<LocalNode>,
+        subscriptions: Arc<Subscriptions>,
+        session: Arc<SessionHandle>,
+    }
+
+    fn key() -> Key {
+        Key::Account(UserName::new("bob").unwrap())
+    }
+
+    async fn play() -> Play {
+        let names = QueueNames::new("t").unwrap();
+        let registry = LocalRegistry::new(names.clone()).node();
+        let id: NodeId = "n".parse().unwrap();
+        let queue_id = QueueId { node: id.clone(), place: Place::Own };
+        let queue = names.queue(&queue_id);
+        let record = NodeRecord { id: id.clone(), queue_id, queue, url: String::new(), version: String::new(), started_at: 0 };
+        registry.announce(record).await.unwrap();
+        let (presence, _breaks) = Presence::start(registry.clone(), SETTLE, Duration::from_secs(1));
+        let subscriptions = Arc::new(Subscriptions {
+            hub: Arc::default(),
+            presence,
+            sessions: Arc::new(Sessions::new(10)),
+            access: Arc::new(OwnersOnly),
+            timeout: Duration::from_secs(30),
+            clock: || 5,
+            serial: AtomicU64::default(),
+        });
+        let limits = Limits { events: 10, bytes: 1000 };
+        let session = SessionHandle::new(
+            SessionId::new(id, 1),
+            UserName::new("bob").unwrap(),
+            Transport::Websocket,
+            ([127, 0, 0, 1], 1).into(),
+            0,
+            limits,
+        );
+        Play { registry, subscriptions, session }
+    }
+
+    impl Play {
+        fn subscribe(&self, tag: u32, types: EventTypes) {
+            self.subscriptions.subscribe(&self.session, tag, key(), Wanted { types, ..ALL }).unwrap();
+        }
+
+        fn answers(&self) -> Vec<(u32, Result<&'static str, SubscribeFailure>)> {
+            let taken = match self.session.poll_take(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(taken) => taken,
+                Poll::Pending => VecDeque::new(),
+            };
+            let answer = |outgoing| match outgoing {
+                Outgoing::Settled { tag, outcome, .. } => (tag, outcome.map(|_| "ok")),
+                other => panic!("{other:?}"),
+            };
+            taken.into_iter().map(answer).collect()
+        }
+
+        async fn pass(&self, time: Duration) {
+            tokio::time::sleep(time + Duration::from_millis(1)).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn two_wishes_for_one_key_are_both_answered_and_the_later_one_counts() {
+        let play = play().await;
+        play.subscribe(1, [EventType::MessageNew].into_iter().collect());
+        play.subscribe(2, EventTypes::ALL);
+        play.pass(SETTLE).await;
+        assert_eq!(play.answers(), [(1, Ok("ok")), (2, Ok("ok"))]);
+        assert_eq!(play.session.held().as_ref().unwrap()[0].wanted, ALL);
+        play.subscribe(3, EventTypes::ALL);
+        assert_eq!(play.answers(), [(3, Ok("ok"))], "settled already: at once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wish_that_was_withdrawn_is_answered_and_does_not_touch_the_next() {
+        let play = play().await;
+        play.subscribe(1, EventTypes::ALL);
+        play.subscriptions.unsubscribe(&play.session, &key());
+        play.subscribe(2, EventTypes::ALL);
+        assert_eq!(play.answers(), [(1, Err(SubscribeFailure::Withdrawn))]);
+        play.pass(SETTLE).await;
+        assert_eq!(play.answers(), [(2, Ok("ok"))]);
+        assert_eq!(play.session.subscriptions(), [(key(), 5)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_refuses_what_is_new_and_keeps_what_stood() {
+        let play = play().await;
+        play.registry.set_health(RegistryHealth::Lost { reason: "test".into() });
+        play.subscribe(1, EventTypes::ALL);
+        play.pass(Duration::from_secs(20)).await;
+        play.subscribe(2, EventTypes::ALL);
+        play.pass(Duration::from_secs(11)).await;
+        let refused = Err(SubscribeFailure::Unavailable { kept: false });
+        assert_eq!(play.answers(), [(1, refused), (2, refused)], "the second is told with the first, and may try again");
+        assert!(play.session.held().as_ref().unwrap().is_empty());
+
+        play.registry.set_health(RegistryHealth::Connected);
+        play.subscribe(3, EventTypes::ALL);
+        play.pass(Duration::from_secs(10)).await;
+        assert_eq!(play.answers(), [(3, Ok("ok"))]);
+        play.registry.tell(Discontinuity::Lost { keys: vec![key()] });
+        play.pass(Duration::ZERO).await;
+        play.subscribe(4, EventTypes::ALL);
+        play.pass(Duration::from_secs(30)).await;
+        assert_eq!(play.answers(), [(4, Err(SubscribeFailure::Unavailable { kept: true }))]);
+        assert_eq!(play.session.subscriptions().len(), 1, "what stood still stands");
     }
 }

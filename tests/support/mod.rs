@@ -1,10 +1,13 @@
 //! What the tests share. Each test binary uses a part of it.
 #![allow(dead_code, reason = "each test binary uses a part of this")]
 
+pub mod cluster;
 pub mod dev;
 pub mod fixtures;
 pub mod kafka;
 pub mod process;
+pub mod raw_ws;
+pub mod sse;
 pub mod wait;
 pub mod ws;
 pub mod zookeeper;

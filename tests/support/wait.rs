@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// Asks again and again until there is an answer; panics with `what` after the deadline.
-pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, deadline: Duration, mut ask: impl FnMut() -> F) -> T {
+pub async fn eventually<T>(what: &str, deadline: Duration, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let end = Instant::now() + deadline;
     loop {
         if let Some(answer) = ask().await {

@@ -15,10 +15,19 @@ use tokio::net::TcpStream;
 /// How long a frame that must come may take.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// One object that went over the socket. Text sent with [`WsClient::send`] may be none, and is not kept.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Said {
+    Client(Value),
+    Server(Value),
+}
+
 /// A connected client. Heartbeats are answered and not shown.
 pub struct WsClient {
     socket: FragmentCollector<TokioIo<Upgraded>>,
     id: u32,
+    /// Every command sent and every frame received, in order, heartbeats too.
+    pub transcript: Vec<Said>,
     /// The code of the server's close frame, once it came.
     pub closed: Option<u16>,
 }
@@ -39,7 +48,7 @@ impl WsClient {
             .expect("a request");
         let (socket, response) = handshake::client(&TokioExecutor::new(), request, stream).await.expect("the handshake");
         assert_eq!(response.headers()["sec-websocket-protocol"], "mailpush.v1");
-        Self { socket: FragmentCollector::new(socket), id: 0, closed: None }
+        Self { socket: FragmentCollector::new(socket), id: 0, transcript: Vec::new(), closed: None }
     }
 
     /// Opens the socket and connects with a token.
@@ -65,7 +74,9 @@ impl WsClient {
     pub async fn command(&mut self, name: &str, body: Value) -> Value {
         self.id += 1;
         let id = self.id;
-        self.send(&json!({ "id": id, name: body }).to_string()).await;
+        let command = json!({ "id": id, name: body });
+        self.send(&command.to_string()).await;
+        self.transcript.push(Said::Client(command));
         loop {
             let frame = self.next().await.unwrap_or_else(|| panic!("closed with {:?} instead of a reply to {name}", self.closed));
             if frame["id"] == id {
@@ -84,12 +95,34 @@ impl WsClient {
         tokio::time::timeout(time, self.read()).await.ok().flatten()
     }
 
+    /// The server's goodbye: its `disconnect`, whose code is the close frame's too.
+    pub async fn goodbye(&mut self) -> Value {
+        let told = self.push("disconnect").await;
+        assert_eq!(self.next().await, None, "behind the goodbye");
+        assert_eq!(self.closed.map(Value::from), Some(told["code"].clone()));
+        told
+    }
+
+    /// Nothing was pushed before the answer to this.
+    pub async fn expect_quiet(&mut self) {
+        self.id += 1;
+        self.send(&json!({ "id": self.id, "ping": {} }).to_string()).await;
+        assert_eq!(self.next().await, Some(json!({ "id": self.id, "ping": {} })));
+    }
+
     async fn read(&mut self) -> Option<Value> {
         loop {
             let frame = self.socket.read_frame().await.ok()?;
             match frame.opcode {
-                OpCode::Text if &frame.payload[..] == b"{}" => self.send("{}").await,
-                OpCode::Text => return Some(serde_json::from_slice(&frame.payload).expect("a frame in JSON")),
+                OpCode::Text => {
+                    let said: Value = serde_json::from_slice(&frame.payload).expect("a frame in JSON");
+                    self.transcript.push(Said::Server(said.clone()));
+                    if said != json!({}) {
+                        return Some(said);
+                    }
+                    self.transcript.push(Said::Client(said));
+                    self.send("{}").await;
+                }
                 OpCode::Close => {
                     self.closed = frame.payload.get(..2).map(|code| u16::from_be_bytes([code[0], code[1]]));
                     return None;

@@ -185,6 +185,10 @@ impl QueueSystem for LocalQueues {
         Ok(listed.collect())
     }
 
+    async fn names(&self, topic_prefix: &str) -> Result<Vec<QueueName>, QueueError> {
+        Ok(self.list(topic_prefix).await?.into_iter().map(|listed| listed.queue).collect())
+    }
+
     async fn remove(&self, queue: &QueueName) -> Result<(), QueueError> {
         if queue.is_partition() {
             return Err(QueueError::Refused(format!("{queue} is a part of a topic that other nodes use")));

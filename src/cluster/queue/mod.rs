@@ -12,12 +12,20 @@ pub mod gc;
 pub mod kafka;
 pub mod local;
 
-/// A queue's name: a topic with one partition, or `topic/partition` of a shared one.
+/// A queue's name: a topic with one partition; `topic/partition` of a shared one; or `topic/*`, a topic of however many
+/// partitions, to which records are only written, each to the partition that its key's hash picks (as the firehose).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct QueueName {
     topic: Arc<str>,
-    partition: Option<u32>,
+    partition: Partition,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Partition {
+    Only,
+    Number(u32),
+    ByKey,
 }
 
 /// Why a text is not a queue's name.
@@ -28,12 +36,18 @@ pub struct InvalidQueue;
 impl QueueName {
     pub fn topic(topic: &str) -> Result<Self, InvalidQueue> {
         Self::check(topic)?;
-        Ok(Self { topic: topic.into(), partition: None })
+        Ok(Self { topic: topic.into(), partition: Partition::Only })
     }
 
     pub fn partition(topic: &str, partition: u32) -> Result<Self, InvalidQueue> {
         Self::check(topic)?;
-        Ok(Self { topic: topic.into(), partition: Some(partition) })
+        Ok(Self { topic: topic.into(), partition: Partition::Number(partition) })
+    }
+
+    /// A topic whose records are spread by their keys.
+    pub fn by_key(topic: &str) -> Result<Self, InvalidQueue> {
+        Self::check(topic)?;
+        Ok(Self { topic: topic.into(), partition: Partition::ByKey })
     }
 
     /// Kafka's own rule for topics.
@@ -49,20 +63,29 @@ impl QueueName {
 
     /// The partition to write to and read from.
     pub fn partition_number(&self) -> u32 {
-        self.partition.unwrap_or(0)
+        match self.partition {
+            Partition::Number(number) => number,
+            Partition::Only | Partition::ByKey => 0,
+        }
     }
 
     /// Whether this is one partition of a topic that several nodes share.
     pub fn is_partition(&self) -> bool {
-        self.partition.is_some()
+        matches!(self.partition, Partition::Number(_))
+    }
+
+    /// Whether a record's key picks the partition.
+    pub fn is_by_key(&self) -> bool {
+        self.partition == Partition::ByKey
     }
 }
 
 impl fmt::Display for QueueName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.partition {
-            None => f.write_str(&self.topic),
-            Some(partition) => write!(f, "{}/{partition}", self.topic),
+            Partition::Only => f.write_str(&self.topic),
+            Partition::Number(number) => write!(f, "{}/{number}", self.topic),
+            Partition::ByKey => write!(f, "{}/*", self.topic),
         }
     }
 }
@@ -73,6 +96,7 @@ impl FromStr for QueueName {
     fn from_str(text: &str) -> Result<Self, InvalidQueue> {
         match text.split_once('/') {
             None => Self::topic(text),
+            Some((topic, "*")) => Self::by_key(topic),
             Some((topic, partition)) => Self::partition(topic, partition.parse().map_err(|_| InvalidQueue)?),
         }
     }
@@ -208,8 +232,11 @@ pub trait QueueSystem: Send + Sync {
     /// Starts reading at the end: the end is a number when this returns, so nothing sent later is missed.
     async fn open(&self, queue: &QueueName) -> Result<Box<dyn Consumer>, QueueError>;
 
-    /// The topics with this prefix, each the queue of one node: for publishers with no registry, and for gc.
+    /// The topics with this prefix, each the queue of one node, with their last use: for gc.
     async fn list(&self, topic_prefix: &str) -> Result<Vec<NodeQueue>, QueueError>;
+
+    /// The same topics by name alone: cheap enough to be asked for while publishing.
+    async fn names(&self, topic_prefix: &str) -> Result<Vec<QueueName>, QueueError>;
 
     async fn remove(&self, queue: &QueueName) -> Result<(), QueueError>;
 
@@ -223,7 +250,7 @@ mod tests {
 
     #[test]
     fn names_and_positions_read_back() {
-        for text in ["mailpush.node.abc", "mailpush.shards/17"] {
+        for text in ["mailpush.node.abc", "mailpush.shards/17", "mailpush.firehose/*"] {
             assert_eq!(text.parse::<QueueName>().unwrap().to_string(), text);
             let position: Position = format!("{text}@42").parse().unwrap();
             assert_eq!((position.offset, position.to_string()), (42, format!("{text}@42")));

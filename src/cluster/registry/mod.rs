@@ -99,6 +99,11 @@ impl QueueNames {
         format!("{}.shards", self.prefix)
     }
 
+    /// The partitions that nodes share in the sharded topology.
+    pub fn shards(&self, count: u32) -> Vec<QueueName> {
+        (0..count).filter_map(|partition| QueueName::partition(&self.shards_topic(), partition).ok()).collect()
+    }
+
     /// The queue that `id` reads.
     pub fn queue(&self, id: &QueueId) -> QueueName {
         let name = match id.place {

@@ -23,6 +23,8 @@ pub struct InvalidScope(String);
 
 impl Scopes {
     pub const NONE: Self = Self(0);
+    /// Every scope, those of later versions too.
+    pub const ALL: Self = Self(u8::MAX);
     /// `push`: open sessions and subscribe.
     pub const PUSH: Self = Self(1);
     /// `subscriptions:read`: see the sessions and subscriptions of every user.

@@ -165,7 +165,7 @@ async fn a_key_set_file_is_read_again_when_it_changes() {
     let auth = Authenticator::with_floor(&settings, Duration::from_millis(20)).await.unwrap();
     assert!(auth.verify(&old.token(folder.path(), Some("old"))).is_ok());
     std::fs::write(&path, jwks(&[new.jwk("new")])).unwrap();
-    let later = std::time::SystemTime::now() + Duration::from_secs(2);
+    let later = SystemTime::now() + Duration::from_secs(2);
     std::fs::File::options().append(true).open(&path).unwrap().set_modified(later).unwrap();
     let by_new = new.token(folder.path(), Some("new"));
     eventually("the new key", || auth.verify(&by_new).is_ok()).await;

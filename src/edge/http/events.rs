@@ -131,13 +131,13 @@ fn read_msgpack(gateway: &Gateway, body: &[u8]) -> Result<Parsed, Problem> {
 
 fn read_json(gateway: &Gateway, body: &[u8]) -> Result<Parsed, Problem> {
     let one = |text: &[u8]| read_one(gateway, |d| from_json(text, Some(d)));
-    if body.trim_ascii_start().first() == Some(&b'[') {
-        let events: Vec<&RawValue> = serde_json::from_slice(body).map_err(|error| {
-            Problem::bad_request(format!("not valid JSON at line {} column {}", error.line(), error.column()))
-        })?;
-        return Ok(events.into_iter().map(|event| one(event.get().as_bytes())).collect());
-    }
-    Ok(vec![one(body)])
+    let events: serde_json::Result<Vec<&RawValue>> = match body.trim_ascii_start().first() {
+        Some(b'[') => serde_json::from_slice(body),
+        _ => serde_json::from_slice(body).map(|event| vec![event]),
+    };
+    let events = events
+        .map_err(|error| Problem::bad_request(format!("not valid JSON at line {} column {}", error.line(), error.column())))?;
+    Ok(events.into_iter().map(|event| one(event.get().as_bytes())).collect())
 }
 
 fn read_ndjson(gateway: &Gateway, body: &[u8]) -> Parsed {

@@ -24,7 +24,8 @@ use super::problem::Problem;
 use super::sessions::Filter;
 use super::subscriptions::StreamCursor;
 use super::{Caller, Query};
-use crate::edge::gateway::Gateway;
+use crate::edge::auth::Identity;
+use crate::edge::gateway::{Gateway, unix_ms};
 use crate::push::sessions::SubscriptionChange;
 use crate::wire::sse;
 
@@ -44,7 +45,7 @@ pub async fn stream_local(State(gateway): State<Arc<Gateway>>, caller: Caller, q
     let since = query.parsed("since", "a number")?;
     let (sink, source) = mpsc::channel(PENDING);
     let task = tokio::spawn(async move { follow_own(&gateway, &filter, since, &sink).await });
-    Ok(respond(source, AbortOnDropHandle::new(task)))
+    Ok(respond(source, AbortOnDropHandle::new(task), &caller.identity))
 }
 
 /// `GET /v1/subscriptions/stream?since=CURSOR`: the cluster's changes.
@@ -56,17 +57,21 @@ pub async fn stream(State(gateway): State<Arc<Gateway>>, caller: Caller, query: 
     let cursor = cursor.transpose()?.unwrap_or_default();
     let (sink, source) = mpsc::channel(PENDING);
     let task = tokio::spawn(follow_all(gateway, caller.token, filter, cursor, sink));
-    Ok(respond(source, AbortOnDropHandle::new(task)))
+    Ok(respond(source, AbortOnDropHandle::new(task), &caller.identity))
 }
 
-fn respond(source: mpsc::Receiver<Bytes>, task: AbortOnDropHandle<()>) -> Response {
+fn respond(source: mpsc::Receiver<Bytes>, task: AbortOnDropHandle<()>, identity: &Identity) -> Response {
+    // As every session, a stream lasts no longer than its token.
+    let left = Duration::from_millis(identity.expires_at.saturating_sub(unix_ms()).min(1 << 40));
     // The task ends with the response's body.
     let lines = ReceiverStream::new(source).map(move |line| {
         let _ = &task;
         Ok::<_, Infallible>(line)
     });
-    let mut response = Body::from_stream(lines).into_response();
+    let mut response = Body::from_stream(lines.take_until(tokio::time::sleep(left))).into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    // nginx would hold changes back otherwise.
+    response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
     response
 }
 
@@ -113,6 +118,7 @@ async fn follow_own(gateway: &Gateway, filter: &Filter, since: Option<u64>, sink
         }
         tokio::select! {
             () = sink.closed() => return,
+            () = gateway.draining.cancelled() => {}
             changed = watch.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(HEARTBEAT) => if sink.send(sse::heartbeat()).await.is_err() { return },
         }

@@ -30,19 +30,27 @@ pub fn registry_words(health: &RegistryHealth) -> String {
 pub async fn ready(State(gateway): State<Arc<Gateway>>) -> Response {
     let registry = gateway.registry_health.borrow().clone();
     let queue = gateway.queue_health.borrow().clone();
-    let draining = gateway.is_draining();
-    let ok = registry.is_connected() && queue.reachable && !draining;
+    let keys = gateway.auth.health();
+    let has_keys = keys.usable_keys > 0;
+    let refusal = gateway.refusal();
+    let ok = registry.is_connected() && queue.reachable && has_keys && refusal.is_none();
     let queue_words = match (queue.reachable, queue.error) {
         (true, _) => "reachable".to_owned(),
         (false, Some(error)) => format!("not reachable: {error}"),
         (false, None) => "not asked yet".to_owned(),
     };
+    let keys_words = match keys.last_error {
+        Some(error) => format!("{} usable; the last refresh failed: {error}", keys.usable_keys),
+        None => format!("{} usable", keys.usable_keys),
+    };
     let body = json!({
         "status": if ok { "ok" } else { "unavailable" },
-        "draining": draining,
+        "draining": gateway.is_draining(),
+        "detail": refusal.unwrap_or("sessions are taken in"),
         "dependencies": [
             { "name": "registry", "ok": registry.is_connected(), "detail": registry_words(&registry) },
             { "name": "queue", "ok": queue.reachable, "detail": queue_words },
+            { "name": "token keys", "ok": has_keys, "detail": keys_words },
         ],
     });
     (if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, Json(body)).into_response()

@@ -17,12 +17,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, FromRequestParts, MatchedPath, Request, State};
+use axum::extract::{DefaultBodyLimit, FromRequestParts, MatchedPath, Path, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::{self, Next};
-use axum::response::Response;
-use axum::routing::{delete, get, post};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodFilter, MethodRouter, on};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 use tracing::debug;
@@ -32,30 +32,64 @@ use super::gateway::{Gateway, may};
 use super::{sse, websocket};
 use problem::Problem;
 
+/// One method of one path, and who answers it.
+struct Route {
+    name: &'static str,
+    method: MethodFilter,
+    path: &'static str,
+    handler: Handler,
+}
+
+type Handler = fn(MethodFilter) -> MethodRouter<Arc<Gateway>>;
+
+const fn get(path: &'static str, handler: Handler) -> Route {
+    Route { name: "GET", method: MethodFilter::GET, path, handler }
+}
+
+const fn post(path: &'static str, handler: Handler) -> Route {
+    Route { name: "POST", method: MethodFilter::POST, path, handler }
+}
+
+const fn delete(path: &'static str, handler: Handler) -> Route {
+    Route { name: "DELETE", method: MethodFilter::DELETE, path, handler }
+}
+
+/// What a node answers, beside the files of [`pages`]: the router is built from this table, and the OpenAPI document is
+/// held against it.
+const ROUTES: &[Route] = &[
+    get("/v1/ws", |m| on(m, websocket::open)),
+    get("/v1/stream", |m| on(m, sse::open)),
+    post("/v1/tickets", |m| on(m, tickets::issue)),
+    post("/v1/events", |m| on(m, events::publish)),
+    get("/v1/subscriptions", |m| on(m, subscriptions::list)),
+    get("/v1/subscriptions/stream", |m| on(m, follow::stream)),
+    get("/v1/sessions", |m| on(m, sessions::list)),
+    delete("/v1/sessions/{id}", |m| on(m, sessions::end)),
+    delete("/v1/users/{user}/sessions", |m| on(m, sessions::end_of_user)),
+    get("/v1/nodes", |m| on(m, nodes::list)),
+    get("/v1/local/subscriptions", |m| on(m, subscriptions::list_local)),
+    get("/v1/local/subscriptions/stream", |m| on(m, follow::stream_local)),
+    get("/v1/local/sessions", |m| on(m, sessions::list_local)),
+    delete("/v1/local/users/{user}/sessions", |m| on(m, sessions::end_of_user_local)),
+    get("/v1/local/node", |m| on(m, nodes::status_local)),
+    post("/v1/local/tickets/{number}", |m| on(m, tickets::redeem_local)),
+    get("/livez", |m| on(m, health::live)),
+    get("/readyz", |m| on(m, health::ready)),
+    get("/metrics", |m| on(m, health::metrics)),
+];
+
+/// Method and path of everything that a node answers.
+pub fn routes() -> impl Iterator<Item = (&'static str, &'static str)> {
+    ROUTES.iter().map(|route| (route.name, route.path)).chain(pages::paths().map(|path| ("GET", path)))
+}
+
 /// Every route of a node.
 pub fn router(gateway: Arc<Gateway>) -> Router {
     let nosniff = SetResponseHeaderLayer::overriding(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     let no_store = SetResponseHeaderLayer::if_not_present(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Router::new()
-        .route("/v1/ws", get(websocket::open))
-        .route("/v1/stream", get(sse::open))
-        .route("/v1/tickets", post(tickets::issue))
-        .route("/v1/events", post(events::publish))
-        .route("/v1/subscriptions", get(subscriptions::list))
-        .route("/v1/subscriptions/stream", get(follow::stream))
-        .route("/v1/sessions", get(sessions::list))
-        .route("/v1/sessions/{id}", delete(sessions::end))
-        .route("/v1/users/{user}/sessions", delete(sessions::end_of_user))
-        .route("/v1/nodes", get(nodes::list))
-        .route("/v1/local/subscriptions", get(subscriptions::list_local))
-        .route("/v1/local/subscriptions/stream", get(follow::stream_local))
-        .route("/v1/local/sessions", get(sessions::list_local))
-        .route("/v1/local/users/{user}/sessions", delete(sessions::end_of_user_local))
-        .route("/v1/local/node", get(nodes::status_local))
-        .route("/v1/local/tickets/{number}", post(tickets::redeem_local))
-        .route("/livez", get(health::live))
-        .route("/readyz", get(health::ready))
-        .route("/metrics", get(health::metrics))
+    ROUTES
+        .iter()
+        .fold(Router::new(), |router, route| router.route(route.path, (route.handler)(route.method)))
         .merge(pages::routes())
         .fallback(|| async { Problem::not_found("there is nothing at this path") })
         .method_not_allowed_fallback(|| async {
@@ -64,22 +98,27 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
         .layer(DefaultBodyLimit::max(gateway.settings.http.body_limit_bytes))
         .layer(middleware::from_fn_with_state(gateway.clone(), observe))
         .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
-            axum::response::IntoResponse::into_response(Problem::new(
-                axum::http::StatusCode::INTERNAL_SERVER_ERROR,
-                "the node failed at this request; its log says more",
-            ))
+            let detail = "the node failed at this request; its log says more";
+            Problem::new(axum::http::StatusCode::INTERNAL_SERVER_ERROR, detail).into_response()
         }))
         .layer(nosniff)
         .layer(no_store)
         .with_state(gateway)
 }
 
-/// Counts requests by route; logs them without their query, where a ticket may be.
+/// Counts requests by route, and ends those that take too long; logs them without their query, where a ticket may be.
 async fn observe(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
-    let route = request.extensions().get::<MatchedPath>().map_or("none", |path| known_route(path.as_str()));
+    let path = request.extensions().get::<MatchedPath>();
+    // A label comes from the table, never from the request.
+    let route = path.and_then(|path| routes().find(|(_, known)| *known == path.as_str())).map_or("none", |(_, known)| known);
     let method = request.method().clone();
     let began = Instant::now();
-    let response = next.run(request).await;
+    // A stream answers at once and then goes on; this bounds the time to the answer, the request's body included.
+    let patience = gateway.settings.http.request_timeout_ms.duration();
+    let response = match tokio::time::timeout(patience, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Problem::unavailable("the request took too long").into_response(),
+    };
     let status = response.status();
     let class = match status.as_u16() {
         100..=199 => "1xx",
@@ -91,20 +130,6 @@ async fn observe(State(gateway): State<Arc<Gateway>>, request: Request, next: Ne
     gateway.metrics.http_requests.get_or_create(&vec![("route", route), ("status", class)]).inc();
     debug!(%method, route, status = status.as_u16(), took = ?began.elapsed(), "request");
     response
-}
-
-/// A route as a label that lives for ever: they come from the table above, and leak once each.
-fn known_route(path: &str) -> &'static str {
-    use std::collections::HashSet;
-    use std::sync::{LazyLock, Mutex, PoisonError};
-    static KNOWN: LazyLock<Mutex<HashSet<&'static str>>> = LazyLock::new(Mutex::default);
-    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(route) = known.get(path) {
-        return route;
-    }
-    let route: &'static str = Box::leak(path.to_owned().into_boxed_str());
-    known.insert(route);
-    route
 }
 
 /// The token in `Authorization: Bearer`; `None` where there is no such header.
@@ -179,5 +204,17 @@ impl<S: Send + Sync> FromRequestParts<S> for Query {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
         Ok(Self(query_of(parts.uri.query())))
+    }
+}
+
+/// The one variable segment of a path, decoded. axum's own refusal would be plain text.
+pub struct Segment(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Segment {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let path = Path::<String>::from_request_parts(parts, state).await;
+        path.map(|Path(segment)| Self(segment)).map_err(|_| Problem::bad_request("the path is not percent-encoded UTF-8"))
     }
 }

@@ -1,7 +1,6 @@
 //! `GET /v1/nodes`: who runs, how they are, and who has left.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use axum::Json;
 use axum::extract::State;
@@ -56,7 +55,7 @@ pub struct NodeList {
 fn status(gateway: &Gateway) -> NodeStatus {
     let registry = gateway.registry_health.borrow().clone();
     let queue = gateway.queue_health.borrow().clone();
-    let state = match (gateway.draining.load(Ordering::Relaxed), registry.is_connected() && queue.reachable) {
+    let state = match (gateway.is_draining(), registry.is_connected() && queue.reachable) {
         (true, _) => "draining",
         (false, true) => "ready",
         (false, false) => "degraded",

@@ -22,6 +22,11 @@ const FILES: &[(&str, &str, &str)] = &[
     ("/asyncapi.yaml", "application/yaml; charset=utf-8", include_str!("../../../openapi/asyncapi.yaml")),
 ];
 
+/// The paths of the files.
+pub fn paths() -> impl Iterator<Item = &'static str> {
+    FILES.iter().map(|(path, _, _)| *path)
+}
+
 pub fn routes() -> Router<Arc<Gateway>> {
     FILES
         .iter()

@@ -8,6 +8,9 @@ use serde_json::Value;
 
 use crate::edge::auth::AuthError;
 
+/// The code of a request that should have had a token.
+const NO_TOKEN: &str = "no_token";
+
 /// An answer that is no success.
 #[derive(Debug, Clone, Serialize)]
 pub struct Problem {
@@ -43,11 +46,13 @@ impl Problem {
     }
 
     pub fn no_token() -> Self {
-        Self { code: Some("no_token"), ..Self::new(StatusCode::UNAUTHORIZED, "send Authorization: Bearer and a token") }
+        Self { code: Some(NO_TOKEN), ..Self::new(StatusCode::UNAUTHORIZED, "send Authorization: Bearer and a token") }
     }
 
     pub fn token(error: &AuthError) -> Self {
-        Self { code: Some(error.name()), ..Self::new(StatusCode::UNAUTHORIZED, error.to_string()) }
+        // Where no key could be had yet the fault is ours: a client told 401 would throw a good token away.
+        let status = if error.is_transient() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::UNAUTHORIZED };
+        Self { code: Some(error.name()), ..Self::new(status, error.to_string()) }
     }
 
     pub fn forbidden(detail: impl Into<String>) -> Self {
@@ -83,22 +88,41 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let refused = self.code.is_some_and(|code| code != NO_TOKEN);
         let mut response = (status, Json(self)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         match status {
             StatusCode::UNAUTHORIZED => {
-                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+                // RFC 6750 3.1: without a token, no error is named.
+                let challenge = if refused { "Bearer error=\"invalid_token\"" } else { "Bearer" };
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
             }
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
             }
             StatusCode::UPGRADE_REQUIRED => {
+                // RFC 9110 7.8: who sends Upgrade names it in Connection too.
+                headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
                 headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
                 headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
             }
             _ => {}
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_refused_by_whose_fault_it_is() {
+        let status = |error| Problem::token(&error).into_response().status();
+        assert_eq!(status(AuthError::Expired), StatusCode::UNAUTHORIZED);
+        let response = Problem::token(&AuthError::KeysUnavailable).into_response();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(response.headers().contains_key(header::RETRY_AFTER));
     }
 }

@@ -12,7 +12,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -37,13 +37,17 @@ pub struct Bounds {
 /// The largest head of a request.
 const HEAD_BYTES: usize = 16 * 1024;
 
+/// Connections that are told at once that there is no room.
+const REFUSALS: usize = 256;
+
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 2\r\ncontent-type: \
-application/problem+json\r\ncontent-length: 111\r\n\r\n{\"type\":\"about:blank\",\"title\":\"Service Unavailable\",\
+application/problem+json\r\ncontent-length: 112\r\n\r\n{\"type\":\"about:blank\",\"title\":\"Service Unavailable\",\
 \"status\":503,\"detail\":\"the node has no connection to spare\"}";
 
 /// Serves until `stop`; then lets requests that are under way end.
 pub async fn serve(listener: TcpListener, router: Router, bounds: Bounds, stop: CancellationToken) {
     let permits = Arc::new(Semaphore::new(bounds.connections));
+    let refusals = Arc::new(Semaphore::new(REFUSALS));
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -60,9 +64,13 @@ pub async fn serve(listener: TcpListener, router: Router, bounds: Bounds, stop: 
             }
         };
         let Ok(permit) = permits.clone().try_acquire_owned() else {
-            tokio::spawn(async move {
-                let _ = tokio::time::timeout(Duration::from_secs(1), stream.write_all(FULL)).await;
-            });
+            // Beyond these, a connection is just dropped.
+            if let Ok(refusal) = refusals.clone().try_acquire_owned() {
+                tokio::spawn(async move {
+                    let _ = tokio::time::timeout(Duration::from_secs(1), refuse(&mut stream)).await;
+                    drop(refusal);
+                });
+            }
             continue;
         };
         if let Err(error) = tune(&stream) {
@@ -98,6 +106,16 @@ pub async fn serve(listener: TcpListener, router: Router, bounds: Bounds, stop: 
     }
     connections.close();
     connections.wait().await;
+}
+
+/// Says that there is no room. The request is read too: to drop the socket with unread bytes in it would reset the
+/// connection, and the client could lose the answer.
+async fn refuse(stream: &mut TcpStream) -> io::Result<()> {
+    stream.write_all(FULL).await?;
+    stream.shutdown().await?;
+    let mut bytes = [0; 1024];
+    while stream.read(&mut bytes).await? > 0 {}
+    Ok(())
 }
 
 /// Small pushes must not wait for company, and a peer that is gone must be found.

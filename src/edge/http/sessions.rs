@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 
 use super::peers::{FromNode, Silent, ask, ask_all};
 use super::problem::Problem;
-use super::{Caller, Query};
+use super::{Caller, Query, Segment};
 use crate::edge::auth::Scopes;
 use crate::edge::gateway::Gateway;
 use crate::mail::ids::{NodeId, SessionId};
@@ -135,7 +135,7 @@ pub async fn list(State(gateway): State<Arc<Gateway>>, caller: Caller, query: Qu
 }
 
 /// `DELETE /v1/sessions/{id}`: on whichever node it is.
-pub async fn end(State(gateway): State<Arc<Gateway>>, caller: Caller, Path(id): Path<String>) -> Result<Json<Ended>, Problem> {
+pub async fn end(State(gateway): State<Arc<Gateway>>, caller: Caller, Segment(id): Segment) -> Result<Json<Ended>, Problem> {
     let none = || Problem::not_found("there is no such session, or it is not yours");
     let id: SessionId = id.parse().map_err(|_| none())?;
     if *id.node() == *gateway.node() {
@@ -175,7 +175,7 @@ fn whose(gateway: &Gateway, caller: &Caller, user: &str) -> Result<UserName, Pro
 pub async fn end_of_user_local(
     State(gateway): State<Arc<Gateway>>,
     caller: Caller,
-    Path(user): Path<String>,
+    Segment(user): Segment,
 ) -> Result<Json<LocalEnded>, Problem> {
     let user = whose(&gateway, &caller, &user)?;
     Ok(Json(LocalEnded { node: gateway.node().clone(), ended: end_local(&gateway, &user) }))
@@ -185,7 +185,7 @@ pub async fn end_of_user_local(
 pub async fn end_of_user(
     State(gateway): State<Arc<Gateway>>,
     caller: Caller,
-    Path(user): Path<String>,
+    Segment(user): Segment,
 ) -> Result<Json<Ended>, Problem> {
     let user = whose(&gateway, &caller, &user)?;
     let escaped: String = form_urlencoded::byte_serialize(user.as_str().as_bytes()).collect();

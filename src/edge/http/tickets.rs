@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use reqwest::Method;
 use serde_json::json;
 
 use super::problem::Problem;
-use super::{Caller, peers};
+use super::{Caller, Segment, peers};
 use crate::edge::auth::{Identity, Scopes};
 use crate::edge::gateway::Gateway;
 use crate::edge::tickets::{LIFETIME, Ticket};
@@ -25,7 +25,7 @@ pub async fn issue(State(gateway): State<Arc<Gateway>>, caller: Caller) -> Resul
 }
 
 /// `POST /v1/local/tickets/{number}`: for other nodes. Having the ticket is the right to redeem it.
-pub async fn redeem_local(State(gateway): State<Arc<Gateway>>, Path(number): Path<String>) -> Result<Json<Identity>, Problem> {
+pub async fn redeem_local(State(gateway): State<Arc<Gateway>>, Segment(number): Segment) -> Result<Json<Identity>, Problem> {
     gateway.tickets.redeem(&number, Instant::now()).map(Json).ok_or_else(bad_ticket)
 }
 

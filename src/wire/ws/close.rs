@@ -24,6 +24,8 @@ pub enum CloseReason {
     TooSlow,
     /// The node is going down.
     Draining,
+    /// The node cannot check tokens now: not the client's fault.
+    Unavailable,
     /// Too many commands.
     RateLimited,
     BadToken,
@@ -48,6 +50,7 @@ impl CloseReason {
         Self::NoPong,
         Self::TooSlow,
         Self::Draining,
+        Self::Unavailable,
         Self::RateLimited,
         Self::BadToken,
         Self::Forbidden,
@@ -69,6 +72,7 @@ impl CloseReason {
             Self::NoPong => 4407,
             Self::TooSlow => 4408,
             Self::Draining => 4412,
+            Self::Unavailable => 4413,
             Self::RateLimited => 4429,
             Self::BadToken => 4500,
             Self::Forbidden => 4503,
@@ -91,6 +95,7 @@ impl CloseReason {
             Self::NoPong => "no answer to the heartbeat",
             Self::TooSlow => "too slow to read",
             Self::Draining => "the node is going down",
+            Self::Unavailable => "tokens cannot be checked at the moment",
             Self::RateLimited => "too many commands",
             Self::BadToken => "the token is not valid",
             Self::Forbidden => "not allowed",
@@ -113,6 +118,7 @@ impl CloseReason {
             Self::NoPong => "no_pong",
             Self::TooSlow => "too_slow",
             Self::Draining => "draining",
+            Self::Unavailable => "unavailable",
             Self::RateLimited => "rate_limited",
             Self::BadToken => "bad_token",
             Self::Forbidden => "forbidden",

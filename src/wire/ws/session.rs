@@ -22,6 +22,8 @@ pub struct Rules {
     pub names: UserNames,
     pub limits: ToldLimits,
     pub connect_deadline: Duration,
+    /// How long a subscription may take to settle.
+    pub subscribe_timeout: Duration,
     pub heartbeat: Duration,
     pub pong_timeout: Duration,
     pub expiring_notice: Duration,
@@ -164,7 +166,10 @@ impl Session {
                 if resume.as_ref().is_some_and(|r| r.subscriptions.len() > self.rules.limits.subscriptions) {
                     return refuse(self.too_many_subscriptions());
                 }
-                self.phase = Phase::Connecting { deadline: now.monotonic + self.rules.connect_deadline };
+                // Subscriptions to take up may take as long as they may anywhere; their outcome is part of the reply.
+                let patience =
+                    self.rules.connect_deadline + resume.as_ref().map_or(Duration::ZERO, |_| self.rules.subscribe_timeout);
+                self.phase = Phase::Connecting { deadline: now.monotonic + patience };
                 return vec![Action::Authenticate { id, token, resume }];
             }
             (Phase::Connected(_) | Phase::Connecting { .. }, Command::Connect { .. }) => {
@@ -273,10 +278,10 @@ impl Session {
         }
     }
 
-    /// A subscription was refused; the session goes on.
-    pub fn handle_refused(&mut self, id: u32, key: &Key, error: CommandError) -> Vec<Action> {
+    /// A subscription was refused; the session goes on. `kept`: what stood before the wish still stands.
+    pub fn handle_refused(&mut self, id: u32, key: &Key, error: CommandError, kept: bool) -> Vec<Action> {
         let Phase::Connected(who) = &mut self.phase else { return Vec::new() };
-        who.subscriptions.retain(|held| held != key);
+        who.subscriptions.retain(|held| kept || held != key);
         vec![Action::Send(push::refused(&Refusal { id: Some(id), error }))]
     }
 
@@ -366,6 +371,7 @@ mod tests {
                 names: UserNames::default(),
                 limits: ToldLimits { frame_bytes: 100, subscriptions: 2, commands_per_second: 9 },
                 connect_deadline: Duration::from_secs(10),
+                subscribe_timeout: Duration::from_secs(30),
                 heartbeat: Duration::from_secs(25),
                 pong_timeout: Duration::from_secs(8),
                 expiring_notice: Duration::from_secs(60),

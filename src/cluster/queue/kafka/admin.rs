@@ -106,6 +106,16 @@ impl Cluster {
         first_result(queue, removed, RDKafkaErrorCode::UnknownTopicOrPartition)
     }
 
+    /// The topics that begin with `prefix`, in order: one question to one broker.
+    pub(super) async fn names(&self, prefix: &str) -> Result<Vec<QueueName>, QueueError> {
+        let (config, prefix) = (self.consumer_config(), prefix.to_owned());
+        blocking(move || {
+            let consumer = BaseConsumer::from_config_and_context(&config, Logged).map_err(|error| refused(&error))?;
+            topic_names(&consumer, &prefix).map_err(|error| QueueError::Unreachable(error.to_string()))
+        })
+        .await
+    }
+
     /// The topics that begin with `prefix`, in order, each with what Kafka knows of its last use.
     pub(super) async fn list(&self, prefix: &str) -> Result<Vec<NodeQueue>, QueueError> {
         let (config, prefix, retention_ms) = (self.consumer_config(), prefix.to_owned(), self.settings.retention_ms.0);
@@ -162,12 +172,18 @@ fn leads(client: &AdminClient<Logged>, queue: &QueueName) -> Result<bool, QueueE
 }
 
 /// Waits for the network.
-fn used_topics(consumer: &BaseConsumer<Logged>, prefix: &str, retention_ms: u64) -> KafkaResult<Vec<NodeQueue>> {
+fn topic_names(consumer: &BaseConsumer<Logged>, prefix: &str) -> KafkaResult<Vec<QueueName>> {
     let metadata = consumer.fetch_metadata(None, ASK_TIMEOUT)?;
     let topics = metadata.topics().iter().filter(|topic| topic.error().is_none()).map(|topic| topic.name());
     let mut queues: Vec<QueueName> =
         topics.filter(|name| name.starts_with(prefix)).filter_map(|name| QueueName::topic(name).ok()).collect();
     queues.sort();
+    Ok(queues)
+}
+
+/// Waits for the network.
+fn used_topics(consumer: &BaseConsumer<Logged>, prefix: &str, retention_ms: u64) -> KafkaResult<Vec<NodeQueue>> {
+    let queues = topic_names(consumer, prefix)?;
     if queues.is_empty() {
         return Ok(Vec::new());
     }

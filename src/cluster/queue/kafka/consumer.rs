@@ -5,7 +5,7 @@
 //! offset there is, and a [`Delivery::Gap`] says so.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -139,7 +139,12 @@ struct Reader {
     due: u64,
     /// A record that came after missing ones; it follows their gap.
     held: Option<Record>,
+    /// When it was last told that the broker does not let us read.
+    refused: Option<Instant>,
 }
+
+/// While the broker does not let us read, that is told as a gap this often: clients must not wait in silence.
+const REFUSED_INTERVAL: Duration = Duration::from_secs(60);
 
 impl Reader {
     async fn open(cluster: &Arc<Cluster>, queue: &QueueName, start: Start) -> Result<Self, QueueError> {
@@ -164,7 +169,7 @@ impl Reader {
             let mut assignment = TopicPartitionList::new();
             assignment.add_partition_offset(queue.topic_name(), partition, offset).map_err(failed)?;
             stream.assign(&assignment).map_err(failed)?;
-            Ok(Self { stream: Some(stream), due, held: None })
+            Ok(Self { stream: Some(stream), due, held: None, refused: None })
         })
         .await
     }
@@ -190,6 +195,10 @@ impl Reader {
                 Ok(record) => record,
                 Err(error) => match broken(&error, self.due) {
                     Some(broken) => return Err(broken),
+                    None if is_refused(&error) && self.refused.is_none_or(|told| told.elapsed() >= REFUSED_INTERVAL) => {
+                        self.refused = Some(Instant::now());
+                        return Ok(Delivery::Gap { reason: "the broker does not let this node read its queue".to_owned() });
+                    }
                     None => continue,
                 },
             };
@@ -220,6 +229,12 @@ fn record(message: &BorrowedMessage<'_>) -> Record {
         queued_at: message.timestamp().to_millis().and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0),
         payload: message.payload().map_or_else(Bytes::new, Bytes::copy_from_slice),
     }
+}
+
+/// Whether the broker forbids reading: librdkafka tries on, and so it works again once it is allowed.
+fn is_refused(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(error.rdkafka_error_code(), Some(Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed))
 }
 
 /// Whether an error ends the reader. Of all others librdkafka takes care itself, and reads on where it was.

@@ -58,6 +58,10 @@ impl QueueSystem for KafkaQueues {
         self.cluster.list(topic_prefix).await
     }
 
+    async fn names(&self, topic_prefix: &str) -> Result<Vec<QueueName>, QueueError> {
+        self.cluster.names(topic_prefix).await
+    }
+
     async fn remove(&self, queue: &QueueName) -> Result<(), QueueError> {
         self.cluster.remove(queue).await
     }

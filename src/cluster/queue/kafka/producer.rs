@@ -106,7 +106,8 @@ impl KafkaProducer {
         let Ok(partition) = i32::try_from(queue.partition_number()) else {
             return Err((QueueError::NoSuchQueue(queue.clone()), false));
         };
-        let record = FutureRecord::to(queue.topic_name()).partition(partition).key(key).payload(payload);
+        let record = FutureRecord::to(queue.topic_name()).key(key).payload(payload);
+        let record = if queue.is_by_key() { record } else { record.partition(partition) };
         match generation.producer.send_result(record) {
             Ok(delivery) => Ok(Enqueued { generation: Arc::clone(&generation), delivery }),
             Err((error, _)) => Err((generation.judge(queue, &error), is_missing(&error))),

@@ -92,7 +92,7 @@ mod tests {
     fn children_name_queues_once() {
         let names = QueueNames::new("mp").unwrap();
         let children = ["gw-2@p1", "gw-1@p1", "gw-3", "what is this?"].map(String::from);
-        let (queues, unread) = super::queues(&children, &names);
+        let (queues, unread) = queues(&children, &names);
         let texts: Vec<String> = queues.iter().map(QueueName::to_string).collect();
         assert_eq!(texts, ["mp.node.gw-3", "mp.shards/1"]);
         assert_eq!(unread, 1);

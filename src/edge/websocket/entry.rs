@@ -1,0 +1,128 @@
+//! Getting in: tokens are verified, sessions admitted, and returning clients given back what they had.
+
+use super::{Connection, RETRY_AFTER_MS};
+use crate::edge::auth::{AuthError, Identity, Scopes};
+use crate::edge::gateway::{may, now, unix_ms};
+use crate::mail::key::Key;
+use crate::push::hub::Wanted;
+use crate::push::session::Transport;
+use crate::wire::ws::close::CloseReason;
+use crate::wire::ws::command::{CommandError, Resume, Subscribe};
+use crate::wire::ws::push::Resumed;
+use crate::wire::ws::session::Verified;
+
+/// A returning client's subscriptions, until all have settled.
+pub(super) struct Resuming {
+    id: u32,
+    verified: Verified,
+    pub outstanding: Vec<Key>,
+    pub results: Vec<Resumed>,
+}
+
+/// A token to be looked at, in the order in which they came. May wait for a key set, while this session waits and no other.
+pub(super) enum Verifying {
+    Connect { id: u32, token: String, resume: Option<Resume> },
+    Refresh { id: u32, token: String },
+}
+
+impl Connection {
+    /// A place in the table of sessions, if there is one left.
+    pub(super) fn admit(&mut self, verified: &Verified) -> Result<(), (CommandError, CloseReason)> {
+        let opened = self.gateway.open_session(self.id.clone(), verified.user.clone(), Transport::Websocket, self.peer);
+        self.handle = Some(opened.map_err(|error| (CommandError::limit(error.to_string()), CloseReason::TooManySessions))?);
+        self.unauthenticated = None;
+        // Asked once this is in the table of sessions: a drain that did not see it there is seen here.
+        if self.gateway.is_draining() {
+            return Err((CommandError::unavailable("the node is going down", RETRY_AFTER_MS), CloseReason::Draining));
+        }
+        self.drained = None;
+        Ok(())
+    }
+
+    pub(super) async fn verify(&mut self, verifying: Verifying) {
+        match verifying {
+            Verifying::Connect { id, token, resume } => {
+                let verdict = self.gateway.verify(&token).await;
+                self.authenticate(id, verdict, resume);
+            }
+            Verifying::Refresh { id, token } => {
+                let verdict = match self.gateway.verify(&token).await {
+                    Ok(identity) if may(&identity, Scopes::PUSH) => Ok(verified(&identity)),
+                    Ok(_) => Err(CommandError::forbidden("the token lacks the scope push")),
+                    Err(error) => Err(refused_token(&error)),
+                };
+                let actions = self.session.handle_refreshed(now(), id, verdict);
+                self.act(actions);
+            }
+        }
+    }
+
+    fn authenticate(&mut self, id: u32, verdict: Result<Identity, AuthError>, resume: Option<Resume>) {
+        let verdict = match verdict {
+            Ok(identity) if !may(&identity, Scopes::PUSH) => {
+                Err((CommandError::forbidden("the token lacks the scope push"), CloseReason::Forbidden))
+            }
+            Ok(identity) => {
+                let verified = verified(&identity);
+                self.admit(&verified).map(|()| verified)
+            }
+            Err(error) => {
+                let reason = match error {
+                    AuthError::Expired => CloseReason::TokenExpired,
+                    _ if error.is_transient() => CloseReason::Unavailable,
+                    _ => CloseReason::BadToken,
+                };
+                Err((refused_token(&error), reason))
+            }
+        };
+        match (verdict, resume) {
+            (Ok(verified), Some(resume)) => self.resume(id, verified, resume),
+            (verdict, _) => {
+                let actions = self.session.handle_authenticated(now(), id, verdict, None);
+                self.act(actions);
+            }
+        }
+    }
+
+    /// Subscribes a returning client to what it had; the reply to `connect` waits until all of it has settled. What it
+    /// missed is not replayed: it reads its state.
+    fn resume(&mut self, id: u32, verified: Verified, resume: Resume) {
+        let mut resuming = Box::new(Resuming { id, verified, outstanding: Vec::new(), results: Vec::new() });
+        let Some(handle) = self.handle.clone() else { return };
+        for Subscribe { key, types, fields } in resume.subscriptions {
+            if resuming.outstanding.contains(&key) {
+                continue;
+            }
+            match self.gateway.subscriptions.subscribe(&handle, id, key.clone(), Wanted { types, fields }) {
+                Ok(()) => resuming.outstanding.push(key),
+                Err(_) => {
+                    let error = Some(CommandError::not_found());
+                    resuming.results.push(Resumed { key, recovered: false, rights: None, error });
+                }
+            }
+        }
+        self.resuming = Some(resuming);
+        self.finish_resume();
+    }
+
+    pub(super) fn finish_resume(&mut self) {
+        if self.resuming.as_ref().is_some_and(|r| r.outstanding.is_empty())
+            && let Some(done) = self.resuming.take()
+        {
+            let actions = self.session.handle_authenticated(now(), done.id, Ok(done.verified), Some(done.results));
+            self.act(actions);
+        }
+    }
+}
+
+fn refused_token(error: &AuthError) -> CommandError {
+    if error.is_transient() {
+        CommandError::unavailable(error.to_string(), RETRY_AFTER_MS)
+    } else {
+        CommandError::token(error.name(), error.to_string())
+    }
+}
+
+pub(super) fn verified(identity: &Identity) -> Verified {
+    Verified { user: identity.user.clone(), expires_at: identity.expires_at.max(unix_ms()) }
+}

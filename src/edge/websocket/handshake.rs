@@ -1,0 +1,127 @@
+//! The opening handshake (RFC 6455 4.2): who may open a socket, and from where.
+
+use std::sync::Arc;
+
+use axum::extract::{Extension, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
+use axum::response::{IntoResponse, Response};
+use data_encoding::BASE64;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use super::Door;
+use crate::edge::auth::Scopes;
+use crate::edge::gateway::{Gateway, Peer, may};
+use crate::edge::http::problem::Problem;
+use crate::edge::http::server::ConnectionPermit;
+use crate::edge::http::{bearer, query, redeem};
+use crate::wire::ws::SUBPROTOCOL;
+
+/// `GET /v1/ws`.
+pub async fn open(
+    State(gateway): State<Arc<Gateway>>,
+    Extension(Peer(peer)): Extension<Peer>,
+    Extension(permit): Extension<ConnectionPermit>,
+    mut request: Request,
+) -> Result<Response, Problem> {
+    let headers = request.headers();
+    let accept = check_handshake(&request)?;
+    check_origin(&gateway, headers)?;
+    let protocol = negotiate(headers)?;
+    if let Some(refusal) = gateway.refusal() {
+        return Err(Problem::unavailable(refusal));
+    }
+    let identity = match bearer(headers)? {
+        Some(token) => Some(gateway.verify(token).await.map_err(|error| Problem::token(&error))?),
+        None => match query(&request).into_iter().find(|(name, _)| name == "ticket") {
+            Some((_, ticket)) => Some(redeem(&gateway, &ticket).await?),
+            None => None,
+        },
+    };
+    if let Some(identity) = &identity
+        && !may(identity, Scopes::PUSH)
+    {
+        return Err(Problem::forbidden("the token lacks the scope push"));
+    }
+    let unauthenticated = match identity {
+        Some(_) => None,
+        None => Some(
+            gateway
+                .unauthenticated
+                .clone()
+                .try_acquire_owned()
+                .map_err(|_| Problem::unavailable("too many sockets are waiting to be authenticated"))?,
+        ),
+    };
+
+    let upgrade = hyper::upgrade::on(&mut request);
+    let door = Door { gateway: gateway.clone(), peer, identity, _permit: permit, unauthenticated };
+    gateway.tasks.spawn(door.serve(upgrade));
+
+    let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    let accept = HeaderValue::from_str(&accept).map_err(|_| Problem::bad_request("Sec-WebSocket-Key is not valid"))?;
+    headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    if protocol {
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
+    }
+    Ok(response)
+}
+
+/// The accept key for a valid opening handshake.
+fn check_handshake(request: &Request) -> Result<String, Problem> {
+    let headers = request.headers();
+    // The router hands on HEAD with GET.
+    if request.method() != Method::GET {
+        return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "a WebSocket is opened with GET"));
+    }
+    if request.version() < Version::HTTP_11 {
+        return Err(Problem::upgrade_required("a WebSocket is opened with HTTP/1.1"));
+    }
+    let has = |name, token: &str| {
+        let values = headers.get_all(name).iter().filter_map(|v| v.to_str().ok());
+        values.flat_map(|v| v.split(',')).any(|v| v.trim().eq_ignore_ascii_case(token))
+    };
+    if !has(header::CONNECTION, "upgrade") || !has(header::UPGRADE, "websocket") {
+        return Err(Problem::upgrade_required("this is a WebSocket: send Connection: Upgrade and Upgrade: websocket"));
+    }
+    if only(headers, header::SEC_WEBSOCKET_VERSION) != Some(b"13") {
+        return Err(Problem::upgrade_required("Sec-WebSocket-Version must be 13"));
+    }
+    let key = only(headers, header::SEC_WEBSOCKET_KEY).unwrap_or_default();
+    match BASE64.decode(key) {
+        Ok(nonce) if nonce.len() == 16 => Ok(derive_accept_key(key)),
+        _ => Err(Problem::bad_request("Sec-WebSocket-Key must be 16 bytes in base64")),
+    }
+}
+
+/// The value of a header that must not come twice (RFC 6455 11.3).
+fn only(headers: &HeaderMap, name: HeaderName) -> Option<&[u8]> {
+    let mut values = headers.get_all(name).iter();
+    values.next().filter(|_| values.next().is_none()).map(HeaderValue::as_bytes)
+}
+
+/// Pages may open a socket only from a listed origin, or from the node's own page; programs send no origin.
+fn check_origin(gateway: &Gateway, headers: &HeaderMap) -> Result<(), Problem> {
+    let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
+    let allowed = origin.to_str().is_ok_and(|origin| {
+        origin == gateway.record.url.as_str() || gateway.settings.http.allowed_origins.iter().any(|allowed| allowed == origin)
+    });
+    allowed.then_some(()).ok_or_else(|| Problem::forbidden("pages of this origin may not connect (http.allowed_origins)"))
+}
+
+/// Whether to name our sub-protocol; an error if the client speaks only others.
+fn negotiate(headers: &HeaderMap) -> Result<bool, Problem> {
+    let offered: Vec<&str> = headers
+        .get_all(header::SEC_WEBSOCKET_PROTOCOL)
+        .iter()
+        .filter_map(|v| v.to_str().ok())
+        .flat_map(|v| v.split(',').map(str::trim))
+        .collect();
+    match (offered.is_empty(), offered.contains(&SUBPROTOCOL)) {
+        (true, _) => Ok(false),
+        (false, true) => Ok(true),
+        (false, false) => Err(Problem::bad_request(format!("this server speaks the sub-protocol {SUBPROTOCOL}"))),
+    }
+}

@@ -1,0 +1,357 @@
+//! A real cluster: Apache ZooKeeper, Apache Kafka, and `mailpush serve` processes on free loopback ports.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use mailpush::mail::Key;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::Message;
+use rdkafka::{Offset, TopicPartitionList};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use uuid::Uuid;
+use zookeeper_client as zk;
+
+use super::fixtures::free_port;
+use super::kafka::TestKafka;
+use super::process::{die_with_parent, signal};
+use super::wait::eventually;
+use super::ws::WsClient;
+use super::zookeeper::TestZookeeper;
+
+const SECRET: &str = "a secret of the tests, long enough for HS256";
+pub const SECOND: Duration = Duration::from_secs(1);
+/// How long anything that must happen may take on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The Kafka of a cluster: the one that a test binary shares, or one to be harmed.
+enum Broker {
+    Shared(&'static TestKafka),
+    Own(Box<TestKafka>),
+}
+
+/// Everything of it ends with the test.
+pub struct TestCluster {
+    pub zookeeper: TestZookeeper,
+    broker: Broker,
+    nodes: Vec<TestNode>,
+    prefix: String,
+    folder: TempDir,
+    settings: Vec<String>,
+}
+
+/// One `mailpush serve` process.
+pub struct TestNode {
+    process: Option<Child>,
+    id: String,
+    port: u16,
+    log: PathBuf,
+}
+
+impl TestCluster {
+    /// `count` nodes in the default topology; the binary's shared Kafka.
+    pub async fn start(count: usize) -> Self {
+        Self::start_with(count, &[]).await
+    }
+
+    /// With settings that every node gets, such as `queue.topology=sharded`.
+    pub async fn start_with(count: usize, settings: &[&str]) -> Self {
+        Self::build(count, settings, Broker::Shared(TestKafka::shared())).await
+    }
+
+    /// With a Kafka of its own, which the test may harm.
+    pub async fn start_with_own_kafka(count: usize) -> Self {
+        Self::build(count, &[], Broker::Own(Box::new(TestKafka::start()))).await
+    }
+
+    async fn build(count: usize, settings: &[&str], broker: Broker) -> Self {
+        let mut cluster = Self {
+            zookeeper: TestZookeeper::start().await,
+            broker,
+            nodes: Vec::new(),
+            prefix: format!("t{}", &Uuid::new_v4().simple().to_string()[..8]),
+            folder: TempDir::with_prefix("mailpush-").expect("make a folder"),
+            settings: settings.iter().map(|s| (*s).to_owned()).collect(),
+        };
+        for _ in 0..count {
+            cluster.add_node(&[]).await;
+        }
+        for node in 0..count {
+            cluster.sees_nodes(node, count).await;
+        }
+        cluster
+    }
+
+    /// Starts one more node and waits until it is ready; returns its number.
+    pub async fn add_node(&mut self, settings: &[&str]) -> usize {
+        let number = self.nodes.len();
+        let node = TestNode {
+            process: None,
+            id: format!("n{}", number + 1),
+            port: free_port(),
+            log: self.folder.path().join(format!("n{}.log", number + 1)),
+        };
+        self.nodes.push(node);
+        self.launch(number, settings).await;
+        number
+    }
+
+    /// Starts a node's process (again) and waits until it is ready.
+    pub async fn launch(&mut self, number: usize, settings: &[&str]) {
+        let mut command = self.command(&["serve"]);
+        let node = &self.nodes[number];
+        let log = File::options().create(true).append(true).open(&node.log).expect("open the node's log");
+        for setting in [format!("node.id={}", node.id), format!("http.listen=127.0.0.1:{}", node.port)] {
+            command.args(["--set", &setting]);
+        }
+        for setting in settings {
+            command.args(["--set", setting]);
+        }
+        die_with_parent(&mut command);
+        let process = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("start mailpush serve");
+        self.nodes[number].process = Some(process);
+        self.becomes_ready(number).await;
+    }
+
+    /// The program with the cluster's settings; commands add their own flags.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mailpush"));
+        let settings = [
+            format!("registry.ensembles={}", self.zookeeper.address()),
+            "registry.session_timeout_ms=2000".to_owned(),
+            "registry.settle_ms=300".to_owned(),
+            "registry.linger_ms=500".to_owned(),
+            format!("queue.brokers={}", self.kafka().address()),
+            format!("queue.prefix={}", self.prefix),
+            "queue.send_timeout_ms=3000".to_owned(),
+            "queue.shards=2".to_owned(),
+            format!("auth.secret={SECRET}"),
+            "sessions.resync_spread_ms=100".to_owned(),
+            "http.peer_timeout_ms=1000".to_owned(),
+            "node.drain_deadline_ms=8000".to_owned(),
+        ];
+        // Between a command's name and its own flags, so that those win.
+        let name = if arguments[0] == "token" { 2 } else { 1 };
+        command.args(&arguments[..name]);
+        for setting in settings.iter().chain(&self.settings) {
+            command.args(["--set", setting]);
+        }
+        command.args(&arguments[name..]);
+        command
+    }
+
+    /// Runs a command to its end.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).stdin(Stdio::null()).output().expect("run mailpush")
+    }
+
+    pub fn kafka(&self) -> &TestKafka {
+        match &self.broker {
+            Broker::Shared(kafka) => kafka,
+            Broker::Own(kafka) => kafka,
+        }
+    }
+
+    /// The Kafka of this cluster alone.
+    pub fn own_kafka(&mut self) -> &mut TestKafka {
+        match &mut self.broker {
+            Broker::Shared(_) => panic!("this cluster shares its Kafka: use start_with_own_kafka"),
+            Broker::Own(kafka) => kafka,
+        }
+    }
+
+    pub fn http(&self, node: usize) -> String {
+        format!("http://127.0.0.1:{}", self.nodes[node].port)
+    }
+
+    pub fn ws(&self, node: usize) -> String {
+        format!("ws://127.0.0.1:{}/v1/ws", self.nodes[node].port)
+    }
+
+    pub fn id(&self, node: usize) -> &str {
+        &self.nodes[node].id
+    }
+
+    pub fn pid(&self, node: usize) -> u32 {
+        self.nodes[node].process.as_ref().expect("a running node").id()
+    }
+
+    /// The queue of a node, in the per-node topology.
+    pub fn queue(&self, node: usize) -> String {
+        format!("{}.node.{}", self.prefix, self.nodes[node].id)
+    }
+
+    pub fn topic(&self, name: &str) -> String {
+        format!("{}.{name}", self.prefix)
+    }
+
+    /// What a node has logged.
+    pub fn log(&self, node: usize) -> String {
+        fs::read_to_string(&self.nodes[node].log).unwrap_or_default()
+    }
+
+    /// A token of a user, with these scopes.
+    pub fn token(&self, user: &str, scopes: &[&str]) -> String {
+        let mut arguments = vec!["token", "issue", "--user", user];
+        for scope in scopes {
+            arguments.extend(["--scope", scope]);
+        }
+        let output = self.run(&arguments);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("a token").trim().to_owned()
+    }
+
+    pub fn admin_token(&self) -> String {
+        self.token("admin@example.org", &["push", "subscriptions:read", "sessions:write", "events:publish"])
+    }
+
+    /// A client of a node, connected as a user.
+    pub async fn client(&self, node: usize, user: &str) -> WsClient {
+        WsClient::connect(&self.ws(node), &self.token(user, &["push"])).await
+    }
+
+    /// Publishes through a node; returns the event's result.
+    pub async fn publish(&self, node: usize, event: Value) -> Value {
+        let answer = self.try_publish(node, &event).await.unwrap_or_else(|answer| panic!("not published: {answer}"));
+        answer["results"][0].clone()
+    }
+
+    pub async fn try_publish(&self, node: usize, event: &Value) -> Result<Value, Value> {
+        let request = reqwest::Client::new().post(format!("{}/v1/events", self.http(node))).bearer_auth(self.admin_token());
+        let response = request.json(event).send().await.expect("an answer to a publish");
+        let ok = response.status().is_success();
+        let answer = response.json().await.expect("JSON");
+        if ok { Ok(answer) } else { Err(answer) }
+    }
+
+    /// A REST request's status and body.
+    pub async fn get(&self, node: usize, path: &str, token: &str) -> (u16, Value) {
+        let response = reqwest::Client::new().get(format!("{}{path}", self.http(node))).bearer_auth(token).send();
+        let response = response.await.expect("an answer");
+        (response.status().as_u16(), response.json().await.unwrap_or_default())
+    }
+
+    pub async fn becomes_ready(&self, node: usize) {
+        eventually("the node is ready", PATIENCE, async || {
+            let response = reqwest::get(format!("{}/readyz", self.http(node))).await.ok()?;
+            (response.status() == 200).then_some(())
+        })
+        .await;
+    }
+
+    pub async fn becomes_unready(&self, node: usize) {
+        eventually("the node is not ready", PATIENCE, async || {
+            let response = reqwest::get(format!("{}/readyz", self.http(node))).await.ok()?;
+            (response.status() == 503).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until a node knows of so many nodes.
+    pub async fn sees_nodes(&self, node: usize, count: usize) {
+        let token = self.admin_token();
+        eventually("the nodes know each other", PATIENCE, async || {
+            let (_, answer) = self.get(node, "/v1/nodes", &token).await;
+            let (nodes, silent) = (answer["nodes"].as_array()?.len(), answer["partial"].as_array()?.len());
+            (nodes + silent == count).then_some(())
+        })
+        .await;
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self, node: usize) {
+        if let Some(mut process) = self.nodes[node].process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+
+    /// SIGTERM; the exit code once the process has ended.
+    pub async fn terminate(&mut self, node: usize) -> Option<i32> {
+        let mut process = self.nodes[node].process.take().expect("a running node");
+        signal(process.id(), libc::SIGTERM);
+        eventually("the node stops", PATIENCE, async || process.try_wait().expect("its status")).await.code()
+    }
+
+    /// Every event in a topic, in order; bytes that are no event are skipped.
+    pub fn events_in(&self, topic: &str, partition: i32) -> Vec<mailpush::mail::Event> {
+        self.records_in(topic, partition)
+            .iter()
+            .filter_map(|bytes| mailpush::mail::codec::from_msgpack(bytes, None).ok())
+            .collect()
+    }
+
+    fn records_in(&self, topic: &str, partition: i32) -> Vec<Vec<u8>> {
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", self.kafka().address())
+            .set("group.id", "test")
+            .set("enable.auto.commit", "false")
+            .create()
+            .expect("a consumer");
+        let (low, high) = consumer.fetch_watermarks(topic, partition, PATIENCE).expect("the topic's watermarks");
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::Offset(low)).expect("an offset");
+        consumer.assign(&list).expect("assign");
+        let mut records = Vec::new();
+        while (records.len() as i64) < high - low {
+            let message = consumer.poll(PATIENCE).expect("a record in time").expect("a record");
+            records.push(message.payload().unwrap_or_default().to_vec());
+        }
+        records
+    }
+
+    /// Writes bytes into a queue as nobody should.
+    pub async fn poison(&self, topic: &str, bytes: &[u8]) {
+        let producer: rdkafka::producer::FutureProducer =
+            ClientConfig::new().set("bootstrap.servers", self.kafka().address()).create().expect("a producer");
+        let record = rdkafka::producer::FutureRecord::to(topic).partition(0).key("poison").payload(bytes);
+        producer.send(record, PATIENCE).await.expect("sent");
+    }
+
+    /// The queue ids that are registered for a mailbox.
+    pub async fn registered(&self, mailbox: &str) -> Vec<String> {
+        let client = zk::Client::connect(&self.zookeeper.address()).await.expect("connect to ZooKeeper");
+        let key = Key::Mailbox(mailbox.parse().expect("a mailbox"));
+        let name = key.znode_name();
+        // Which bucket it is, the registry's own tests know; here the container is in one of them.
+        let mut found = Vec::new();
+        for bucket in client.list_children("/mailpush/mailboxes").await.unwrap_or_default() {
+            let path = format!("/mailpush/mailboxes/{bucket}/{}", name.as_str());
+            found.extend(client.list_children(&path).await.unwrap_or_default());
+        }
+        found.sort();
+        found
+    }
+
+    /// Waits until exactly these are registered for a mailbox.
+    pub async fn becomes_registered(&self, mailbox: &str, expected: &[&str]) {
+        eventually("the registrations are as expected", PATIENCE, async || {
+            (self.registered(mailbox).await == expected).then_some(())
+        })
+        .await;
+    }
+}
+
+impl Drop for TestCluster {
+    fn drop(&mut self) {
+        for node in 0..self.nodes.len() {
+            self.kill(node);
+            if std::thread::panicking() {
+                eprintln!("--- log of {} ---\n{}", self.nodes[node].id, self.log(node));
+            }
+        }
+    }
+}
+
+/// A delivery of one message.
+pub fn message(mailbox: &str, uid: u32) -> Value {
+    json!({ "type": "MessageNew", "mailbox": mailbox, "messages": [{ "uid": uid }] })
+}
+
+/// The UID of the one message in an event's push.
+pub fn uid(push: &Value) -> u64 {
+    push["event"]["messages"][0]["uid"].as_u64().expect("a message with a UID")
+}
