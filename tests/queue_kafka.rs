@@ -438,25 +438,3 @@ async fn passwords_and_certificates_are_shown_and_checked() {
     untrusting.tls.ca_file = None;
     assert!(Node::new(&untrusting).queues.ensure(&queue("secure.node.a")).await.is_err());
 }
-
-/// `cargo test --release --test queue_kafka -- --ignored --nocapture latency`
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "a measurement"]
-async fn latency() {
-    let kafka = TestKafka::start();
-    let node = Node::new(&kafka.settings("latency"));
-    let mut reader = node.open("latency.node.a").await;
-    let payload = " ".repeat(250);
-    for (what, pause) in [("warming up", 2), ("1 event in 10 ms", 10), ("1 event in 2 ms", 2)] {
-        let mut spans = Vec::new();
-        for _ in 0..1_000 {
-            let begun = Instant::now();
-            let (sent, _) = tokio::join!(node.try_send("latency.node.a", &payload), reader.next());
-            sent.unwrap();
-            spans.push(begun.elapsed());
-            tokio::time::sleep(Duration::from_millis(pause)).await;
-        }
-        spans.sort();
-        println!("{what}: p50 {:?}, p99 {:?}, max {:?}", spans[500], spans[990], spans[999]);
-    }
-}

@@ -1,4 +1,4 @@
-//! The table: what was measured, against what is to be reached (DESIGN section 13).
+//! The table: what was measured, against what is to be reached.
 
 /// How a number is to compare to its target.
 #[derive(Debug, Clone, Copy)]

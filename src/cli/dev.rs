@@ -39,6 +39,8 @@ pub async fn run(global: &Global, args: DevArgs) -> Result<(), CliError> {
 
 /// What to paste where.
 fn introduction(dev: &Description) -> String {
+    // As it was called: the program need not be on the path.
+    let program = std::env::args().next().unwrap_or_else(|| "mailpush".to_owned());
     let mut text = String::from("mailpush dev: everything in this process, nothing is kept.\n\n");
     // Writing to a String cannot fail.
     for node in &dev.nodes {
@@ -58,7 +60,7 @@ fn introduction(dev: &Description) -> String {
     let _ = write!(
         text,
         "\nLet a message arrive there, at node {} (in another terminal):\n\n  export MAILPUSH_URL={} MAILPUSH_TOKEN={}\n  \
-         mailpush publish --type MessageNew --mailbox '#private:{}:INBOX' --uid 1\n\nor\n\n  \
+         {program} publish --type MessageNew --mailbox '#private:{}:INBOX' --uid 1\n\nor\n\n  \
          curl -H 'Authorization: Bearer {}' -H 'Content-Type: application/json' {}/v1/events \\\n    \
          -d '{{\"type\":\"MessageNew\",\"mailbox\":\"#private:{}:INBOX\",\"messages\":[{{\"uid\":1}}]}}'\n\nCtrl-C ends it.\n",
         first.id, first.http, dev.admin_token, alice.user, dev.admin_token, first.http, alice.user

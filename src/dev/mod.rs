@@ -81,6 +81,10 @@ impl Dev {
             settings.node.id = format!("dev-{}", number + 1);
             let port = if port == 0 { 0 } else { port.checked_add(number as u16).context("--port is too high")? };
             settings.http.listen = SocketAddr::new(settings.http.listen.ip(), port);
+            if port != 0 {
+                // The page under the name that people type.
+                settings.http.allowed_origins.push(format!("http://localhost:{port}"));
+            }
             let local = registry.node();
             let cluster = Cluster { registrar: local.clone(), directory: local, queues: queues.clone(), names: names.clone() };
             started.push(Node::start(Arc::new(settings), cluster).await?);

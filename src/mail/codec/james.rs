@@ -133,7 +133,7 @@ impl LooseUid {
 
 impl JamesFlags {
     /// The complete set, `None` where a user flag is no IMAP flag. `\Recent` is left out: it is never
-    /// told from an event (DESIGN 7.4).
+    /// told from an event, for only the mail server knows which session is the first to see a message.
     fn complete(&self) -> Option<Flags> {
         let system = [
             (self.answered, "\\Answered"),

@@ -11,7 +11,7 @@ use crate::mail::uid::{ModSeq, Uid, UidValidity};
 use serde::ser::SerializeSeq;
 use serde::{Deserialize, Serialize, Serializer};
 
-/// Which parts of a message's envelope a reader gets (DESIGN 8, privacy by shape).
+/// Which parts of a message's envelope a reader gets.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct EnvelopeFields {
     pub from: bool,

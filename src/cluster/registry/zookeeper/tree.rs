@@ -1,4 +1,4 @@
-//! Where things stand in ZooKeeper (DESIGN 4). Paths are within the chroot.
+//! Where things stand in ZooKeeper. Paths are within the chroot.
 
 use std::str::FromStr;
 
