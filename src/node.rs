@@ -277,7 +277,7 @@ fn build(
     let names = user_names(&settings.auth);
     let hub = Arc::new(Hub::default());
     let limits = &settings.sessions;
-    let sessions = Arc::new(Sessions::new(limits.sessions_per_user));
+    let sessions = Arc::new(Sessions::new(limits.sessions_per_user, record.started_at.saturating_mul(1_000)));
     let subscriptions = Arc::new(Subscriptions {
         hub: hub.clone(),
         presence: presence.clone(),

@@ -92,13 +92,15 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    pub fn new(per_user_limit: usize) -> Self {
+    /// Changes are numbered from `first_seq` on: greater than any number of an earlier life of this node, so that a cursor
+    /// from then is known to be old.
+    pub fn new(per_user_limit: usize, first_seq: u64) -> Self {
         Self {
             live: RwLock::default(),
             per_user: Mutex::default(),
             per_user_limit,
             log: Mutex::default(),
-            seq: watch::Sender::new(0),
+            seq: watch::Sender::new(first_seq),
         }
     }
 
@@ -196,7 +198,7 @@ mod tests {
 
     #[test]
     fn sessions_of_a_user_are_limited() {
-        let sessions = Sessions::new(2);
+        let sessions = Sessions::new(2, 0);
         let all: Vec<_> = (0..3).map(session).collect();
         assert!(sessions.add(&all[1]).is_ok() && sessions.add(&all[0]).is_ok());
         assert_eq!(sessions.add(&all[2]), Err(TooManySessions));
@@ -209,7 +211,7 @@ mod tests {
 
     #[test]
     fn changes_can_be_followed_or_are_known_to_be_forgotten() {
-        let sessions = Sessions::new(2);
+        let sessions = Sessions::new(2, 0);
         let record = session(1).subscription_record(Key::Account(UserName::new("bob").unwrap()), 1);
         assert_eq!(sessions.changes_since(0), Some(vec![]));
         for n in 0..LOG + 10 {
@@ -218,6 +220,9 @@ mod tests {
         assert_eq!(sessions.changes_since(9), None);
         assert_eq!(sessions.changes_since(10).unwrap().len(), LOG);
         assert_eq!(sessions.changes_since(sessions.seq()), Some(vec![]));
-        assert_eq!(sessions.changes_since(sessions.seq() + 1), None, "a cursor from another life of the node");
+        assert_eq!(sessions.changes_since(sessions.seq() + 1), None, "a cursor of no life of the node");
+        let again = Sessions::new(2, 1_000_000);
+        again.note(true, record);
+        assert_eq!(again.changes_since(sessions.seq()), None, "a cursor of an earlier life");
     }
 }

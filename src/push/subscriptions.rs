@@ -173,7 +173,7 @@ mod tests {
         let subscriptions = Arc::new(Subscriptions {
             hub: Arc::default(),
             presence,
-            sessions: Arc::new(Sessions::new(10)),
+            sessions: Arc::new(Sessions::new(10, 0)),
             access: Arc::new(OwnersOnly),
             timeout: Duration::from_secs(30),
             clock: || 5,
