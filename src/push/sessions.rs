@@ -68,7 +68,7 @@ impl SessionHandle {
 /// A subscription came or went.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SubscriptionChange {
-    /// Counts this node's changes since it started.
+    /// Counts this node's changes, from a number beyond those of its earlier lives.
     pub seq: u64,
     /// Whether the subscription stands now.
     pub active: bool,
