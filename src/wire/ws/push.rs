@@ -82,9 +82,6 @@ enum Push<'a> {
         keys: &'a [Key],
         reason: &'a str,
     },
-    Revoked {
-        key: &'a Key,
-    },
     Expiring {
         in_ms: u64,
     },
@@ -137,10 +134,6 @@ pub fn event(event: &Event, fields: EnvelopeFields, pos: &str) -> Bytes {
 
 pub fn resync(keys: &[Key], reason: &str) -> Bytes {
     json(&Push::Resync { keys, reason })
-}
-
-pub fn revoked(key: &Key) -> Bytes {
-    json(&Push::Revoked { key })
 }
 
 pub fn expiring(in_ms: u64) -> Bytes {

@@ -118,13 +118,6 @@ impl Session {
         Self { rules, id, phase: Phase::AwaitingConnect { deadline }, last_sent: now.monotonic, pong_deadline: None }
     }
 
-    pub fn user(&self) -> Option<&UserName> {
-        match &self.phase {
-            Phase::Connected(who) => Some(&who.user),
-            _ => None,
-        }
-    }
-
     /// Whether pushes may be sent.
     pub fn is_connected(&self) -> bool {
         matches!(self.phase, Phase::Connected(_))
