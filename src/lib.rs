@@ -24,12 +24,13 @@
 //! | [`cluster`] | what nodes share: registry and queue, as traits with their adapters | events, sessions |
 //! | [`push`] | moving events: publisher, consumer, hub, presence | client protocols |
 //! | [`edge`] | the doors: HTTP, WebSocket, SSE, tokens | rules of a protocol |
+//! | [`agent`] | the origin's side: spool, adapters of mail servers | client protocols |
 //! | [`config`] | typed settings and all that can be wrong with them | reading them anywhere else |
 //! | [`node`] | the composition root: the one place that names concrete adapters | logic |
 //! | [`dev`] | a cluster in one process | anything production needs |
 //! | [`cli`] | the commands | logic |
 //!
-//! `edge → push, wire, mail` · `push → cluster, mail` · `wire → mail` · `cluster → mail` · `mail → nothing of ours`; a
+//! `edge → push, wire, mail` · `agent → push, wire, mail` · `push → cluster, mail` · `wire → mail` · `cluster → mail` · `mail → nothing of ours`; a
 //! test (`tests/rooms.rs`) holds this table.
 //!
 //! # The invariants that bind
@@ -44,6 +45,7 @@
 // results and goes through `cli::print`; everything else goes through `tracing`.
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
+pub mod agent;
 pub mod cli;
 pub mod cluster;
 pub mod config;

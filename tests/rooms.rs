@@ -10,6 +10,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("cluster", &["mail", "config"]),
     ("push", &["cluster", "mail"]),
     ("edge", &["push", "wire", "cluster", "mail", "config"]),
+    ("agent", &["push", "wire", "cluster", "mail", "config"]),
     ("config", &["cluster", "edge", "mail"]),
 ];
 

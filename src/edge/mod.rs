@@ -4,6 +4,7 @@ pub mod auth;
 pub mod followers;
 pub mod gateway;
 pub mod http;
+pub mod imap;
 pub mod sse;
 pub mod tickets;
 pub mod websocket;

@@ -10,6 +10,7 @@ pub mod key;
 pub mod path;
 pub mod uid;
 pub mod user;
+pub mod view;
 
 pub use event::{Change, Event, EventType, Status};
 pub use flags::{Flag, Flags};

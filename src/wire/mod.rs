@@ -2,5 +2,6 @@
 //!
 //! No sockets, no tasks, no clock of its own: time comes in as an argument.
 
+pub mod imap;
 pub mod sse;
 pub mod ws;

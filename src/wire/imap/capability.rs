@@ -1,0 +1,1 @@
+//! Capability lists, rewritten wherever they appear (RFC 9051 6.1.1).

@@ -1,0 +1,1 @@
+//! A byte stream cut into lines and literals, without ever holding a literal.

@@ -1,0 +1,1 @@
+//! The server responses that the proxy must understand.
