@@ -120,6 +120,11 @@ impl View {
         &self.keywords
     }
 
+    /// The client was given other lists.
+    pub fn set_keywords(&mut self, keywords: Keywords) {
+        self.keywords = Arc::new(keywords);
+    }
+
     /// Whether something seems to be missing: the last count disagrees, or there is a hole and no count.
     pub fn is_doubtful(&self) -> bool {
         let is_counted = self.status.is_some_and(|status| status.messages.is_some());
