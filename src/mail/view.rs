@@ -12,9 +12,15 @@
 //! number to a message is said above the floor; only upstream's list of UIDs closes a hole for good.
 
 mod flags;
+mod marks;
 mod reconcile;
 mod tell;
 mod uids;
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod tests_model;
 
 use std::sync::Arc;
 

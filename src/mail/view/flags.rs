@@ -1,12 +1,12 @@
 //! Flags: what is told, what is known already, and what must be asked.
 
-use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
 use super::View;
+use super::marks::{Mark, Marks};
 use super::tell::{RECENT, Tell};
 use crate::mail::event::FlagChange;
 use crate::mail::flags::Flags;
@@ -17,18 +17,18 @@ use crate::mail::uid::{ModSeq, Uid};
 /// before; this is for what slips through.
 const REMEMBERED_EVENTS: usize = 16;
 
-/// Which changes of flags the client knows.
+/// Which changes of flags the client knows, and which it is owed.
 ///
-/// A message and its modification sequence determine its flags (RFC 7162 3.1), so a mark suffices: what is
-/// above it is news, what is below it may be older than what was told, and must be asked.
+/// A message and its modification sequence determine its flags (RFC 7162 3.1): what is not above the one told last is no
+/// news, in whatever order it comes.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Told {
     /// Changes up to here are in the snapshot.
     snapshot: u64,
-    /// The highest modification sequence told since.
-    mark: u64,
-    /// The messages that were told at the mark.
-    at_mark: RoaringBitmap,
+    /// What was told since.
+    told: Marks,
+    /// What was asked for, and from which modification sequence on an answer has the change.
+    owed: Marks,
     /// Events whose changes had no modification sequence.
     events: VecDeque<EventId>,
 }
@@ -36,35 +36,44 @@ pub(super) struct Told {
 enum News {
     Known,
     New,
-    /// Something newer was told, perhaps of this message.
+    /// Perhaps something newer was told.
     Unclear,
 }
 
 impl Told {
     pub(super) fn since(highestmodseq: Option<ModSeq>) -> Self {
-        let snapshot = highestmodseq.map_or(0, |modseq| modseq.0);
-        Self { snapshot, mark: snapshot, ..Self::default() }
+        Self { snapshot: highestmodseq.map_or(0, |modseq| modseq.0), ..Self::default() }
     }
 
     fn is_news(&self, uid: Uid, modseq: ModSeq) -> News {
         if modseq.0 <= self.snapshot {
             return News::Known;
         }
-        match modseq.0.cmp(&self.mark) {
-            Ordering::Greater => News::New,
-            _ if self.at_mark.contains(uid.get()) => News::Known,
-            Ordering::Equal => News::New,
-            Ordering::Less => News::Unclear,
+        match self.told.get(uid) {
+            Some(Mark::Is(told)) if modseq.0 <= told => News::Known,
+            Some(Mark::AtMost(told)) if modseq.0 <= told => News::Unclear,
+            _ => News::New,
         }
     }
 
-    fn note(&mut self, uid: Uid, modseq: ModSeq) {
-        if modseq.0 > self.mark {
-            self.mark = modseq.0;
-            self.at_mark.clear();
+    fn owe(&mut self, uid: Uid, modseq: Option<ModSeq>) {
+        let modseq = modseq.map_or(0, |modseq| modseq.0);
+        if self.owed_from(uid).is_none_or(|owed| owed < modseq) {
+            self.owed.set(uid, modseq);
         }
-        if modseq.0 == self.mark && modseq.0 > self.snapshot {
-            self.at_mark.insert(uid.get());
+    }
+
+    fn owed_from(&self, uid: Uid) -> Option<u64> {
+        self.owed.get(uid).map(|(Mark::Is(owed) | Mark::AtMost(owed))| owed)
+    }
+
+    /// The client is being told.
+    fn note(&mut self, uid: Uid, modseq: Option<ModSeq>) {
+        if modseq.is_none_or(|modseq| self.owed_from(uid).is_none_or(|owed| owed <= modseq.0)) {
+            self.owed.remove(uid);
+        }
+        if let Some(modseq) = modseq.filter(|modseq| modseq.0 > self.snapshot) {
+            self.told.set(uid, modseq.0);
         }
     }
 
@@ -116,6 +125,8 @@ impl View {
                     }
                 }
                 _ => {
+                    // Of another's private flags this user's modification sequence may know nothing.
+                    self.told.owe(uid, message.modseq.filter(|_| own));
                     ask.insert(uid.get());
                 }
             }
@@ -125,17 +136,26 @@ impl View {
 
     /// Tells upstream's answers to a question about flags.
     ///
-    /// An answer that is older than what an event said meanwhile tells nothing.
+    /// An answer from before the change that was asked for, or from before what an event said meanwhile, tells nothing.
     pub fn tell_flags(&mut self, answers: &[(Uid, Flags, Option<ModSeq>)]) -> Vec<Tell> {
         let known = answers.iter().filter(|(uid, _, modseq)| self.is_current(*uid, *modseq));
         let known: Vec<_> = known.map(|(uid, flags, modseq)| (*uid, self.stripped(flags), *modseq)).collect();
         self.fetches(known.into_iter())
     }
 
-    /// Whether upstream's word about a message can be told: its number is final, and nothing newer was told.
+    /// The messages of which it is known that their flags changed, but not yet how: upstream was not asked, or did not know
+    /// of the change itself.
+    pub fn unanswered(&self) -> RoaringBitmap {
+        self.told.owed.uids() & self.uids.set()
+    }
+
+    /// Whether upstream's word about a message can be told: its number is final, and the word is not outdated.
     fn is_current(&self, uid: Uid, modseq: Option<ModSeq>) -> bool {
-        let outdated = modseq.is_some_and(|modseq| modseq.0 < self.told.mark && self.told.at_mark.contains(uid.get()));
-        self.is_final(uid) && !outdated
+        let is_outdated = modseq.is_some_and(|modseq| {
+            let is_older_than_told = matches!(self.told.told.get(uid), Some(Mark::Is(told)) if modseq.0 < told);
+            is_older_than_told || self.told.owed_from(uid).is_some_and(|owed| modseq.0 < owed)
+        });
+        self.is_final(uid) && !is_outdated
     }
 
     fn stripped(&self, flags: &Flags) -> Flags {
@@ -152,9 +172,7 @@ impl View {
             if flags.iter().any(|flag| !self.keywords.knows(flag)) {
                 lists = Arc::make_mut(&mut self.keywords).learn(&flags);
             }
-            if let Some(modseq) = modseq {
-                self.told.note(uid, modseq);
-            }
+            self.told.note(uid, modseq);
             fetches.push(Tell::Fetch { seq, uid, flags, modseq: modseq.filter(|_| has_modseq) });
         }
         // Of several lists the last has everything.
