@@ -9,7 +9,7 @@
 //! - `UNAUTHENTICATE` (RFC 8437): a session belongs to one user.
 //!
 //! `UIDONLY` (RFC 9586) and `NOTIFY` (RFC 5465) stay: a client that enables them is seen doing so, and from then on the
-//! server's own IDLE serves it. Everything else passes as it is, in its order.
+//! server's own IDLE serves it. Everything else passes as it is, in its order. `IDLE` (RFC 2177) is added, whether the server has it or not.
 
 use super::response::{Code, Response, Untagged, parse, words};
 
@@ -20,13 +20,11 @@ pub struct Edit {
     pub starttls: bool,
     /// The gateway takes no passwords now (RFC 8314, RFC 9051 7.2.2): LOGINDISABLED instead of all mechanisms.
     pub login_disabled: bool,
-    /// IDLE is offered, whether the server has it or not.
-    pub idle: bool,
 }
 
 /// What the proxy must know of a server. An IMAP4rev2 server has what that includes (RFC 9051 appendix E).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Capabilities {
+pub struct Offers {
     pub imap4rev2: bool,
     pub condstore: bool,
     pub enable: bool,
@@ -48,7 +46,7 @@ pub struct Capabilities {
     pub plain: bool,
 }
 
-impl Capabilities {
+impl Offers {
     /// Reads a list.
     pub fn of(list: &[u8]) -> Self {
         let mut seen = Self::default();
@@ -104,23 +102,23 @@ pub fn list<'a>(response: &Response<'a>) -> Option<&'a [u8]> {
     }
 }
 
-/// A response line with its list rewritten; `None` when it holds no list, or nothing in it changes.
-pub fn rewrite(line: &[u8], edit: &Edit) -> Option<Vec<u8>> {
-    let list = list(&parse(line))?;
-    let changed = rewrite_list(list, edit)?;
+/// A response line with its list rewritten, and what the server offers by it. A line without a list is returned as it is.
+pub fn rewrite(line: &[u8], edit: Edit) -> (Vec<u8>, Offers) {
+    let response = parse(line);
+    let Some(list) = list(&response) else { return (line.to_vec(), Offers::default()) };
+    let offers = Offers::of(list);
+    let Some(changed) = rewrite_list(list, edit) else { return (line.to_vec(), offers) };
     // The list is a part of the line: where it stands is told by where they are.
-    let start = list.as_ptr().addr().checked_sub(line.as_ptr().addr())?;
-    let (before, rest) = line.split_at_checked(start)?;
-    let after = rest.get(list.len()..)?;
-    Some([before, &changed, after].concat())
+    let start = list.as_ptr().addr().saturating_sub(line.as_ptr().addr()).min(line.len());
+    let end = (start + list.len()).min(line.len());
+    ([&line[..start], &changed, &line[end..]].concat(), offers)
 }
 
 /// The list alone; `None` when nothing changes.
-pub fn rewrite_list(list: &[u8], edit: &Edit) -> Option<Vec<u8>> {
+pub fn rewrite_list(list: &[u8], edit: Edit) -> Option<Vec<u8>> {
     let mut kept: Vec<&[u8]> = words(list).filter(|word| !edit.hides(word)).collect();
-    let before = words(list).count();
-    let mut changed = kept.len() != before;
-    for (wanted, name) in [(edit.starttls, "STARTTLS"), (edit.login_disabled, "LOGINDISABLED"), (edit.idle, "IDLE")] {
+    let mut changed = kept.len() != words(list).count();
+    for (wanted, name) in [(edit.starttls, "STARTTLS"), (edit.login_disabled, "LOGINDISABLED"), (true, "IDLE")] {
         if wanted && !kept.iter().any(|word| word.eq_ignore_ascii_case(name.as_bytes())) {
             kept.push(name.as_bytes());
             changed = true;
@@ -148,40 +146,36 @@ mod tests {
     use super::*;
 
     fn rewritten(line: &str, edit: Edit) -> String {
-        match rewrite(line.as_bytes(), &edit) {
-            Some(line) => String::from_utf8(line).unwrap(),
-            None => line.to_owned(),
-        }
+        String::from_utf8(rewrite(line.as_bytes(), edit).0).unwrap()
     }
 
-    const NONE: Edit = Edit { starttls: false, login_disabled: false, idle: false };
-    const IDLE: Edit = Edit { idle: true, ..NONE };
-    const CLEAR: Edit = Edit { starttls: true, login_disabled: true, idle: true };
+    const OPEN: Edit = Edit { starttls: false, login_disabled: false };
+    const CLEAR: Edit = Edit { starttls: true, login_disabled: true };
 
     #[test]
     fn a_list_is_rewritten_wherever_it_stands() {
         for (edit, line, expected) in [
             (
-                IDLE,
+                OPEN,
                 "* CAPABILITY IMAP4rev1 STARTTLS AUTH=GSSAPI LOGINDISABLED\r\n",
                 "* CAPABILITY IMAP4rev1 AUTH=GSSAPI LOGINDISABLED IDLE\r\n",
             ),
-            (IDLE, "* capability IMAP4rev1 idle COMPRESS=DEFLATE \r\n", "* capability IMAP4rev1 idle\r\n"),
+            (OPEN, "* capability IMAP4rev1 idle COMPRESS=DEFLATE \r\n", "* capability IMAP4rev1 idle\r\n"),
             (
                 CLEAR,
                 "* OK [CAPABILITY IMAP4rev1 SASL-IR LOGIN-REFERRALS ID ENABLE IDLE LITERAL+ AUTH=PLAIN AUTH=LOGIN] Dovecot ready.\r\n",
                 "* OK [CAPABILITY IMAP4rev1 LOGIN-REFERRALS ID ENABLE IDLE LITERAL+ STARTTLS LOGINDISABLED] Dovecot ready.\r\n",
             ),
             (
-                IDLE,
+                OPEN,
                 "a1 OK [CAPABILITY IMAP4rev2 UNAUTHENTICATE UIDONLY NOTIFY] Logged in\r\n",
                 "a1 OK [CAPABILITY IMAP4rev2 UIDONLY NOTIFY IDLE] Logged in\r\n",
             ),
-            (IDLE, "* PREAUTH [CAPABILITY IMAP4rev1] hi\r\n", "* PREAUTH [CAPABILITY IMAP4rev1 IDLE] hi\r\n"),
+            (OPEN, "* PREAUTH [CAPABILITY IMAP4rev1] hi\r\n", "* PREAUTH [CAPABILITY IMAP4rev1 IDLE] hi\r\n"),
             (
-                NONE,
+                OPEN,
                 "* CAPABILITY AUTH=SCRAM-SHA-256-PLUS AUTH=SCRAM-SHA-256 AUTH=external\r\n",
-                "* CAPABILITY AUTH=SCRAM-SHA-256\r\n",
+                "* CAPABILITY AUTH=SCRAM-SHA-256 IDLE\r\n",
             ),
             (
                 CLEAR,
@@ -205,15 +199,16 @@ mod tests {
             "+ [CAPABILITY STARTTLS]\r\n",
             "rubbish\r\n",
         ] {
-            assert_eq!(rewrite(line.as_bytes(), &IDLE), None, "{line}");
+            assert_eq!(rewritten(line, OPEN), line);
         }
     }
 
     #[test]
     fn what_a_server_has() {
-        let dovecot =
-            Capabilities::of(b"IMAP4rev1 SASL-IR ID ENABLE idle LITERAL+ AUTH=PLAIN QRESYNC ESEARCH NAMESPACE UNSELECT");
-        let expected = Capabilities {
+        let (_, offers) = rewrite(b"a1 OK [CAPABILITY IMAP4rev1 ESEARCH] hi\r\n", OPEN);
+        assert_eq!(offers, Offers { esearch: true, ..Offers::default() });
+        let dovecot = Offers::of(b"IMAP4rev1 SASL-IR ID ENABLE idle LITERAL+ AUTH=PLAIN QRESYNC ESEARCH NAMESPACE UNSELECT");
+        let expected = Offers {
             sasl_ir: true,
             id: true,
             enable: true,
@@ -225,14 +220,14 @@ mod tests {
             esearch: true,
             namespace: true,
             unselect: true,
-            ..Capabilities::default()
+            ..Offers::default()
         };
         assert_eq!(dovecot, expected);
-        let rev2 = Capabilities::of(b"IMAP4rev2 STARTTLS LOGINDISABLED");
+        let rev2 = Offers::of(b"IMAP4rev2 STARTTLS LOGINDISABLED");
         assert!(
             rev2.esearch && rev2.enable && rev2.idle && rev2.unselect && rev2.namespace && rev2.sasl_ir && rev2.literal_minus
         );
         assert!(rev2.starttls && rev2.login_disabled && !rev2.condstore && !rev2.literal_plus && !rev2.id);
-        assert_eq!(Capabilities::of(b"IMAP4rev1 XIDLE IDLEX"), Capabilities::default());
+        assert_eq!(Offers::of(b"IMAP4rev1 XIDLE IDLEX"), Offers::default());
     }
 }

@@ -172,6 +172,8 @@ pub enum Command<'a> {
         mailbox: Vec<u8>,
         identifier: Vec<u8>,
     },
+    /// RFC 2971.
+    Id,
     /// RFC 5465; `none`: `NOTIFY NONE`.
     Notify {
         none: bool,
@@ -238,10 +240,28 @@ pub fn parse(bytes: &[u8]) -> Result<(Head<'_>, Command<'_>), BadCommand<'_>> {
         (Name::Enable, false) => enable(&mut scan).ok_or("ENABLE takes the names of capabilities"),
         (Name::SetAcl, false) => set_acl(&mut scan).ok_or("SETACL takes a mailbox name, an identifier and rights"),
         (Name::DeleteAcl, false) => delete_acl(&mut scan).ok_or("DELETEACL takes a mailbox name and an identifier"),
+        (Name::Id, false) => id(&mut scan).ok_or("ID takes NIL or a list of strings"),
         (Name::Notify, false) => notify(&mut scan).ok_or("NOTIFY takes SET or NONE"),
         _ => return Ok((head, Command::Other)),
     };
     command.map(|command| (head, command)).map_err(|words| BadCommand { tag: head.tag, words })
+}
+
+/// The same of a command before the client is authenticated, where more is refused: a command with a literal must be one
+/// that is read here to its end.
+///
+/// Servers differ in whether the literal of a command that they do not like is a part of it, or a command of its own. A
+/// client could use that to have one LOGIN read here and another there, and pass for somebody else.
+pub fn parse_unauthenticated(bytes: &[u8]) -> Result<(Head<'_>, Command<'_>), BadCommand<'_>> {
+    let parsed = parse(bytes)?;
+    // A command that is one line ends with the first line's end.
+    let one_line = memchr::memchr(b'\n', bytes).is_none_or(|at| at + 1 == bytes.len());
+    match parsed {
+        (Head { tag, .. }, Command::Other) if !one_line => {
+            Err(BadCommand { tag, words: "No literal may stand in this command before authentication" })
+        }
+        parsed => Ok(parsed),
+    }
 }
 
 /// The next argument: a space and a string. NUL can stand in no argument of these commands.
@@ -310,8 +330,20 @@ fn delete_acl<'a>(scan: &mut Scan<'_>) -> Option<Command<'a>> {
     scan.at_end().then_some(Command::DeleteAcl { mailbox, identifier })
 }
 
+fn id<'a>(scan: &mut Scan<'_>) -> Option<Command<'a>> {
+    scan.spaces();
+    if !scan.eat_word("NIL") {
+        scan.list(Scan::nstring)?;
+    }
+    scan.at_end().then_some(Command::Id)
+}
+
 fn notify<'a>(scan: &mut Scan<'_>) -> Option<Command<'a>> {
     scan.spaces();
     let none = scan.eat_word("NONE");
     (none && scan.at_end() || scan.eat_word("SET")).then_some(Command::Notify { none })
 }
+
+#[cfg(test)]
+#[path = "command_tests.rs"]
+mod tests;

@@ -122,3 +122,7 @@ impl Effects {
         };
     }
 }
+
+#[cfg(test)]
+#[path = "effects_tests.rs"]
+mod tests;

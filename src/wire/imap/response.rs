@@ -350,3 +350,7 @@ fn list(mut scan: Scan<'_>) -> Option<List<'_>> {
     scan.spaces();
     Some(List { attributes, delimiter, name: scan.astring()? })
 }
+
+#[cfg(test)]
+#[path = "response_tests.rs"]
+mod tests;

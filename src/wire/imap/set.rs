@@ -104,3 +104,7 @@ fn write_range(out: &mut Vec<u8>, first: &mut bool, (start, end): (u32, u32)) {
     // Writing to a Vec cannot fail.
     let _ = if start == end { write!(out, "{start}") } else { write!(out, "{start}:{end}") };
 }
+
+#[cfg(test)]
+#[path = "set_tests.rs"]
+mod tests;

@@ -154,3 +154,7 @@ pub fn sasl_plain(authzid: &str, credentials: &Credentials) -> Zeroizing<String>
     let message = Zeroizing::new([authzid, "\0", &credentials.user, "\0", credentials.password.as_str()].concat().into_bytes());
     Zeroizing::new(BASE64.encode(&message))
 }
+
+#[cfg(test)]
+#[path = "write_tests.rs"]
+mod tests;
