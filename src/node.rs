@@ -152,8 +152,8 @@ impl Node {
             warn!(url = %record.url, "other nodes cannot reach this one under its URL: set http.advertise");
         }
         let metrics = Arc::new(Metrics::default());
-        let (presence, breaks) =
-            Presence::start(cluster.registrar.clone(), settle(&settings), settings.registry.linger_ms.duration());
+        let (linger, patience) = (settings.registry.linger_ms.duration(), settings.imap.register_timeout_ms.duration());
+        let (presence, breaks) = Presence::start(cluster.registrar.clone(), settle(&settings), linger, patience);
         let (queue_health, queue_health_seen) = watch::channel(QueueHealth::default());
         let gateway = build(&settings, &cluster, record.clone(), auth, metrics, presence, queue_health_seen)?;
 
@@ -277,7 +277,11 @@ fn build(
     let names = user_names(&settings.auth);
     let hub = Arc::new(Hub::default());
     let limits = &settings.sessions;
-    let sessions = Arc::new(Sessions::new(limits.sessions_per_user, record.started_at.saturating_mul(1_000)));
+    let sessions = Arc::new(Sessions::new(
+        limits.sessions_per_user,
+        settings.imap.connections_per_user,
+        record.started_at.saturating_mul(1_000),
+    ));
     let subscriptions = Arc::new(Subscriptions {
         hub: hub.clone(),
         presence: presence.clone(),

@@ -1,1 +1,3 @@
-//! The IMAP door: listeners, upstream connections, and the thin loop around [`crate::wire::imap::session`].
+//! The IMAP door.
+
+pub mod nets;
