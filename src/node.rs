@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -353,6 +353,7 @@ fn build(
         tasks: TaskTracker::new(),
         client: reqwest::Client::builder().user_agent(concat!("mailpush/", env!("CARGO_PKG_VERSION"))).build()?,
         departed: Mutex::default(),
+        upstreams: OnceLock::new(),
         settings: settings.clone(),
     }))
 }

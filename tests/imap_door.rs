@@ -178,6 +178,11 @@ async fn no_mail_server_means_a_goodbye_with_a_reason() {
     client.expect("* BYE [UNAVAILABLE] The mail server cannot be reached").await;
     client.expect_end().await;
     assert!(node.gateway().render_metrics().contains("imap_refused_total{reason=\"upstream\"} 1"));
+    let answer = reqwest::get(format!("http://{}/readyz", node.address())).await.expect("an answer");
+    assert_eq!(answer.status(), 200, "its push is as good as any node's");
+    let told: serde_json::Value = answer.json().await.expect("JSON");
+    let servers = serde_json::json!({ "name": "mail servers", "ok": false, "detail": "0 of 1 answer" });
+    assert!(told["dependencies"].as_array().expect("a list").contains(&servers), "{told}");
 }
 
 #[tokio::test]
@@ -393,7 +398,7 @@ async fn large_literals_pass_both_ways_in_little_memory() {
         let most = bytes.len().min((LENGTH - at) as usize);
         let read = client.0.read(&mut bytes[..most]).await.expect("more");
         assert!(read > 0, "the end at byte {at}");
-        assert!((0..read).all(|n| bytes[n] == pattern(at + n as u64)), "the bytes behind {at}");
+        assert!(bytes[..read] == pattern(at)[..read], "the bytes behind {at}");
         at += read as u64;
     }
     client.expect(")").await;
@@ -402,8 +407,8 @@ async fn large_literals_pass_both_ways_in_little_memory() {
     client.send(format!("c APPEND x {{{LENGTH}+}}\r\n")).await;
     let mut at = 0;
     while at < LENGTH {
-        let chunk: Vec<u8> = (at..LENGTH.min(at + 64 * 1024)).map(pattern).collect();
-        client.send(&chunk).await;
+        let chunk = &pattern(at)[..(LENGTH - at).min(64 * 1024) as usize];
+        client.send(chunk).await;
         at += chunk.len() as u64;
     }
     client.send("\r\n").await;

@@ -37,7 +37,7 @@ pub struct Door {
     gateway: Arc<Gateway>,
     rules: Arc<Rules>,
     tls: Option<ServerTls>,
-    upstreams: Upstreams,
+    upstreams: Arc<Upstreams>,
     trusted: Vec<Net>,
     plaintext_auth: PlaintextAuth,
     addresses: Arc<PerAddress>,
@@ -99,11 +99,12 @@ pub fn server_tls(settings: &ImapSettings) -> Result<Option<ServerTls>, tls::Tls
 impl Door {
     fn new(gateway: Arc<Gateway>) -> Result<Self> {
         let settings = &gateway.settings.imap;
+        let upstreams = Arc::new(Upstreams::new(&settings.upstream, gateway.metrics.clone()).context("imap.upstream")?);
         let trusted = settings.proxy_protocol_from.iter().map(|net| net.parse());
         Ok(Self {
             rules: Arc::new(rules(settings)),
             tls: server_tls(settings).context("imap.certificate_file")?,
-            upstreams: Upstreams::new(&settings.upstream, gateway.metrics.clone()).context("imap.upstream")?,
+            upstreams: gateway.upstreams.get_or_init(|| upstreams).clone(),
             trusted: trusted.collect::<Result<_, _>>().context("imap.proxy_protocol_from")?,
             plaintext_auth: settings.plaintext_auth,
             addresses: PerAddress::new(settings.connections_per_address),
@@ -126,11 +127,6 @@ impl Door {
             PlaintextAuth::Loopback => client.to_canonical().is_loopback(),
             PlaintextAuth::Always => true,
         }
-    }
-
-    /// The mail servers that are not set aside, and all.
-    pub fn upstreams_well(&self) -> (usize, usize) {
-        self.upstreams.well()
     }
 
     /// Keeps every session told whether registry and queue are well. Ends only by being dropped.

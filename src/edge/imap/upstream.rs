@@ -160,15 +160,10 @@ impl Upstreams {
         Err(Unreachable(if problems.is_empty() { "all are set aside".to_owned() } else { problems.join("; ") }))
     }
 
-    /// Asks each server by itself: what is wrong with it, if anything.
-    pub async fn probe(&self) -> Vec<(String, Result<(), String>)> {
+    /// Whether a server greets, on nobody's behalf.
+    pub async fn probe(&self) -> Result<(), Unreachable> {
         let nobody = SocketAddr::from(([127, 0, 0, 1], 0));
-        let ask = async |target: &Target| {
-            let attempt = tokio::time::timeout(self.timeout, Box::pin(self.begin(target, nobody, false))).await;
-            let outcome = attempt.unwrap_or(Err(Failure::TimedOut));
-            (target.address.clone(), outcome.map(drop).map_err(|failure| failure.to_string()))
-        };
-        futures::future::join_all(self.targets.iter().map(ask)).await
+        self.connect(nobody, false).await.map(drop)
     }
 
     /// The servers that are not set aside, and all.
