@@ -217,13 +217,14 @@ impl Connection {
         self.session.handle_health(now, *self.door.healthy.borrow());
     }
 
-    fn admit(&mut self, user: Option<String>) -> Result<UserName, String> {
+    fn admit(&mut self, user: Option<String>) -> Result<Option<UserName>, String> {
         let gateway = &self.door.gateway;
         let refuse = |reason, words: &str| {
             Metrics::count(&gateway.metrics.imap_refused, "reason", reason);
             Err(words.to_owned())
         };
-        let Some(user) = user else { return refuse("identity", "It could not be learned who you are") };
+        // Whoever it is, the mail server has let them in: relayed, and their IDLE is the server's own.
+        let Some(user) = user else { return Ok(None) };
         let Ok(user) = gateway.names.normalise(&user) else { return refuse("identity", "This is no user's name") };
         let id = SessionId::random(gateway.node().clone());
         match gateway.open_session(id, user.clone(), Transport::Imap, self.peer) {
@@ -235,7 +236,7 @@ impl Connection {
                 }
                 self.drained = None;
                 self.handle = Some(handle);
-                Ok(user)
+                Ok(Some(user))
             }
             Err(_) => refuse("user", "Too many connections of this user"),
         }
@@ -294,9 +295,8 @@ impl Connection {
     /// Lets the session say goodbye.
     fn dismiss(&mut self, reason: &'static str, words: &str) {
         self.reason = reason;
-        let now = Instant::now();
-        self.farewell = Some(now + FAREWELL);
-        self.session.handle_end(now, words);
+        self.farewell = Some(Instant::now() + FAREWELL);
+        self.session.handle_end(words, reason);
     }
 
     // Time.
@@ -426,7 +426,7 @@ impl Connection {
                     match ready!(handshaking.as_mut().poll(cx)) {
                         Ok(stream) => {
                             self.client = Client::Open(stream);
-                            self.session.handle_tls();
+                            self.session.handle_tls(Instant::now());
                         }
                         Err(error) => {
                             debug!(peer = %self.peer, %error, "a TLS handshake failed");

@@ -28,6 +28,7 @@ use self::upstream::Upstreams;
 use super::gateway::Gateway;
 use crate::cluster::registry::RegistryHealth;
 use crate::config::{ImapSettings, Park, PlaintextAuth};
+use crate::mail::user::UserNames;
 use crate::push::session::Transport;
 use crate::wire::imap::credentials::Credentials;
 use crate::wire::imap::session::{Reentry, Rules};
@@ -102,7 +103,7 @@ impl Door {
         let upstreams = Arc::new(Upstreams::new(&settings.upstream, gateway.metrics.clone()).context("imap.upstream")?);
         let trusted = settings.proxy_protocol_from.iter().map(|net| net.parse());
         Ok(Self {
-            rules: Arc::new(rules(settings)),
+            rules: Arc::new(rules(settings, gateway.names.clone())),
             tls: server_tls(settings).context("imap.certificate_file")?,
             upstreams: gateway.upstreams.get_or_init(|| upstreams).clone(),
             trusted: trusted.collect::<Result<_, _>>().context("imap.proxy_protocol_from")?,
@@ -155,7 +156,7 @@ impl Door {
     }
 }
 
-fn rules(settings: &ImapSettings) -> Rules {
+fn rules(settings: &ImapSettings, names: UserNames) -> Rules {
     let master = || Credentials::new(settings.master.user.clone(), settings.master.password.expose());
     let (park_after, reentry) = match settings.park {
         Park::Never => (None, Reentry::Never),
@@ -173,5 +174,6 @@ fn rules(settings: &ImapSettings) -> Rules {
         poll: settings.poll_ms.duration(),
         park_after,
         reentry,
+        names,
     }
 }

@@ -6,11 +6,10 @@ use crate::mail::path::MailboxPath;
 use crate::mail::uid::{ModSeq, UidValidity};
 use crate::mail::user::{UserName, UserNames};
 use crate::mail::view::{Features, Keywords, PermanentFlags};
-use crate::wire::imap::capability::Capabilities;
+use crate::wire::imap::capability::Offers;
 use crate::wire::imap::credentials::Credentials;
 use crate::wire::imap::namespace::Namespaces;
 use crate::wire::imap::response::{Code, words};
-use crate::wire::imap::sasl::Identity;
 
 /// How the client logged in, where the gateway could do the same again.
 #[derive(Debug, Clone)]
@@ -20,22 +19,12 @@ pub(super) enum Login {
     Plain(String, Credentials),
 }
 
-impl Login {
-    /// What a SASL exchange has shown, if it has shown a password.
-    pub fn of(identity: Identity) -> Option<Self> {
-        let credentials = identity.credentials?;
-        // Nobody else's identity was asked for.
-        let authzid = if identity.user == credentials.user { String::new() } else { identity.user };
-        Some(Self::Plain(authzid, credentials))
-    }
-}
-
 /// See the module's words.
 #[derive(Debug, Default)]
 pub(super) struct Facts {
     pub authenticated: bool,
     /// What the server offers, as last told.
-    pub offers: Capabilities,
+    pub offers: Offers,
     /// It has told so since the client logged in.
     pub offers_are_known: bool,
     /// The user's name as the client wrote it.

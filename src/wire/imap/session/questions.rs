@@ -13,7 +13,7 @@ use super::idle::Why;
 use super::{Reentry, Session};
 use crate::mail::flags::Flags;
 use crate::mail::uid::{ModSeq, Uid, UidValidity};
-use crate::wire::imap::capability::Capabilities;
+use crate::wire::imap::capability::Offers;
 use crate::wire::imap::credentials::Credentials;
 use crate::wire::imap::framing::Piece;
 use crate::wire::imap::namespace::Namespaces;
@@ -279,7 +279,7 @@ impl Session {
                 return questions.know(found.all.clone().unwrap_or_default());
             }
             Untagged::Capability(list) => {
-                self.facts.offers = Capabilities::of(list);
+                self.facts.offers = Offers::of(list);
                 self.facts.offers_are_known = true;
                 return;
             }

@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 use super::facts::{self, Login, Selected};
 use super::{Action, Hold, Reentry, Session, client_framer};
-use crate::wire::imap::capability::{self, Capabilities, Edit};
+use crate::wire::imap::capability::{self, Edit};
 use crate::wire::imap::command::{self, Command, Head, Name};
 use crate::wire::imap::effects::Effects;
 use crate::wire::imap::framing::{Kind, Piece};
@@ -226,7 +226,7 @@ impl Session {
     fn read_sasl_line(&mut self, piece: &Piece<'_>) -> Refused {
         self.to_upstream.extend_from_slice(piece.bytes);
         if let Some(sasl) = &mut self.sasl {
-            sasl.handle_client(piece.bytes);
+            sasl.client_line(piece.bytes);
         }
         if piece.last {
             self.hold = Hold::Login;
@@ -295,16 +295,11 @@ impl Session {
         let edit = Edit {
             starttls: self.setting.starttls && !self.setting.tls && !self.facts.authenticated,
             login_disabled: self.login_disabled() && !self.facts.authenticated,
-            idle: true,
         };
-        if let Some(list) = capability::list(&response::parse(line)) {
-            self.facts.offers = Capabilities::of(list);
-            self.facts.offers_are_known = self.facts.authenticated;
-        }
-        match capability::rewrite(line, &edit) {
-            Some(rewritten) => self.to_client.extend_from_slice(&rewritten),
-            None => self.to_client.extend_from_slice(line),
-        }
+        let (rewritten, offers) = capability::rewrite(line, edit);
+        self.facts.offers = offers;
+        self.facts.offers_are_known = self.facts.authenticated;
+        self.to_client.extend_from_slice(&rewritten);
     }
 
     fn read_tagged(&mut self, now: Instant, line: &[u8]) {
@@ -348,10 +343,9 @@ impl Session {
         match (relayed.what, ok) {
             (What::Login, true) => {
                 if let Some(sasl) = self.sasl.take() {
-                    let identity = sasl.finish();
-                    self.facts.written_user = identity.as_ref().map(|identity| identity.user.clone());
+                    self.facts.written_user = sasl.identity().map(str::to_owned);
                     if matches!(self.rules.reentry, Reentry::Credentials) {
-                        self.facts.login = identity.and_then(Login::of).map(Box::new);
+                        self.facts.login = sasl.plain().map(|(authzid, held)| Box::new(Login::Plain(authzid, held)));
                     }
                 }
                 self.authenticated(self.facts.written_user.clone());
