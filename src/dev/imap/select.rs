@@ -79,8 +79,7 @@ impl Session {
             lines += &format!("* OK [HIGHESTMODSEQ {}] The highest\r\n", selected.basis.highest);
         }
         self.to_client.extend_from_slice(lines.as_bytes());
-        if let Some((uidvalidity, modseq, known)) = resync.filter(|(uidvalidity, ..)| *uidvalidity == mailbox.uidvalidity.get()) {
-            let _ = uidvalidity;
+        if let Some((_, modseq, known)) = resync.filter(|(uidvalidity, ..)| *uidvalidity == mailbox.uidvalidity.get()) {
             let gone = vanished(&selected, mailbox.gone_since(modseq), known.as_ref());
             if !gone.is_empty() {
                 self.to_client.extend_from_slice(format!("* VANISHED (EARLIER) {gone}\r\n").as_bytes());
@@ -100,7 +99,7 @@ impl Session {
 
 /// The UIDs, out of `known` or of all, that are gone since.
 pub(super) fn vanished(selected: &Selected, gone_since: impl Fn(Uid) -> bool, known: Option<&SequenceSet>) -> String {
-    let known = known.map_or(vec![(1, u32::MAX)], |known| ranges(known, None));
+    let known = known.map_or(vec![(1, u32::MAX)], |known| ranges(known, Some(u32::MAX)));
     let gone = |number: &u32| {
         Uid::new(*number).is_some_and(|uid| is_in(&known, *number) && selected.basis.get(uid).is_none() && gone_since(uid))
     };

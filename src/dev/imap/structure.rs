@@ -230,9 +230,8 @@ pub fn section<'a>(message: Option<&'a Message<'_>>, raw: &'a [u8], section: Opt
         Some(Section::HeaderFieldsNot(of, names)) => filtered(of, names.as_ref(), false)?,
         Some(Section::Text(None)) => body_of(raw).into(),
         Some(Section::Text(Some(of))) => {
-            let (message, part) = locate(message?, of)?;
+            let (_, part) = locate(message?, of)?;
             let PartType::Message(inner) = &part.body else { return None };
-            let _ = message;
             let root = inner.parts.first()?;
             slice(inner, root.offset_body, root.offset_end).into()
         }

@@ -120,7 +120,7 @@ fn another_session_s_changes() {
     phone.expect(&mut model, "c IDLE", &["+ idling"]);
     desk.say(&mut model, "c STORE 2 +FLAGS (\\Deleted $Work)");
     let new_keyword = "* FLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft $Work)\r\n* OK [PERMANENTFLAGS (\\Answered \\Flagged \
-                       \\Deleted \\Seen \\Draft $Work \\*)] These can be changed\r\n* 2 FETCH (FLAGS (\\Deleted $Work \\Recent))\r\n";
+                       \\Deleted \\Seen \\Draft $Work \\*)] These can be changed\r\n* 2 FETCH (FLAGS ($Work \\Deleted \\Recent))\r\n";
     assert_eq!(phone.wait(&mut model, Duration::ZERO), new_keyword);
     desk.say(&mut model, "d EXPUNGE");
     desk.append(&mut model, "INBOX");
@@ -194,6 +194,7 @@ fn rights() {
     assert!(bob.append(&mut model, team).starts_with("a NO [NOPERM]"));
     assert!(bob.say(&mut model, &format!("h GETACL {team}")).starts_with("h NO [NOPERM]"));
     // What may not be known of looks like what is not there (I-9).
+    bob.say(&mut model, "h UNSELECT");
     let absent = bob.say(&mut model, "i SELECT shared/alice@example.org/Drafts");
     assert_eq!(absent, bob.say(&mut model, "i SELECT shared/alice@example.org/Nothing"));
     assert!(absent.contains("i NO [NONEXISTENT]"));
@@ -204,11 +205,11 @@ fn rights() {
     let acl = ["* ACL \"Team\" \"alice@example.org\" lrswipkxtea \"bob@example.org\" ls", "m OK Done"];
     alice.expect(&mut model, "m GETACL Team", &acl);
     alice.expect(&mut model, "n DELETEACL Team bob", &["n OK Done"]);
-    let rights: Vec<_> = model.outbox.iter().filter_map(|event| match &event.change {
+    let rights = model.outbox.iter().filter_map(|event| match &event.change {
         crate::mail::Change::AclChange { identifier, rights } => Some((identifier.as_str(), rights.as_str())),
         _ => None,
     });
-    assert_eq!(rights, [("bob@example.org", "ls"), ("bob@example.org", "")]);
+    assert_eq!(rights.collect::<Vec<_>>(), [("bob@example.org", "ls"), ("bob@example.org", "")]);
 }
 
 #[test]
@@ -296,7 +297,7 @@ fn what_is_in_a_message() {
         ("NOT SEEN", ""),
         ("SENTON 14-Nov-2023", "1"),
         ("SINCE 14-Nov-2023 UID 2:*", "2"),
-        ("LARGER 300 2", "2"),
+        ("LARGER 200 2", "2"),
         ("HEADER Message-ID 1@", "1"),
     ] {
         let line = format!("j SEARCH CHARSET UTF-8 {keys}");
@@ -360,13 +361,14 @@ fn a_store_that_lags() {
     model.faults.lag_at_select = true;
     assert!(late.say(&mut model, "b EXAMINE INBOX").contains("* 2 EXISTS"));
     late.now += Duration::from_secs(5);
-    late.expect(&mut model, "c NOOP", &["* 5 EXISTS", "* 3 RECENT", "c OK Nothing done"]);
+    late.expect(&mut model, "c NOOP", &["* 5 EXISTS", "c OK Nothing done"]);
 }
 
 #[test]
 fn limits() {
     let mut model = model();
-    model.limits = Limits { message_bytes: 300, messages: 2, mailboxes: 6, keywords: 1, total_bytes: 900, ..Limits::default() };
+    model.limits =
+        Limits { message_bytes: 300, messages: 2, mailboxes: 6, keywords: 1, total_bytes: 5 * MAIL.len(), ..Limits::default() };
     let mut alice = Client::logged_in(&mut model, 1, "alice");
     assert_eq!(alice.say(&mut model, "a APPEND INBOX {301}"), "a NO [TOOBIG] The literal is too large\r\n");
     assert!(alice.append(&mut model, "INBOX").starts_with("a OK"));

@@ -123,5 +123,5 @@ impl Basis {
 }
 
 fn is_due(entry: &Entry, now: Instant, lag: Duration) -> bool {
-    entry.at + lag <= now
+    lag.is_zero() || entry.at + lag <= now
 }
