@@ -19,8 +19,8 @@ use crate::cluster::registry::local::LocalRegistry;
 use crate::config::{QueueKind, RegistryKind, Secret, Settings};
 use crate::edge::auth::Scopes;
 use crate::edge::auth::token::{TokenRequest, issue};
-use crate::edge::gateway::unix_ms;
 use crate::node::{Cluster, Node};
+use crate::push::clock::unix_ms;
 
 /// Who is there; everybody's password is their name.
 pub const USERS: [&str; 3] = ["alice", "bob", "carol"];
