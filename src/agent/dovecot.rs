@@ -86,6 +86,15 @@ struct Item {
     mailbox: String,
     #[serde(default)]
     mailbox_old: Option<String>,
+    /// Whose it is and what they call it, where the script knows better than the agent.
+    #[serde(default)]
+    owner: Option<String>,
+    #[serde(default, rename = "box")]
+    name_of_owner: Option<String>,
+    #[serde(default)]
+    owner_old: Option<String>,
+    #[serde(default)]
+    box_old: Option<String>,
     #[serde(default)]
     uid: Option<u32>,
     /// Instead of `uid`, where several messages have all else in common.
@@ -136,10 +145,20 @@ pub fn translate(json: &[u8], naming: &Naming, stamp: Stamp<'_>) -> Result<Vec<E
     let mut mailboxes: Vec<(MailboxPath, Changes)> = Vec::new();
     for (index, item) in document.events.into_iter().enumerate() {
         let fault = |reason: String| TranslateError::Event { index, reason };
-        let path = naming.path(user.as_str(), &item.mailbox).map_err(fault)?;
+        let path = match (&item.owner, &item.name_of_owner) {
+            (Some(owner), Some(name)) => naming.owned(owner, name),
+            _ => naming.path(user.as_str(), &item.mailbox),
+        }
+        .map_err(fault)?;
         // Our event stands under the old path.
         let (path, to) = match &item.mailbox_old {
-            Some(old) => (naming.path(user.as_str(), old).map_err(fault)?, Some(path)),
+            Some(old) => {
+                let old = match (&item.owner_old, &item.box_old) {
+                    (Some(owner), Some(name)) => naming.owned(owner, name),
+                    _ => naming.path(user.as_str(), old),
+                };
+                (old.map_err(fault)?, Some(path))
+            }
             None => (path, None),
         };
         let place = match mailboxes.iter().position(|(known, _)| *known == path) {
@@ -214,6 +233,11 @@ impl Naming {
             Some(theirs) => theirs.split_once(&self.separator).unwrap_or((theirs, "INBOX")),
             None => (user, name),
         };
+        self.owned(owner, name)
+    }
+
+    /// The mailbox that its owner calls `name`.
+    fn owned(&self, owner: &str, name: &str) -> Result<MailboxPath, String> {
         let owner = self.names.normalise(owner).map_err(|error| error.to_string())?;
         let name = if self.separator == "/" { name.to_owned() } else { name.replace(&self.separator, "/") };
         MailboxPath::private(&owner, &name).map_err(|error| error.to_string())

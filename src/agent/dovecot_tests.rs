@@ -179,6 +179,10 @@ fn names_become_the_owners() {
     assert_eq!(path(&naming(), "sharedX").0, "#private:bob:sharedX");
     assert_eq!(path(&dots, "user.alice.Team.A"), ("#private:alice@x.org:Team/A".into(), "bob@x.org".into()));
     assert_eq!(path(&Naming { shared_prefix: String::new(), ..naming() }, "shared/alice/x").0, "#private:bob:shared/alice/x");
+    let told = json!({"user": "bob", "events": [{"name": "MailboxRename", "mailbox": "x", "mailbox_old": "y", "owner": "Carol",
+        "box": "A", "owner_old": "carol", "box_old": "B"}]});
+    let event = read(&told, &naming()).unwrap().remove(0);
+    assert_eq!((&event["mailbox"], &event["to"]), (&json!("#private:carol:B"), &json!("#private:carol:A")));
 }
 
 #[test]
