@@ -318,3 +318,7 @@ fn ends_in_text(head: &[u8]) -> bool {
     let word = untagged.split(|b| b" \r\n".contains(b)).next().unwrap_or_default();
     ["OK", "NO", "BAD", "BYE", "PREAUTH"].iter().any(|status| word.eq_ignore_ascii_case(status.as_bytes()))
 }
+
+#[cfg(test)]
+#[path = "framing_tests.rs"]
+mod tests;

@@ -12,5 +12,4 @@ pub mod sasl;
 mod scan;
 pub mod session;
 pub mod set;
-pub mod utf7;
 pub mod write;

@@ -346,11 +346,7 @@ fn vanished(mut scan: Scan<'_>) -> Option<Untagged<'_>> {
 fn list(mut scan: Scan<'_>) -> Option<List<'_>> {
     let attributes = scan.list(Scan::flag)?;
     scan.spaces();
-    let delimiter = match scan.nstring()? {
-        Some(text) if text.len() == 1 => Some(text[0]),
-        Some(_) => return None,
-        None => None,
-    };
+    let delimiter = scan.delimiter()?;
     scan.spaces();
     Some(List { attributes, delimiter, name: scan.astring()? })
 }

@@ -227,6 +227,15 @@ impl<'a> Scan<'a> {
         if self.eat_word("NIL") { Some(None) } else { self.string().map(Some) }
     }
 
+    /// A hierarchy delimiter: one quoted byte of ASCII, or NIL.
+    pub fn delimiter(&mut self) -> Option<Option<u8>> {
+        match self.nstring()? {
+            Some(text) if text.len() == 1 && text.is_ascii() => Some(Some(text[0])),
+            Some(_) => None,
+            None => Some(None),
+        }
+    }
+
     /// The things in `(…)`, each taken by `item`.
     pub fn list<T>(&mut self, mut item: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
         let mut ahead = *self;
