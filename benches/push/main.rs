@@ -16,6 +16,7 @@ mod memory;
 mod report;
 mod server;
 mod setup;
+mod view;
 
 use report::Report;
 
@@ -23,7 +24,7 @@ use report::Report;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-const NAMES: [&str; 6] = ["codec", "lookup", "registration", "fan-out", "memory", "latency"];
+const NAMES: [&str; 7] = ["codec", "view", "lookup", "registration", "fan-out", "memory", "latency"];
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -44,6 +45,9 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     if wanted("codec") {
         codec::run(&mut report);
+    }
+    if wanted("view") {
+        view::run(&mut report);
     }
     if wanted("lookup") {
         runtime.block_on(lookup::run(&mut report));

@@ -60,11 +60,12 @@ impl Marks {
 
     fn join(&mut self) {
         if self.groups.len() > MAX_GROUPS
-            && let Some((_, oldest)) = self.groups.pop_front()
+            && let Some((_, mut oldest)) = self.groups.pop_front()
             && let Some((_, next)) = self.groups.front_mut()
         {
-            *next |= oldest;
-            next.optimize();
+            // The oldest is the large one, of many before.
+            oldest |= &*next;
+            *next = oldest;
             self.is_joined = true;
         }
     }

@@ -16,6 +16,8 @@ const CHANGES_UNTIL_PACKED: u32 = 1024;
 #[derive(Debug, Clone, Default)]
 pub struct Uids {
     set: Arc<RoaringBitmap>,
+    /// How many there are in each block of 65,536 UIDs that has some, ascending; the set itself would have to count them.
+    blocks: Arc<Vec<(u16, u32)>>,
     len: u32,
     changes: u32,
 }
@@ -27,7 +29,9 @@ impl Uids {
         set.optimize();
         // A clone allocates no more than it needs; what grew step by step has room to spare.
         let set = set.clone();
-        Self { len: count(&set), set: Arc::new(set), changes: 0 }
+        let mut uids = Self { blocks: Arc::default(), len: 0, set: Arc::new(set), changes: 0 };
+        uids.count();
+        uids
     }
 
     pub fn len(&self) -> u32 {
@@ -53,7 +57,7 @@ impl Uids {
 
     /// The message sequence number of a UID that is held.
     pub fn seq(&self, uid: Uid) -> Option<u32> {
-        self.contains(uid).then(|| rank(&self.set, uid.get()))
+        self.contains(uid).then(|| self.rank(uid.get()))
     }
 
     /// The UID of a message sequence number.
@@ -63,7 +67,7 @@ impl Uids {
 
     /// The message sequence numbers of all of `subset`, ascending; what is not held has none.
     pub fn seqs(&self, subset: &RoaringBitmap) -> Vec<u32> {
-        // A rank walks over containers, up to a few thousand steps: from a few hundred on, one walk over all is cheaper.
+        // A rank walks over a block, up to a few thousand steps: from a few hundred on, one walk over all is cheaper.
         if subset.len() < 1 + u64::from(self.len) / 1024 {
             return subset.iter().filter_map(Uid::new).filter_map(|uid| self.seq(uid)).collect();
         }
@@ -87,6 +91,11 @@ impl Uids {
         let is_new = !self.contains(uid);
         if is_new {
             Arc::make_mut(&mut self.set).insert(uid.get());
+            let blocks = Arc::make_mut(&mut self.blocks);
+            match blocks.binary_search_by_key(&block(uid.get()), |(block, _)| *block) {
+                Ok(at) => blocks[at].1 += 1,
+                Err(at) => blocks.insert(at, (block(uid.get()), 1)),
+            }
             self.len += 1;
             self.changed(1);
         }
@@ -98,18 +107,14 @@ impl Uids {
         if self.set.is_disjoint(gone) {
             return;
         }
-        let set = Arc::make_mut(&mut self.set);
+        let before = self.len;
         if gone.len() < 64 {
-            gone.iter().for_each(|uid| {
-                set.remove(uid);
-            });
+            gone.iter().for_each(|uid| self.remove(uid));
         } else {
-            *set -= gone;
+            *Arc::make_mut(&mut self.set) -= gone;
+            self.count();
         }
-        let len = count(set);
-        let removed = self.len - len;
-        self.len = len;
-        self.changed(removed);
+        self.changed(before - self.len);
     }
 
     /// Puts all of `more` in.
@@ -117,22 +122,53 @@ impl Uids {
         if more.is_empty() {
             return;
         }
+        let before = self.len;
         let set = Arc::make_mut(&mut self.set);
         *set |= more;
         set.remove(0);
-        let len = count(set);
-        let added = len - self.len;
-        self.len = len;
-        self.changed(added);
+        self.count();
+        self.changed(self.len - before);
     }
 
     /// Takes the message with this sequence number out, as `* n EXPUNGE` says (RFC 9051 7.5.1).
     pub fn remove_seq(&mut self, seq: u32) -> Option<Uid> {
         let uid = self.uid(seq)?;
-        Arc::make_mut(&mut self.set).remove(uid.get());
-        self.len -= 1;
+        self.remove(uid.get());
         self.changed(1);
         Some(uid)
+    }
+
+    fn remove(&mut self, uid: u32) {
+        if Arc::make_mut(&mut self.set).remove(uid) {
+            let blocks = Arc::make_mut(&mut self.blocks);
+            // One that has become empty may stay.
+            if let Ok(at) = blocks.binary_search_by_key(&block(uid), |(block, _)| *block) {
+                blocks[at].1 -= 1;
+            }
+            self.len -= 1;
+        }
+    }
+
+    fn rank(&self, uid: u32) -> u32 {
+        let below = self.blocks.iter().take_while(|(number, _)| *number < block(uid));
+        let within = self.set.range_cardinality(u32::from(block(uid)) << 16..=uid);
+        below.map(|(_, count)| count).sum::<u32>() + u32::try_from(within).unwrap_or_default()
+    }
+
+    fn count(&mut self) {
+        let mut blocks = Vec::new();
+        let mut rest = self.set.iter();
+        while let Some(first) = rest.next() {
+            let start = u32::from(block(first)) << 16;
+            let count = self.set.range_cardinality(start..=start | 0xffff);
+            blocks.push((block(first), u32::try_from(count).unwrap_or_default()));
+            match (start | 0xffff).checked_add(1) {
+                Some(next) => rest.advance_to(next),
+                None => break,
+            }
+        }
+        self.len = blocks.iter().map(|(_, count)| count).sum();
+        self.blocks = Arc::new(blocks);
     }
 
     fn changed(&mut self, by: u32) {
@@ -159,11 +195,6 @@ impl From<RoaringBitmap> for Uids {
     }
 }
 
-/// UIDs are 32 bits and zero is none, so their number fits.
-fn count(set: &RoaringBitmap) -> u32 {
-    u32::try_from(set.len()).unwrap_or(u32::MAX)
-}
-
-fn rank(set: &RoaringBitmap, uid: u32) -> u32 {
-    u32::try_from(set.rank(uid)).unwrap_or(u32::MAX)
+fn block(uid: u32) -> u16 {
+    (uid >> 16) as u16
 }
