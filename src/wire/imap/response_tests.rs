@@ -226,7 +226,7 @@ fn fetches() {
         // A keyword that is no flag is left out.
         ("* 12 FETCH (FLAGS (a[b] \u{e9} \\Seen))\r\n", Fetch { flags: flags(&["\\Seen"]), ..none.clone() }),
         ("* 12 FETCH (UID 0)\r\n", Fetch { other: true, ..none.clone() }),
-        ("* 12 FETCH\r\n", Fetch { other: true, ..none.clone() }),
+        ("* 12 FETCH\r\n", Fetch { other: true, ..none }),
     ] {
         assert_eq!(untagged(line), Untagged::Fetch(expected), "{line}");
     }
