@@ -7,7 +7,7 @@ use clap::Args;
 use super::serve::told_to_stop;
 use super::{CliError, Global, print};
 use crate::config::Purpose;
-use crate::dev::{Description, Dev};
+use crate::dev::{Description, Dev, Ports};
 
 #[derive(Args)]
 pub struct DevArgs {
@@ -17,6 +17,9 @@ pub struct DevArgs {
     /// The first node's port, the others follow; 0 picks free ones
     #[arg(long, default_value_t = 8080)]
     pub port: u16,
+    /// The first node's IMAP port, the others follow; 0 picks free ones
+    #[arg(long, default_value_t = 1143)]
+    pub imap_port: u16,
     /// Print one line of JSON once all is ready, for scripts
     #[arg(long)]
     pub json: bool,
@@ -24,7 +27,7 @@ pub struct DevArgs {
 
 pub async fn run(global: &Global, args: DevArgs) -> Result<(), CliError> {
     let settings = global.start(Purpose::Dev)?;
-    let dev = Dev::start(settings, usize::from(args.nodes), args.port).await?;
+    let dev = Dev::start(settings, usize::from(args.nodes), Ports { http: args.port, imap: args.imap_port }).await?;
     let description = dev.description();
     if args.json {
         let line = serde_json::to_string(description).map_err(anyhow::Error::new)?;
@@ -46,6 +49,7 @@ fn introduction(dev: &Description) -> String {
     for node in &dev.nodes {
         let _ = writeln!(text, "  node {}  page {}/  websocket {}", node.id, node.http, node.ws);
     }
+    let _ = writeln!(text, "  mail store  imap {} (without TLS; each user's password is the name before the @)", dev.store_imap);
     let _ = writeln!(text, "\nTokens:");
     for user in &dev.users {
         let _ = writeln!(text, "  {}\n    {}", user.user, user.token);

@@ -60,6 +60,8 @@ pub struct Settings {
     pub auth: AuthSettings,
     pub registry: RegistrySettings,
     pub queue: QueueSettings,
+    pub imap: ImapSettings,
+    pub agent: AgentSettings,
     pub log: LogSettings,
 }
 
@@ -342,6 +344,267 @@ impl Default for QueueSettings {
             sasl_password: Secret::default(),
             properties: Properties::default(),
         }
+    }
+}
+
+/// Whether passwords are accepted from clients whose connection is not encrypted (RFC 8314 4.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PlaintextAuth {
+    Never,
+    /// From this machine only.
+    Loopback,
+    Always,
+}
+
+/// Whether the mail server's connection of an idling client is let go, and how it is taken up again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Park {
+    Never,
+    Credentials,
+    MasterUser,
+}
+
+/// The oldest TLS that clients may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TlsVersion {
+    #[serde(rename = "1.2")]
+    V1_2,
+    #[serde(rename = "1.3")]
+    V1_3,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UpstreamTls {
+    None,
+    Starttls,
+    Tls,
+}
+
+/// Which PROXY header the mail server is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProxyHeader {
+    None,
+    V1,
+    V2,
+}
+
+/// The IMAP door. Off unless it listens somewhere.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ImapSettings {
+    pub listen: Option<SocketAddr>,
+    pub listen_tls: Option<SocketAddr>,
+    pub certificate_file: Option<PathBuf>,
+    pub key_file: Option<PathBuf>,
+    pub tls_min: TlsVersion,
+    pub plaintext_auth: PlaintextAuth,
+    /// Nets (`10.0.0.0/8`) whose connections begin with a PROXY header.
+    pub proxy_protocol_from: Vec<String>,
+    pub max_connections: usize,
+    pub connections_per_user: usize,
+    pub connections_per_address: usize,
+    pub unauthenticated_connections: usize,
+    pub login_deadline_ms: Millis,
+    pub line_limit_bytes: usize,
+    pub keepalive_ms: Millis,
+    pub idle_timeout_ms: Millis,
+    pub register_timeout_ms: Millis,
+    pub catch_up_ms: Millis,
+    pub audit_ms: Millis,
+    pub poll_ms: Millis,
+    pub park: Park,
+    pub park_after_ms: Millis,
+    /// Upstream connections taken up again per second.
+    pub unpark_per_second: u32,
+    pub upstream: UpstreamSettings,
+    pub master: MasterSettings,
+}
+
+impl Default for ImapSettings {
+    fn default() -> Self {
+        Self {
+            listen: None,
+            listen_tls: None,
+            certificate_file: None,
+            key_file: None,
+            tls_min: TlsVersion::V1_2,
+            plaintext_auth: PlaintextAuth::Loopback,
+            proxy_protocol_from: Vec::new(),
+            max_connections: 50_000,
+            connections_per_user: 64,
+            connections_per_address: 1_000,
+            unauthenticated_connections: 2_000,
+            login_deadline_ms: Millis(60_000),
+            line_limit_bytes: 64 * 1024,
+            keepalive_ms: Millis(120_000),
+            idle_timeout_ms: Millis(31 * 60_000),
+            register_timeout_ms: Millis(5_000),
+            catch_up_ms: Millis(10_000),
+            audit_ms: Millis(240_000),
+            poll_ms: Millis(30_000),
+            park: Park::Never,
+            park_after_ms: Millis(30_000),
+            unpark_per_second: 100,
+            upstream: UpstreamSettings::default(),
+            master: MasterSettings::default(),
+        }
+    }
+}
+
+impl ImapSettings {
+    /// Whether there is such a door at all.
+    pub fn is_on(&self) -> bool {
+        self.listen.is_some() || self.listen_tls.is_some()
+    }
+}
+
+/// The mail servers behind the IMAP door.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UpstreamSettings {
+    /// `host:port` of each; all serve the same mail store.
+    pub addresses: Vec<String>,
+    pub tls: UpstreamTls,
+    /// Empty: the system's certificate authorities.
+    pub ca_file: Option<PathBuf>,
+    /// The name in the servers' certificates. Empty: the host in the address.
+    pub tls_name: String,
+    pub connect_timeout_ms: Millis,
+    pub proxy_protocol: ProxyHeader,
+}
+
+impl Default for UpstreamSettings {
+    fn default() -> Self {
+        Self {
+            addresses: Vec::new(),
+            tls: UpstreamTls::None,
+            ca_file: None,
+            tls_name: String::new(),
+            connect_timeout_ms: Millis(5_000),
+            proxy_protocol: ProxyHeader::None,
+        }
+    }
+}
+
+/// The mail server's master user, who may log in as any other.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MasterSettings {
+    pub user: String,
+    pub password: Secret,
+}
+
+/// When the spool's bytes are forced to the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SpoolSync {
+    None,
+    Interval,
+}
+
+/// The agent on a mail server.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AgentSettings {
+    pub listen: SocketAddr,
+    /// A Unix socket that takes the same requests.
+    pub socket: Option<PathBuf>,
+    /// Octal.
+    pub socket_mode: String,
+    pub token: Secret,
+    pub max_connections: usize,
+    pub header_timeout_ms: Millis,
+    pub body_limit_bytes: usize,
+    pub spool_dir: PathBuf,
+    pub spool_bytes: u64,
+    pub spool_sync: SpoolSync,
+    pub spool_sync_interval_ms: Millis,
+    pub drain_deadline_ms: Millis,
+    pub imap: AgentImapSettings,
+    pub dovecot: DovecotSettings,
+}
+
+impl Default for AgentSettings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8081)),
+            socket: None,
+            socket_mode: "0660".to_owned(),
+            token: Secret::default(),
+            max_connections: 1024,
+            header_timeout_ms: Millis(5_000),
+            body_limit_bytes: 8 * 1024 * 1024,
+            spool_dir: "/var/lib/mailpush/spool".into(),
+            spool_bytes: 256 * 1024 * 1024,
+            spool_sync: SpoolSync::None,
+            spool_sync_interval_ms: Millis(1_000),
+            drain_deadline_ms: Millis(5_000),
+            imap: AgentImapSettings::default(),
+            dovecot: DovecotSettings::default(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ImapTls {
+    None,
+    Starttls,
+    Tls,
+}
+
+/// How the agent asks the mail server for whole sets of flags.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AgentImapSettings {
+    /// `host:port`.
+    pub address: String,
+    pub tls: ImapTls,
+    pub ca_file: Option<PathBuf>,
+    /// Empty: flags are not completed.
+    pub master_user: String,
+    pub master_password: Secret,
+    /// Whether the server knows users of `auth.default_domain` without their domain.
+    pub strip_domain: bool,
+    pub timeout_ms: Millis,
+    pub max_connections: usize,
+    pub connections_per_owner: usize,
+    pub idle_timeout_ms: Millis,
+}
+
+impl Default for AgentImapSettings {
+    fn default() -> Self {
+        Self {
+            address: "127.0.0.1:143".to_owned(),
+            tls: ImapTls::None,
+            ca_file: None,
+            master_user: String::new(),
+            master_password: Secret::default(),
+            strip_domain: false,
+            timeout_ms: Millis(500),
+            max_connections: 32,
+            connections_per_owner: 2,
+            idle_timeout_ms: Millis(30_000),
+        }
+    }
+}
+
+/// How Dovecot names mailboxes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DovecotSettings {
+    /// What other users' mailboxes begin with; an owner and a separator follow.
+    pub shared_prefix: String,
+    pub separator: String,
+}
+
+impl Default for DovecotSettings {
+    fn default() -> Self {
+        Self { shared_prefix: "shared/".to_owned(), separator: "/".to_owned() }
     }
 }
 

@@ -2,7 +2,11 @@
 //!
 //! The registry and the queue are the in-process ones, everything else is what production runs: each node has its
 //! own port, hub, consumer and queue, and an event that enters at one node reaches a client of another through the
-//! queue alone (I-7).
+//! queue alone (I-7). One mail store, in memory, is behind all of them; what changes in it goes the same way.
+
+pub mod imap;
+pub mod server;
+pub mod store;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,7 +14,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use data_encoding::BASE64URL_NOPAD;
+use futures::future::join_all;
 use serde::Serialize;
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::warn;
 use uuid::Uuid;
 
 use crate::cluster::queue::local::LocalQueues;
@@ -19,27 +27,51 @@ use crate::cluster::registry::local::LocalRegistry;
 use crate::config::{QueueKind, RegistryKind, Secret, Settings};
 use crate::edge::auth::Scopes;
 use crate::edge::auth::token::{TokenRequest, issue};
-use crate::edge::gateway::unix_ms;
+use crate::mail::{Event, Uid};
 use crate::node::{Cluster, Node};
+use crate::push::clock::unix_ms;
+use crate::push::publisher::Publisher;
+use store::model::Refusal;
+use store::{Store, StoreOptions};
 
 /// Who is there; everybody's password is their name.
 pub const USERS: [&str; 3] = ["alice", "bob", "carol"];
-const DOMAIN: &str = "example.org";
+pub const DOMAIN: &str = "example.org";
 /// Records that a queue keeps.
 const RECORDS: usize = 100_000;
 /// Long enough for a day's work.
 const TOKEN_TTL: Duration = Duration::from_secs(24 * 3600);
 
+/// Events of the store that wait for the publisher.
+const EVENTS: usize = 1_000;
+/// Events that are published together.
+const BATCH: usize = 100;
+/// Between attempts to publish what could not be published.
+const RETRY: Duration = Duration::from_millis(100);
+
 /// A cluster in this process.
 pub struct Dev {
     nodes: Vec<Node>,
+    store: Store,
+    _publishing: AbortOnDropHandle<()>,
     description: Description,
+}
+
+/// Where `mailpush dev` listens.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Ports {
+    /// The first node's HTTP port, the others follow; 0 picks free ones.
+    pub http: u16,
+    /// The first node's IMAP port, the others follow; 0 picks free ones.
+    pub imap: u16,
 }
 
 /// What a script needs to know: `mailpush dev --json` prints it as one line.
 #[derive(Debug, Clone, Serialize)]
 pub struct Description {
     pub nodes: Vec<DevNode>,
+    /// The mail store itself, as the nodes reach it: IMAP without TLS.
+    pub store_imap: String,
     pub users: Vec<DevUser>,
     pub admin_token: String,
 }
@@ -49,7 +81,7 @@ pub struct DevNode {
     pub id: String,
     pub http: String,
     pub ws: String,
-    /// `null`: no mail store is behind it yet.
+    /// `null`: this node has no IMAP door.
     pub imap: Option<String>,
 }
 
@@ -61,9 +93,8 @@ pub struct DevUser {
 }
 
 impl Dev {
-    /// Starts `nodes` nodes on the ports from `port` on; 0 picks free ones. `settings` are the operator's own, with
-    /// what dev needs laid over them.
-    pub async fn start(mut settings: Settings, nodes: usize, port: u16) -> Result<Self> {
+    /// Starts the mail store and `nodes` nodes. `settings` are the operator's own, with what dev needs laid over them.
+    pub async fn start(mut settings: Settings, nodes: usize, ports: Ports) -> Result<Self> {
         settings.registry.kind = RegistryKind::Local;
         settings.queue.kind = QueueKind::Local;
         if settings.auth == Default::default() {
@@ -72,6 +103,8 @@ impl Dev {
             settings.auth.secret = Secret::new(BASE64URL_NOPAD.encode(&random));
             settings.auth.default_domain = DOMAIN.to_owned();
         }
+        let (events, published) = mpsc::channel(EVENTS);
+        let store = Store::start(StoreOptions { events: Some(events), ..StoreOptions::default() }).await?;
         let names = QueueNames::new(&settings.queue.prefix).context("queue.prefix")?;
         let registry = LocalRegistry::new(names.clone());
         let queues = LocalQueues::new(settings.queue.retention_ms.duration(), RECORDS);
@@ -79,7 +112,9 @@ impl Dev {
         for number in 0..nodes {
             let mut settings = settings.clone();
             settings.node.id = format!("dev-{}", number + 1);
-            let port = if port == 0 { 0 } else { port.checked_add(number as u16).context("--port is too high")? };
+            let port = nth(ports.http, number).context("--port is too high")?;
+            // Where the node's IMAP door is to be.
+            nth(ports.imap, number).context("--imap-port is too high")?;
             settings.http.listen = SocketAddr::new(settings.http.listen.ip(), port);
             if port != 0 {
                 // The page under the name that people type.
@@ -89,8 +124,21 @@ impl Dev {
             let cluster = Cluster { registrar: local.clone(), directory: local, queues: queues.clone(), names: names.clone() };
             started.push(Node::start(Arc::new(settings), cluster).await?);
         }
-        let description = describe(&settings, &started)?;
-        Ok(Self { nodes: started, description })
+        let description = describe(&settings, &started, &store)?;
+        // One publisher, as one mail server has: its clients hear only what came out of the queue (I-7).
+        let publisher = started.first().context("a cluster has a node")?.gateway().publisher.clone();
+        let publishing = AbortOnDropHandle::new(tokio::spawn(publish(publisher, published)));
+        Ok(Self { nodes: started, store, _publishing: publishing, description })
+    }
+
+    /// The mail store behind all nodes.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Delivers a message to `alice`, say, as an MTA would.
+    pub fn deliver(&self, user: &str, mailbox: &str, message: &[u8]) -> Result<Uid, Refusal> {
+        self.store.deliver(user, mailbox, message)
     }
 
     pub fn description(&self) -> &Description {
@@ -99,11 +147,39 @@ impl Dev {
 
     /// Drains all nodes.
     pub async fn stop(self) {
-        futures::future::join_all(self.nodes.into_iter().map(Node::drain)).await;
+        join_all(self.nodes.into_iter().map(Node::drain)).await;
     }
 }
 
-fn describe(settings: &Settings, nodes: &[Node]) -> Result<Description> {
+/// The port of the node of that number, if the first has `first`.
+fn nth(first: u16, number: usize) -> Option<u16> {
+    if first == 0 { Some(0) } else { first.checked_add(u16::try_from(number).ok()?) }
+}
+
+/// Publishes the store's events in their order. What cannot be published is tried again: the store has no other way to
+/// tell of it.
+async fn publish(publisher: Arc<Publisher>, mut events: mpsc::Receiver<Event>) {
+    let mut batch = Vec::new();
+    while events.recv_many(&mut batch, BATCH).await > 0 {
+        while !batch.is_empty() {
+            let results = publisher.publish_batch(&batch).await;
+            let mut results = results.into_iter();
+            batch.retain(|event| match results.next() {
+                Some(Err(error)) if error.is_transient() => true,
+                Some(Err(error)) => {
+                    warn!(%error, event = %event.id, "an event of the mail store is lost");
+                    false
+                }
+                _ => false,
+            });
+            if !batch.is_empty() {
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+fn describe(settings: &Settings, nodes: &[Node], store: &Store) -> Result<Description> {
     let token = |user: &str, scopes| {
         let request = TokenRequest { user: user.to_owned(), groups: Vec::new(), scopes, ttl: TOKEN_TTL, key_id: None };
         issue(&settings.auth, &request, unix_ms()).context("cannot make a token")
@@ -116,11 +192,12 @@ fn describe(settings: &Settings, nodes: &[Node]) -> Result<Description> {
         id: node.id().to_string(),
         http: format!("http://{}", node.address()),
         ws: format!("ws://{}/v1/ws", node.address()),
-        imap: None,
+        imap: node.imap().plain.map(|address| address.to_string()),
     });
     let all = [Scopes::PUSH, Scopes::SUBSCRIPTIONS_READ, Scopes::SESSIONS_WRITE, Scopes::EVENTS_PUBLISH];
     Ok(Description {
         nodes: nodes.collect(),
+        store_imap: store.address().to_string(),
         users: users.collect::<Result<_>>()?,
         admin_token: token(&format!("admin@{DOMAIN}"), all.into_iter().collect())?,
     })

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, watch};
@@ -13,12 +13,14 @@ use tokio_util::task::TaskTracker;
 
 use super::auth::{AuthError, Authenticator, Identity, Scopes};
 use super::followers::Followers;
+use super::imap::upstream::Upstreams;
 use super::tickets::Tickets;
 use crate::cluster::queue::QueueHealth;
 use crate::cluster::registry::{Directory, NodeRecord, RegistryHealth};
 use crate::config::Settings;
 use crate::mail::ids::{NodeId, SessionId};
 use crate::mail::user::{UserName, UserNames};
+use crate::push::clock::unix_ms;
 use crate::push::hub::Hub;
 use crate::push::metrics::Metrics;
 use crate::push::outbox::Limits;
@@ -64,6 +66,8 @@ pub struct Gateway {
     /// To other nodes.
     pub client: reqwest::Client,
     pub departed: Mutex<VecDeque<Departed>>,
+    /// Set where the node has an IMAP door.
+    pub upstreams: OnceLock<Arc<Upstreams>>,
 }
 
 /// A node that is gone.
@@ -72,15 +76,6 @@ pub struct Departed {
     pub id: NodeId,
     /// When this node noticed, in milliseconds since 1970, UTC.
     pub at: u64,
-}
-
-/// Where a request comes from; put into each request by the accept loop.
-#[derive(Debug, Clone, Copy)]
-pub struct Peer(pub SocketAddr);
-
-/// Milliseconds since 1970, UTC.
-pub fn unix_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }
 
 /// Both clocks.
@@ -168,6 +163,3 @@ impl Gateway {
 pub fn may(identity: &Identity, scope: Scopes) -> bool {
     identity.scopes.contains(scope)
 }
-
-/// How long a peer may be silent on a socket before the kernel gives it up.
-pub const USER_TIMEOUT: Duration = Duration::from_secs(60);

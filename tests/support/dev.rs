@@ -36,7 +36,7 @@ impl DevCluster {
     /// With settings, such as `sessions.heartbeat_ms=200`.
     pub async fn start_with(nodes: usize, settings: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mailpush"));
-        command.args(["dev", "--json", "--port", "0", "--nodes", &nodes.to_string()]);
+        command.args(["dev", "--json", "--port", "0", "--imap-port", "0", "--nodes", &nodes.to_string()]);
         for setting in settings {
             command.args(["--set", setting]);
         }
