@@ -9,7 +9,8 @@
 //! - `UNAUTHENTICATE` (RFC 8437): a session belongs to one user.
 //!
 //! `UIDONLY` (RFC 9586) and `NOTIFY` (RFC 5465) stay: a client that enables them is seen doing so, and from then on the
-//! server's own IDLE serves it. Everything else passes as it is, in its order. `IDLE` (RFC 2177) is added, whether the server has it or not.
+//! server's own IDLE serves it. Everything else passes as it is, in its order. `IDLE` (RFC 2177) is added where the
+//! server lacks it.
 
 use super::response::{Code, Response, Untagged, parse, words};
 
@@ -92,14 +93,15 @@ impl Offers {
     }
 }
 
-/// The capability list in a response, if it has one.
+/// The capability list in a response, if it has one that names something.
 pub fn list<'a>(response: &Response<'a>) -> Option<&'a [u8]> {
-    match response {
-        Response::Untagged(Untagged::Capability(list)) => Some(list),
+    let list: &'a [u8] = match response {
+        Response::Untagged(Untagged::Capability(list)) => list,
         Response::Untagged(Untagged::Status { code: Some(Code::Capability(list)), .. })
-        | Response::Tagged { code: Some(Code::Capability(list)), .. } => Some(list),
-        _ => None,
-    }
+        | Response::Tagged { code: Some(Code::Capability(list)), .. } => list,
+        _ => return None,
+    };
+    words(list).next().map(|_| list)
 }
 
 /// A response line with its list rewritten, and what the server offers by it. A line without a list is returned as it is.
@@ -196,6 +198,7 @@ mod tests {
             "* OK ready, [CAPABILITY STARTTLS]\r\n",
             "* OK [ALERT] CAPABILITY COMPRESS=DEFLATE\r\n",
             "* LIST () \"/\" STARTTLS\r\n",
+            "* OK [CAPABILITY] nothing to add to\r\n",
             "+ [CAPABILITY STARTTLS]\r\n",
             "rubbish\r\n",
         ] {

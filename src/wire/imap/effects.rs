@@ -90,7 +90,11 @@ impl Effects {
                     None => return,
                 },
                 // Names of header fields are no items.
-                Some(b'[') => drop(scan.take_until(b']')),
+                Some(b'[') => {
+                    if scan.take_until(b']').is_none() {
+                        return;
+                    }
+                }
                 Some(_) => match scan.take_while(|b| !b" ()<>[]\r\n\"".contains(&b)) {
                     b"" => return,
                     word => self.word(word),

@@ -52,7 +52,9 @@ fn effects_of_commands() {
         (&["t ENABLE QRESYNC\r\n"], "C"),
         (&["t ENABLE UTF8=ACCEPT\r\n"], ""),
         (&["t APPEND MODSEQ {5}\r\n"], ""),
+        // What is never closed; an open bracket once was looked at for ever.
         (&["t SEARCH SUBJECT \"MODSEQ\r\n"], ""),
+        (&["t FETCH 1 (BODY[MODSEQ\r\n"], ""),
     ] {
         assert_eq!(effects(segments), expected, "{segments:?}");
     }

@@ -172,29 +172,16 @@ fn code_and_text(mut scan: Scan<'_>) -> (Option<Code<'_>>, &[u8]) {
     (code, without_end(scan.rest()))
 }
 
-/// What stands in `[…]`, if the text begins so. A flag or an address may hold brackets of its own.
+/// What stands in `[…]`, if the text begins so: up to the first `]`, which no code may hold (RFC 9051 section 9,
+/// `resp-text-code`).
 fn bracketed<'a>(scan: &mut Scan<'a>) -> Option<&'a [u8]> {
     let mut ahead = *scan;
     if !ahead.eat(b'[') {
         return None;
     }
-    let start = ahead.rest();
-    let (mut depth, mut quoted) = (0usize, false);
-    for (at, b) in start.iter().enumerate() {
-        match b {
-            b'\r' | b'\n' => return None,
-            b'"' => quoted = !quoted,
-            _ if quoted => {}
-            b'[' => depth += 1,
-            b']' if depth > 0 => depth -= 1,
-            b']' => {
-                *scan = Scan::new(&start[at + 1..]);
-                return Some(&start[..at]);
-            }
-            _ => {}
-        }
-    }
-    None
+    let inner = ahead.take_until(b']').filter(|inner| !inner.iter().any(|b| matches!(b, b'\r' | b'\n')))?;
+    *scan = ahead;
+    Some(inner)
 }
 
 fn code(inner: &[u8]) -> Option<Code<'_>> {

@@ -84,7 +84,8 @@ fn codes() {
         ("* OK [UIDVALIDITY 0] x\r\n", (Ok, Some(Code::Other(b"UIDVALIDITY 0")), "x")),
         ("* OK [UIDNEXT] x\r\n", (Ok, Some(Code::Other(b"UIDNEXT")), "x")),
         ("* OK [ALERT x\r\n", (Ok, None, "[ALERT x")),
-        ("* NO [BADCHARSET (\"]\" x)] y\r\n", (No, Some(Code::Other(b"BADCHARSET (\"]\" x)")), "y")),
+        ("* NO [BADCHARSET (UTF-8 \"x\")] y\r\n", (No, Some(Code::Other(b"BADCHARSET (UTF-8 \"x\")")), "y")),
+        ("* OK [CAPABILITY a\"] b\"]\r\n", (Ok, Some(Code::Capability(b"a\"")), "b\"]")),
         ("* OK []\r\n", (Ok, Some(Code::Other(b"")), "")),
         ("* OK hi [CAPABILITY X]\r\n", (Ok, None, "hi [CAPABILITY X]")),
     ] {
@@ -225,7 +226,7 @@ fn fetches() {
         // A keyword that is no flag is left out.
         ("* 12 FETCH (FLAGS (a[b] \u{e9} \\Seen))\r\n", Fetch { flags: flags(&["\\Seen"]), ..none.clone() }),
         ("* 12 FETCH (UID 0)\r\n", Fetch { other: true, ..none.clone() }),
-        ("* 12 FETCH\r\n", Fetch { other: true, ..none.clone() }),
+        ("* 12 FETCH\r\n", Fetch { other: true, ..none }),
     ] {
         assert_eq!(untagged(line), Untagged::Fetch(expected), "{line}");
     }
