@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use mailpush::cluster::queue::local::LocalQueues;
 use mailpush::cluster::registry::QueueNames;
 use mailpush::cluster::registry::local::LocalRegistry;
-use mailpush::config::{Millis, ProxyHeader, QueueKind, RegistryKind, Secret, Settings, UpstreamTls};
+use mailpush::config::{Millis, PlaintextAuth, ProxyHeader, QueueKind, RegistryKind, Secret, Settings, UpstreamTls};
 use mailpush::edge::imap::proxy_protocol;
 use mailpush::node::{Cluster, Node};
 use mailpush::push::outbox::End;
@@ -92,8 +92,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         assert!(self.command("a LOGIN alice alice").await.starts_with("a OK"));
     }
 
+    /// Nothing more is said but goodbye.
     async fn expect_end(&mut self) {
-        assert_eq!(self.line().await, None);
+        while let Some(line) = self.line().await {
+            assert!(line.starts_with("* BYE"), "{line:?}");
+        }
     }
 }
 
@@ -253,6 +256,8 @@ async fn a_load_balancer_names_the_client_and_nobody_else_can() {
     let mut settings = settings(&[upstream.address]);
     settings.imap.upstream.proxy_protocol = ProxyHeader::V1;
     settings.imap.connections_per_address = 1;
+    // The clients that are named here are not on this machine.
+    settings.imap.plaintext_auth = PlaintextAuth::Always;
     let stranger = node(settings.clone()).await;
     settings.imap.proxy_protocol_from = vec!["127.0.0.0/8".to_owned()];
     let node = node(settings).await;
@@ -344,7 +349,7 @@ async fn who_shuts_its_own_side_still_gets_its_answers() {
     let mut rest = Vec::new();
     let read = tokio::time::timeout(PATIENCE, client.0.read_to_end(&mut rest)).await;
     read.expect("an end").expect("a clean one");
-    assert!(rest.ends_with(b"c OK done\r\n"), "{}", String::from_utf8_lossy(&rest));
+    assert!(rest.windows(11).any(|window| window == b"c OK done\r\n"), "{}", rest.escape_ascii());
     let ended = async || (upstream.seen.ended.load(std::sync::atomic::Ordering::Acquire) == 1).then_some(());
     eventually("the server is let go too", PATIENCE, ended).await;
 }
