@@ -327,6 +327,9 @@ impl Connection {
         if stalled(&self.to_client) {
             info!(peer = %self.peer, "an IMAP client takes nothing any more and is given up");
             (self.reason, self.over) = ("too_slow", true);
+        } else if stalled(&self.to_upstream) && self.doing == Doing::CloseUpstream {
+            // The session has done with it, and what was due to it will not be taken any more.
+            self.drop_upstream();
         } else if stalled(&self.to_upstream) {
             self.upstream_closed();
         } else if self.half_closed.is_some_and(|deadline| now >= deadline) {
@@ -418,7 +421,7 @@ impl Connection {
                 if open && !self.to_upstream.is_idle(&self.session.to_upstream) {
                     return Poll::Pending;
                 }
-                self.upstream = Upstream::None;
+                self.drop_upstream();
                 self.set_parked(true);
             }
             Doing::StartTls => {
@@ -472,7 +475,8 @@ impl Connection {
     fn poll_upstream_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let room = self.session.to_client.len() - self.to_client.written < HIGH;
         let Upstream::Open(stream) = &mut self.upstream else { return Poll::Pending };
-        if !room || self.doing == Doing::StartTls {
+        // Of a connection that is to be let go the session wants to hear nothing more.
+        if !room || self.doing != Doing::Nothing {
             return Poll::Pending;
         }
         let session = &mut self.session;
@@ -487,13 +491,19 @@ impl Connection {
         Poll::Ready(())
     }
 
-    fn upstream_closed(&mut self) {
+    fn drop_upstream(&mut self) {
         self.upstream = Upstream::None;
         self.session.to_upstream = Vec::new();
         self.to_upstream = Progress::default();
-        self.session.handle_upstream_closed(Instant::now());
+    }
+
+    fn upstream_closed(&mut self) {
+        self.drop_upstream();
         if self.half_closed.is_some() {
+            // Everything it asked for is answered.
             self.end("client_closed");
+        } else {
+            self.session.handle_upstream_closed(Instant::now());
         }
     }
 
