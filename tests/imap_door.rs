@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 use mailpush::cluster::queue::local::LocalQueues;
 use mailpush::cluster::registry::QueueNames;
 use mailpush::cluster::registry::local::LocalRegistry;
-use mailpush::config::{Millis, ProxyHeader, QueueKind, RegistryKind, Secret, Settings, UpstreamTls};
+use mailpush::config::{Millis, PlaintextAuth, ProxyHeader, QueueKind, RegistryKind, Secret, Settings, UpstreamTls};
 use mailpush::edge::imap::proxy_protocol;
 use mailpush::node::{Cluster, Node};
+use mailpush::push::outbox::End;
+use mailpush::push::session::Transport;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use support::imap_upstream::{FakeUpstream, Manners, pattern};
@@ -90,8 +92,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         assert!(self.command("a LOGIN alice alice").await.starts_with("a OK"));
     }
 
+    /// Nothing more is said but goodbye.
     async fn expect_end(&mut self) {
-        assert_eq!(self.line().await, None);
+        while let Some(line) = self.line().await {
+            assert!(line.starts_with("* BYE"), "{line:?}");
+        }
     }
 }
 
@@ -251,6 +256,8 @@ async fn a_load_balancer_names_the_client_and_nobody_else_can() {
     let mut settings = settings(&[upstream.address]);
     settings.imap.upstream.proxy_protocol = ProxyHeader::V1;
     settings.imap.connections_per_address = 1;
+    // The clients that are named here are not on this machine.
+    settings.imap.plaintext_auth = PlaintextAuth::Always;
     let stranger = node(settings.clone()).await;
     settings.imap.proxy_protocol_from = vec!["127.0.0.0/8".to_owned()];
     let node = node(settings).await;
@@ -342,7 +349,7 @@ async fn who_shuts_its_own_side_still_gets_its_answers() {
     let mut rest = Vec::new();
     let read = tokio::time::timeout(PATIENCE, client.0.read_to_end(&mut rest)).await;
     read.expect("an end").expect("a clean one");
-    assert!(rest.ends_with(b"c OK done\r\n"), "{}", String::from_utf8_lossy(&rest));
+    assert!(rest.ends_with(b"c OK done\r\n"), "{}", rest.escape_ascii());
     let ended = async || (upstream.seen.ended.load(std::sync::atomic::Ordering::Acquire) == 1).then_some(());
     eventually("the server is let go too", PATIENCE, ended).await;
 }
@@ -415,4 +422,86 @@ async fn large_literals_pass_both_ways_in_little_memory() {
     client.expect(&format!("c OK took {LENGTH}")).await;
     let grown = peak_memory() - before;
     assert!(grown < 48 << 20, "{grown} bytes more than before");
+}
+
+#[tokio::test]
+async fn what_is_sent_before_tls_is_not_read_as_after_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let connector = certificate(folder.path(), "one.example");
+    let upstream = FakeUpstream::start().await;
+    let mut settings = settings(&[upstream.address]);
+    with_certificate(&mut settings, folder.path());
+    let node = node(settings).await;
+    let mut client = plain(&node).await;
+    assert!(client.expect("* OK").await.contains("STARTTLS"), "it is offered");
+    client.send("a STARTTLS\r\nb LOGIN eve eve\r\n").await;
+    client.expect("a OK").await;
+    let mut client = Client::new(encrypt(&connector, client.0.into_inner(), "one.example").await.expect("TLS"));
+    assert!(client.command("c LOGIN alice alice").await.starts_with("c OK"));
+    assert!(client.command("d STARTTLS").await.starts_with("d BAD"), "once is enough");
+    let told = upstream.seen.lines();
+    assert!(!told.iter().any(|line| line.contains("eve") || line.contains("STARTTLS")), "{told:?}");
+}
+
+#[tokio::test]
+async fn who_does_not_log_in_in_time_is_sent_away() {
+    let upstream = FakeUpstream::start().await;
+    let mut settings = settings(&[upstream.address]);
+    settings.imap.login_deadline_ms = Millis(300);
+    let node = node(settings).await;
+    let mut silent = plain(&node).await;
+    let mut quick = plain(&node).await;
+    quick.log_in().await;
+    silent.expect("* OK").await;
+    silent.expect("* BYE").await;
+    silent.expect_end().await;
+    assert_eq!(quick.command("b NOOP").await, "b OK done", "who has logged in stays");
+}
+
+#[tokio::test]
+async fn a_user_has_so_many_connections_and_each_can_be_ended() {
+    let upstream = FakeUpstream::start().await;
+    let mut settings = settings(&[upstream.address]);
+    settings.imap.connections_per_user = 1;
+    settings.auth.default_domain = "example.org".to_owned();
+    let node = node(settings).await;
+    let mut first = plain(&node).await;
+    first.log_in().await;
+    assert_eq!(first.command("b NOOP").await, "b OK done");
+    let sessions = node.gateway().sessions.all();
+    let [session] = &sessions[..] else { panic!("{} sessions", sessions.len()) };
+    assert_eq!((session.user.as_str(), session.transport), ("alice@example.org", Transport::Imap));
+
+    let mut second = plain(&node).await;
+    second.expect("* OK").await;
+    second.send("a LOGIN Alice@Example.org alice\r\n").await;
+    let mut told = Vec::new();
+    while let Some(line) = second.line().await {
+        told.push(line);
+    }
+    assert!(told.iter().any(|line| line.starts_with("* BYE") && line.contains("Too many connections of this user")), "{told:?}");
+
+    session.end(End::Ended);
+    first.expect("* BYE").await;
+    first.expect_end().await;
+    let gone = async || node.gateway().sessions.is_empty().then_some(());
+    eventually("its place is free", PATIENCE, gone).await;
+    plain(&node).await.log_in().await;
+}
+
+#[tokio::test]
+async fn a_drain_says_goodbye_to_everybody() {
+    let upstream = FakeUpstream::start().await;
+    let node = node(settings(&[upstream.address])).await;
+    let (mut stranger, mut user) = (plain(&node).await, plain(&node).await);
+    user.log_in().await;
+    assert_eq!(user.command("b NOOP").await, "b OK done");
+    stranger.expect("* OK").await;
+    let began = Instant::now();
+    node.drain().await;
+    assert!(began.elapsed() < PATIENCE / 2, "nobody is waited for who has been told: {:?}", began.elapsed());
+    for mut client in [stranger, user] {
+        client.expect("* BYE").await;
+        client.expect_end().await;
+    }
 }

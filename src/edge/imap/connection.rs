@@ -4,7 +4,6 @@
 //! its memory. While much waits for one side the other is not read, so neither can make the node hold more than its
 //! bounds.
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
@@ -15,7 +14,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::AsyncWrite;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
@@ -24,6 +23,7 @@ use tracing::{debug, info};
 
 use super::Door;
 use super::entrance::{Permits, handshake};
+use super::pipe::{HIGH, Progress, poll_read};
 use super::stream::Stream;
 use super::upstream::Connected;
 use crate::mail::ids::SessionId;
@@ -34,20 +34,12 @@ use crate::push::outbox::{End, Outgoing, Resync, Standing};
 use crate::push::session::{SessionHandle, Transport};
 use crate::wire::imap::session::{self, Action, Session, Setting};
 
-/// What one read takes at most.
-const READ: usize = 64 * 1024;
-/// So many bytes waiting for one side stop reading from the other.
-const HIGH: usize = 64 * 1024;
 /// So many bytes waiting for a client stop reading from itself: it asks, and does not take the answers.
 const UNTAKEN: usize = 4 * HIGH;
 /// How long a session may take over its last words.
 const FAREWELL: Duration = Duration::from_secs(5);
 /// How long the client's side of the close is waited for.
 const LINGER: Duration = Duration::from_secs(2);
-
-thread_local! {
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ].into_boxed_slice());
-}
 
 /// A connection that has come in.
 pub struct Arrival {
@@ -80,15 +72,6 @@ enum Doing {
     Nothing,
     StartTls,
     CloseUpstream,
-}
-
-/// How much of a buffer is written, and since when it makes no progress.
-#[derive(Debug, Default)]
-struct Progress {
-    written: usize,
-    stalled_since: Option<Instant>,
-    /// Encrypted bytes may wait in the stream itself.
-    unflushed: bool,
 }
 
 /// The last part: what is due is written, then our side is shut, then what still comes is thrown away.
@@ -176,8 +159,6 @@ impl Connection {
             std::future::poll_fn(|cx| self.poll_progress(cx, timer.as_mut())).await;
         }
     }
-
-    // What the session wants.
 
     fn act(&mut self) {
         while self.doing == Doing::Nothing && self.ending.is_none() {
@@ -299,8 +280,6 @@ impl Connection {
         self.session.handle_end(words, reason);
     }
 
-    // Time.
-
     fn patience(&self) -> Duration {
         self.door.gateway.settings.sessions.slow_client_timeout_ms.duration()
     }
@@ -327,6 +306,9 @@ impl Connection {
         if stalled(&self.to_client) {
             info!(peer = %self.peer, "an IMAP client takes nothing any more and is given up");
             (self.reason, self.over) = ("too_slow", true);
+        } else if stalled(&self.to_upstream) && self.doing == Doing::CloseUpstream {
+            // The session has done with it, and what was due to it will not be taken any more.
+            self.drop_upstream();
         } else if stalled(&self.to_upstream) {
             self.upstream_closed();
         } else if self.half_closed.is_some_and(|deadline| now >= deadline) {
@@ -418,7 +400,7 @@ impl Connection {
                 if open && !self.to_upstream.is_idle(&self.session.to_upstream) {
                     return Poll::Pending;
                 }
-                self.upstream = Upstream::None;
+                self.drop_upstream();
                 self.set_parked(true);
             }
             Doing::StartTls => {
@@ -472,7 +454,8 @@ impl Connection {
     fn poll_upstream_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let room = self.session.to_client.len() - self.to_client.written < HIGH;
         let Upstream::Open(stream) = &mut self.upstream else { return Poll::Pending };
-        if !room || self.doing == Doing::StartTls {
+        // Of a connection that is to be let go the session wants to hear nothing more.
+        if !room || self.doing != Doing::Nothing {
             return Poll::Pending;
         }
         let session = &mut self.session;
@@ -487,13 +470,19 @@ impl Connection {
         Poll::Ready(())
     }
 
-    fn upstream_closed(&mut self) {
+    fn drop_upstream(&mut self) {
         self.upstream = Upstream::None;
         self.session.to_upstream = Vec::new();
         self.to_upstream = Progress::default();
-        self.session.handle_upstream_closed(Instant::now());
+    }
+
+    fn upstream_closed(&mut self) {
+        self.drop_upstream();
         if self.half_closed.is_some() {
+            // Everything it asked for is answered.
             self.end("client_closed");
+        } else {
+            self.session.handle_upstream_closed(Instant::now());
         }
     }
 
@@ -552,8 +541,6 @@ impl Connection {
         Poll::Ready(())
     }
 
-    // What the hub brings.
-
     fn tell(&mut self, outgoing: VecDeque<Outgoing>) {
         let now = Instant::now();
         for outgoing in outgoing {
@@ -594,53 +581,6 @@ impl Connection {
             self.oldest = None;
         }
     }
-}
-
-impl Progress {
-    /// Writes as much as the stream takes, and flushes behind the last byte. `Ready` if something was written.
-    fn poll_write(&mut self, cx: &mut Context<'_>, stream: &mut Stream, buffer: &mut Vec<u8>) -> Poll<io::Result<usize>> {
-        if !buffer.is_empty() {
-            self.stalled_since.get_or_insert_with(Instant::now);
-            let written = ready!(Pin::new(&mut *stream).poll_write(cx, &buffer[self.written..]))?;
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.unflushed = true;
-            self.written += written;
-            self.stalled_since = Some(Instant::now());
-            if self.written == buffer.len() {
-                buffer.clear();
-                (self.written, self.stalled_since) = (0, None);
-            } else if self.written >= HIGH {
-                buffer.drain(..self.written);
-                self.written = 0;
-            }
-            return Poll::Ready(Ok(written));
-        }
-        if self.unflushed {
-            ready!(Pin::new(stream).poll_flush(cx))?;
-            self.unflushed = false;
-        }
-        Poll::Pending
-    }
-
-    /// Whether everything is written.
-    fn is_idle(&self, buffer: &[u8]) -> bool {
-        buffer.is_empty() && !self.unflushed
-    }
-}
-
-/// Reads once, into the thread's own buffer: an idle connection keeps none.
-fn poll_read(cx: &mut Context<'_>, stream: &mut Stream, take: impl FnOnce(&[u8])) -> Poll<io::Result<usize>> {
-    SCRATCH.with_borrow_mut(|scratch| {
-        let mut buffer = ReadBuf::new(scratch);
-        ready!(Pin::new(stream).poll_read(cx, &mut buffer))?;
-        let read = buffer.filled();
-        if !read.is_empty() {
-            take(read);
-        }
-        Poll::Ready(Ok(read.len()))
-    })
 }
 
 // However its task ends, the session holds nothing afterwards.

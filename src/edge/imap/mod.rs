@@ -8,6 +8,7 @@ mod entrance;
 mod limits;
 pub mod nets;
 mod park;
+mod pipe;
 pub mod proxy_protocol;
 mod stream;
 pub mod tls;

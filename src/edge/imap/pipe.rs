@@ -1,0 +1,76 @@
+//! Bytes into and out of a stream, without a buffer of their own while nothing moves.
+
+use std::cell::RefCell;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::stream::Stream;
+
+/// What one read takes at most.
+const READ: usize = 64 * 1024;
+/// So many bytes waiting for one side stop reading from the other.
+pub const HIGH: usize = 64 * 1024;
+
+thread_local! {
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ].into_boxed_slice());
+}
+
+/// How much of a buffer is written, and since when it makes no progress.
+#[derive(Debug, Default)]
+pub struct Progress {
+    pub written: usize,
+    pub stalled_since: Option<Instant>,
+    /// Encrypted bytes may wait in the stream itself.
+    unflushed: bool,
+}
+
+impl Progress {
+    /// Writes as much as the stream takes, and flushes behind the last byte. `Ready` if something was written.
+    pub fn poll_write(&mut self, cx: &mut Context<'_>, stream: &mut Stream, buffer: &mut Vec<u8>) -> Poll<io::Result<usize>> {
+        if !buffer.is_empty() {
+            self.stalled_since.get_or_insert_with(Instant::now);
+            let written = ready!(Pin::new(&mut *stream).poll_write(cx, &buffer[self.written..]))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.unflushed = true;
+            self.written += written;
+            self.stalled_since = Some(Instant::now());
+            if self.written == buffer.len() {
+                buffer.clear();
+                (self.written, self.stalled_since) = (0, None);
+            } else if self.written >= HIGH {
+                buffer.drain(..self.written);
+                self.written = 0;
+            }
+            return Poll::Ready(Ok(written));
+        }
+        if self.unflushed {
+            ready!(Pin::new(stream).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Pending
+    }
+
+    /// Whether everything is written.
+    pub fn is_idle(&self, buffer: &[u8]) -> bool {
+        buffer.is_empty() && !self.unflushed
+    }
+}
+
+/// Reads once, into the thread's own buffer: an idle connection keeps none.
+pub fn poll_read(cx: &mut Context<'_>, stream: &mut Stream, take: impl FnOnce(&[u8])) -> Poll<io::Result<usize>> {
+    SCRATCH.with_borrow_mut(|scratch| {
+        let mut buffer = ReadBuf::new(scratch);
+        ready!(Pin::new(stream).poll_read(cx, &mut buffer))?;
+        let read = buffer.filled();
+        if !read.is_empty() {
+            take(read);
+        }
+        Poll::Ready(Ok(read.len()))
+    })
+}
