@@ -279,3 +279,22 @@ async fn who_may_say_what() {
     assert_eq!(agent.terminate().await, Some(0));
     assert!(!std::path::Path::new(&socket).exists());
 }
+
+#[tokio::test]
+async fn its_document_names_what_it_answers() {
+    let mut agent = TestAgent::new();
+    agent.launch(alone(), &[]).await;
+    let document: Value = serde_yaml_ng::from_str(include_str!("../openapi/agent.yaml")).expect("YAML");
+    let paths = document["paths"].as_object().expect("paths");
+    assert_eq!(paths.len(), 5);
+    for (path, methods) in paths {
+        for (method, described) in methods.as_object().expect("methods") {
+            let verb = reqwest::Method::from_bytes(method.to_uppercase().as_bytes()).expect("a method");
+            let answer = reqwest::Client::new().request(verb, format!("{}{path}", agent.url())).send().await.expect("an answer");
+            let status = answer.status().as_u16().to_string();
+            assert!(described["responses"].get(&status).is_some(), "{method} {path} answers {status}");
+        }
+    }
+    let answer = reqwest::get(format!("{}/v1/nothing", agent.url())).await.expect("an answer");
+    assert_eq!(answer.status(), 404);
+}

@@ -219,3 +219,7 @@ impl Connection {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "imap_tests.rs"]
+mod tests;

@@ -261,3 +261,7 @@ impl Lane {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push_back(waiting);
     }
 }
+
+#[cfg(test)]
+#[path = "pipeline_tests.rs"]
+mod tests;

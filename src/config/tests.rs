@@ -300,6 +300,29 @@ fn each_purpose_asks_for_what_it_needs() {
     assert_eq!(Settings::default().check().len(), 1);
 }
 
+#[test]
+fn an_agent_is_open_to_its_own_machine_only() {
+    let faulty = |overrides: &[&str]| {
+        let sources = Sources { overrides: overrides.iter().map(|s| (*s).to_owned()).collect(), ..Default::default() };
+        let faults = load_for(&sources, Purpose::Agent).err().unwrap_or_default();
+        faults.into_iter().map(|fault| fault.setting).collect::<Vec<_>>()
+    };
+    let none: [&str; 0] = [];
+    assert_eq!(faulty(&[]), none);
+    assert_eq!(faulty(&["agent.listen=0.0.0.0:8081"]), ["agent.listen"]);
+    assert_eq!(faulty(&["agent.listen=0.0.0.0:8081", "agent.token=thirty-two-or-more-bytes-of-a-token"]), none);
+    assert_eq!(faulty(&["agent.token=short"]), ["agent.token"]);
+    assert_eq!(faulty(&["agent.socket_mode=rw"]), ["agent.socket_mode"]);
+    assert_eq!(faulty(&["agent.spool_bytes=1048576"]), ["agent.body_limit_bytes"]);
+    assert_eq!(faulty(&["agent.imap.master_user=gw"]), ["agent.imap.master_password"]);
+    let remote = ["agent.imap.address=mx1:143", "agent.imap.master_user=gw", "agent.imap.master_password=p"];
+    assert_eq!(faulty(&remote), ["agent.imap.tls"]);
+    assert_eq!(faulty(&[remote[0], remote[1], remote[2], "agent.imap.tls=tls"]), none);
+    assert_eq!(faulty(&["agent.imap.address=mx1"]), ["agent.imap.address"]);
+    assert_eq!(faulty(&["agent.dovecot.separator=."]), ["agent.dovecot.shared_prefix"]);
+    assert_eq!(faulty(&["agent.dovecot.separator=.", "agent.dovecot.shared_prefix=user."]), none);
+}
+
 /// `default.toml` with its settings uncommented.
 fn uncommented() -> String {
     let bare = |line: &'static str| match line.strip_prefix('#') {
