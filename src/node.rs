@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -25,6 +25,7 @@ use crate::edge::followers::{self, Followers};
 use crate::edge::gateway::{Gateway, unix_ms};
 use crate::edge::http::router;
 use crate::edge::http::server::{Bounds, serve};
+use crate::edge::imap;
 use crate::edge::tickets::Tickets;
 use crate::mail::ids::NodeId;
 use crate::mail::key::Key;
@@ -98,11 +99,21 @@ impl Cluster {
     }
 }
 
+/// Where a node's IMAP door is bound; neither where it has none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ImapAddresses {
+    /// Clients begin in the clear.
+    pub plain: Option<SocketAddr>,
+    /// Clients begin with TLS.
+    pub tls: Option<SocketAddr>,
+}
+
 /// A node that runs until it is drained.
 pub struct Node {
     gateway: Arc<Gateway>,
     cluster: Cluster,
     address: SocketAddr,
+    imap: ImapAddresses,
     server: tokio::task::JoinHandle<()>,
     stop: CancellationToken,
     /// Aborted with the node.
@@ -152,11 +163,13 @@ impl Node {
             warn!(url = %record.url, "other nodes cannot reach this one under its URL: set http.advertise");
         }
         let metrics = Arc::new(Metrics::default());
-        let (presence, breaks) =
-            Presence::start(cluster.registrar.clone(), settle(&settings), settings.registry.linger_ms.duration());
+        let (linger, patience) = (settings.registry.linger_ms.duration(), settings.imap.register_timeout_ms.duration());
+        let (presence, breaks) = Presence::start(cluster.registrar.clone(), settle(&settings), linger, patience);
         let (queue_health, queue_health_seen) = watch::channel(QueueHealth::default());
         let gateway = build(&settings, &cluster, record.clone(), auth, metrics, presence, queue_health_seen)?;
 
+        let listening = imap::open(&gateway).await?;
+        let imap = listening.as_ref().map(|door| ImapAddresses { plain: door.plain, tls: door.tls }).unwrap_or_default();
         let stop = CancellationToken::new();
         let bounds = Bounds {
             connections: settings.http.max_connections,
@@ -164,6 +177,10 @@ impl Node {
             write_timeout: settings.sessions.slow_client_timeout_ms.duration(),
         };
         let server = tokio::spawn(serve(listener, router(gateway.clone()), bounds, stop.clone()));
+        let failed = CancellationToken::new();
+        let mut background = Vec::new();
+        let door = listening.as_ref().map(|listening| listening.door.clone());
+        background.extend(listening.map(|listening| spawn(&failed, listening.serve())));
         info!(node = %id, url = %record.url, %queue, "node is starting");
 
         let position = Arc::new(AtomicU64::new(0));
@@ -181,8 +198,7 @@ impl Node {
             let firehose = QueueName::by_key(&settings.queue.firehose).context("queue.firehose")?;
             cluster.queues.ensure(&firehose).await.with_context(|| format!("cannot make {firehose} (queue.firehose)"))?;
         }
-        let failed = CancellationToken::new();
-        let mut background = vec![spawn(&failed, consumer.run(opened))];
+        background.push(spawn(&failed, consumer.run(opened)));
         background.push(spawn(&failed, watch_queue(cluster.queues.clone(), queue, position, queue_health)));
         background.push(spawn(&failed, tell_breaks(gateway.clone(), breaks)));
         background.push(spawn(&failed, tell_gaps(gateway.clone(), gaps_seen)));
@@ -192,8 +208,11 @@ impl Node {
             background.push(spawn(&failed, collect_garbage(settings.clone(), cluster.clone(), id.clone())));
         }
         gateway.started.store(true, Ordering::Release);
+        if let Some(door) = door {
+            background.push(spawn(&failed, door.watch_health()));
+        }
         info!(node = %id, url = %record.url, "node is ready");
-        Ok(Self { gateway, cluster, address, server, stop, background, failed })
+        Ok(Self { gateway, cluster, address, imap, server, stop, background, failed })
     }
 
     pub fn id(&self) -> &NodeId {
@@ -207,6 +226,10 @@ impl Node {
 
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    pub fn imap(&self) -> ImapAddresses {
+        self.imap
     }
 
     pub fn gateway(&self) -> &Arc<Gateway> {
@@ -277,7 +300,11 @@ fn build(
     let names = user_names(&settings.auth);
     let hub = Arc::new(Hub::default());
     let limits = &settings.sessions;
-    let sessions = Arc::new(Sessions::new(limits.sessions_per_user, record.started_at.saturating_mul(1_000)));
+    let sessions = Arc::new(Sessions::new(
+        limits.sessions_per_user,
+        settings.imap.connections_per_user,
+        record.started_at.saturating_mul(1_000),
+    ));
     let subscriptions = Arc::new(Subscriptions {
         hub: hub.clone(),
         presence: presence.clone(),
@@ -326,6 +353,7 @@ fn build(
         tasks: TaskTracker::new(),
         client: reqwest::Client::builder().user_agent(concat!("mailpush/", env!("CARGO_PKG_VERSION"))).build()?,
         departed: Mutex::default(),
+        upstreams: OnceLock::new(),
         settings: settings.clone(),
     }))
 }

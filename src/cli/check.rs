@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -12,8 +14,10 @@ use crate::cluster::queue::QueueSystem;
 use crate::cluster::queue::kafka::KafkaQueues;
 use crate::cluster::registry::zookeeper::ZookeeperRegistry;
 use crate::cluster::registry::{Directory, QueueNames, RegistryError};
-use crate::config::{AuthSettings, DEFAULT_TOML, Purpose, RegistryKind, Settings};
+use crate::config::{AuthSettings, DEFAULT_TOML, ImapSettings, Purpose, RegistryKind, Settings};
 use crate::edge::auth::Authenticator;
+use crate::edge::imap::server_tls;
+use crate::edge::imap::upstream::Upstreams;
 
 /// How long one dependency may take to answer.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -52,7 +56,11 @@ impl Probe {
 
 /// What a gateway with these settings needs, each as a probe that has not started yet; they run side by side.
 pub fn probe_dependencies(settings: &Settings) -> Vec<Probe> {
-    vec![keys(settings.auth.clone()), listen(settings), registry(settings.clone()), queue(settings.clone())]
+    let mut probes = vec![keys(settings.auth.clone()), listen(settings), registry(settings.clone()), queue(settings.clone())];
+    if settings.imap.is_on() {
+        probes.extend(imap(&settings.imap));
+    }
+    probes
 }
 
 /// The registry answers. Only its own settings matter here: the queue is looked at by itself.
@@ -97,15 +105,40 @@ fn keys(settings: AuthSettings) -> Probe {
     })
 }
 
+/// The IMAP door can be opened, and each mail server behind it greets.
+fn imap(settings: &ImapSettings) -> Vec<Probe> {
+    let ports = [(settings.listen, "imap.listen"), (settings.listen_tls, "imap.listen_tls")];
+    let mut probes: Vec<Probe> =
+        ports.into_iter().filter_map(|(address, setting)| address.map(|address| listen_on(address, setting))).collect();
+    if let Some(file) = &settings.certificate_file {
+        let whole = settings.clone();
+        probes.push(Probe::new(format!("the IMAP certificate {}", file.display()), async move {
+            server_tls(&whole).map(|_| "usable, with its key".to_owned()).map_err(|error| error.to_string())
+        }));
+    }
+    for address in &settings.upstream.addresses {
+        let mut upstream = settings.upstream.clone();
+        upstream.addresses = vec![address.clone()];
+        probes.push(Probe::new(format!("the mail server {address}"), async move {
+            let upstreams = Upstreams::new(&upstream, Arc::default()).map_err(|error| error.to_string())?;
+            upstreams.probe().await.map(|()| "greets".to_owned()).map_err(|error| error.to_string())
+        }));
+    }
+    probes
+}
+
 /// The address to listen on is this machine's, free, and allowed.
 fn listen(settings: &Settings) -> Probe {
-    let address = settings.http.listen;
+    listen_on(settings.http.listen, "http.listen")
+}
+
+fn listen_on(address: SocketAddr, setting: &'static str) -> Probe {
     Probe::new(format!("listening on {address}"), async move {
         match tokio::net::TcpListener::bind(address).await {
             Ok(_) => Ok("possible".to_owned()),
             Err(error) => Err(match error.kind() {
-                ErrorKind::AddrInUse => "the port is in use: stop what listens there, or change http.listen".to_owned(),
-                ErrorKind::AddrNotAvailable => "no such address on this machine: change http.listen".to_owned(),
+                ErrorKind::AddrInUse => format!("the port is in use: stop what listens there, or change {setting}"),
+                ErrorKind::AddrNotAvailable => format!("no such address on this machine: change {setting}"),
                 ErrorKind::PermissionDenied => "not allowed: ports below 1024 need a privilege".to_owned(),
                 _ => error.to_string(),
             }),

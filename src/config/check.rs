@@ -6,7 +6,7 @@ use jsonwebtoken::{Algorithm, AlgorithmFamily};
 use reqwest::Url;
 
 use super::fault::Fault;
-use super::{AuthSettings, HttpSettings, NodeSettings, Settings, TlsSettings, check_cluster};
+use super::{AuthSettings, HttpSettings, NodeSettings, Settings, TlsSettings, check_cluster, check_imap};
 use crate::mail::ids::NodeId;
 
 /// What the settings are loaded for: not every command needs every setting.
@@ -37,6 +37,7 @@ pub(super) fn check(settings: &Settings, purpose: Purpose, known_bad: &BTreeSet<
         node(&mut checker, &settings.node);
         http(&mut checker, &settings.http);
         check_cluster::sessions(&mut checker, settings);
+        check_imap::imap(&mut checker, settings, purpose);
     }
     auth(&mut checker, &settings.auth, purpose);
     if matches!(purpose, Purpose::Serve | Purpose::Publish) {

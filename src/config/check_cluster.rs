@@ -196,7 +196,7 @@ pub(super) fn log(checker: &mut Checker<'_>, log: &LogSettings) {
 }
 
 /// `host:port`, the host a name, an IPv4 address or an IPv6 address in brackets.
-fn is_host_and_port(text: &str) -> bool {
+pub(super) fn is_host_and_port(text: &str) -> bool {
     let Some((host, port)) = text.rsplit_once(':') else { return false };
     let bracketed = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     let good_host = match bracketed {

@@ -5,6 +5,7 @@
 
 mod check;
 mod check_cluster;
+mod check_imap;
 mod fault;
 mod file;
 mod load;

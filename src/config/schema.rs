@@ -12,7 +12,7 @@ pub const ENVIRONMENT_PREFIX: &str = "MAILPUSH_";
 
 /// Settings whose values are never printed, and which may be read from a file named in the environment.
 /// A test holds this list to the [`super::Secret`] fields.
-pub const SECRETS: [&str; 3] = ["auth.secret", "queue.sasl_password", "registry.auth_password"];
+pub const SECRETS: [&str; 4] = ["auth.secret", "imap.master.password", "queue.sasl_password", "registry.auth_password"];
 
 /// Lists whose elements hold commas: `;` separates them in the environment and in flags.
 pub const SEMICOLON_LISTS: [&str; 1] = ["registry.ensembles"];

@@ -248,6 +248,42 @@ fn settings_must_fit_together() {
 }
 
 #[test]
+fn the_imap_door_is_shut_unless_it_is_whole() {
+    let faulty = |case: Case, expected: &[&str]| {
+        let found = case.faulty();
+        assert_eq!(found, expected.iter().map(|name| (*name).to_owned()).collect(), "{found:?}");
+    };
+    assert!(!Case::keyed().load().unwrap().imap.is_on());
+    let open = || Case::keyed().set("imap.listen=[::]:143").set("imap.upstream.addresses=mail-1:143,[::1]:143");
+    assert!(open().load().unwrap().imap.is_on());
+    faulty(Case::keyed().set("imap.listen=[::]:143"), &["imap.upstream.addresses"]);
+    faulty(open().set("imap.listen_tls=[::]:993"), &["imap.certificate_file"]);
+    faulty(open().set("imap.certificate_file=c.pem"), &["imap.key_file"]);
+    let whole = || open().set("imap.certificate_file=c.pem").set("imap.key_file=k.pem");
+    assert!(whole().set("imap.listen_tls=[::]:993").load().is_ok());
+    faulty(whole().set("imap.listen_tls=[::]:143"), &["imap.listen_tls"]);
+    faulty(
+        open().set("imap.proxy_protocol_from=10.0.0.0/8,10.0.0.0/33,lb"),
+        &["imap.proxy_protocol_from[1]", "imap.proxy_protocol_from[2]"],
+    );
+    faulty(open().set("imap.upstream.addresses=mail-1"), &["imap.upstream.addresses[0]"]);
+    faulty(
+        open().set("imap.upstream.ca_file=ca.pem").set("imap.upstream.tls_name=mail"),
+        &["imap.upstream.ca_file", "imap.upstream.tls_name"],
+    );
+    faulty(open().set("imap.upstream.tls=starttls").set("imap.upstream.tls_name=a b"), &["imap.upstream.tls_name"]);
+    faulty(open().set("imap.park=master-user"), &["imap.master.user"]);
+    faulty(open().set("imap.park=master-user").set("imap.master.user=gw"), &["imap.master.password"]);
+    faulty(
+        open().set("imap.idle_timeout_ms=1799999").set("imap.line_limit_bytes=1"),
+        &["imap.idle_timeout_ms", "imap.line_limit_bytes"],
+    );
+    let dev =
+        Sources { overrides: vec!["imap.idle_timeout_ms=500".into(), "imap.listen=127.0.0.1:0".into()], ..Default::default() };
+    assert!(load_for(&dev, Purpose::Dev).is_ok(), "who tries things out need not wait");
+}
+
+#[test]
 fn allowed_origins_are_exact() {
     let good =
         Case::keyed().set("http.allowed_origins=https://mail.example.org,http://localhost:3000,http://[::1]:80000").faulty();

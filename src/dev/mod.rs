@@ -192,7 +192,7 @@ fn describe(settings: &Settings, nodes: &[Node], store: &Store) -> Result<Descri
         id: node.id().to_string(),
         http: format!("http://{}", node.address()),
         ws: format!("ws://{}/v1/ws", node.address()),
-        imap: None,
+        imap: node.imap().plain.map(|address| address.to_string()),
     });
     let all = [Scopes::PUSH, Scopes::SUBSCRIPTIONS_READ, Scopes::SESSIONS_WRITE, Scopes::EVENTS_PUBLISH];
     Ok(Description {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use super::auth::{AuthError, Authenticator, Identity, Scopes};
 use super::followers::Followers;
+use super::imap::upstream::Upstreams;
 use super::tickets::Tickets;
 use crate::cluster::queue::QueueHealth;
 use crate::cluster::registry::{Directory, NodeRecord, RegistryHealth};
@@ -64,6 +65,8 @@ pub struct Gateway {
     /// To other nodes.
     pub client: reqwest::Client,
     pub departed: Mutex<VecDeque<Departed>>,
+    /// Set where the node has an IMAP door.
+    pub upstreams: OnceLock<Arc<Upstreams>>,
 }
 
 /// A node that is gone.

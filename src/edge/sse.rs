@@ -183,6 +183,7 @@ impl SseSession {
                 self.push("error", None, &push::refused(&Refusal { id: Some(tag), error }));
                 self.over = true;
             }
+            Outgoing::Standing { .. } | Outgoing::Health(_) => {}
             Outgoing::End(end) => self.end(goodbye(end)),
         }
     }

@@ -465,6 +465,7 @@ impl Connection {
                 }
             }
             Outgoing::Settled { tag, key, outcome } => self.settled(tag, &key, outcome),
+            Outgoing::Standing { .. } | Outgoing::Health(_) => {}
             Outgoing::End(end) => self.close(goodbye(end)),
         }
     }

@@ -34,6 +34,14 @@ pub struct Metrics {
     /// Tokens refused, by reason.
     pub tokens_refused: Family<Labels, Counter>,
     pub http_requests: Family<Labels, Counter>,
+    /// IMAP connections turned away, by reason.
+    pub imap_refused: Family<Labels, Counter>,
+    /// Connections to mail servers, by outcome.
+    pub imap_upstream: Family<Labels, Counter>,
+    pub imap_connections: Gauge,
+    pub imap_unauthenticated: Gauge,
+    /// IMAP connections whose mail server's side is let go.
+    pub imap_parked: Gauge,
     /// Seconds from one stage of an event's life to the next.
     pub stages: Family<Labels, Histogram>,
     /// The stage that every delivery to every session ends with: looked up once, not each time.
@@ -66,6 +74,11 @@ impl Default for Metrics {
             closed: Family::default(),
             tokens_refused: Family::default(),
             http_requests: Family::default(),
+            imap_refused: Family::default(),
+            imap_upstream: Family::default(),
+            imap_connections: Gauge::default(),
+            imap_unauthenticated: Gauge::default(),
+            imap_parked: Gauge::default(),
             stages,
             consumed_to_written,
             sessions: Gauge::default(),
@@ -88,6 +101,11 @@ impl Default for Metrics {
         r.register("sessions_closed", "Sessions closed, by reason", metrics.closed.clone());
         r.register("tokens_refused", "Tokens refused, by reason", metrics.tokens_refused.clone());
         r.register("http_requests", "HTTP requests, by route and status", metrics.http_requests.clone());
+        r.register("imap_refused", "IMAP connections turned away, by reason", metrics.imap_refused.clone());
+        r.register("imap_upstream_connects", "Connections to mail servers, by outcome", metrics.imap_upstream.clone());
+        r.register("imap_connections", "IMAP connections", metrics.imap_connections.clone());
+        r.register("imap_unauthenticated", "IMAP connections not logged in yet", metrics.imap_unauthenticated.clone());
+        r.register("imap_parked", "IMAP connections that hold no mail server's", metrics.imap_parked.clone());
         let help = "From one stage of an event's life to the next";
         r.register_with_unit("stage_latency", help, Unit::Seconds, metrics.stages.clone());
         r.register("sessions", "Live sessions", metrics.sessions.clone());

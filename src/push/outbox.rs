@@ -33,6 +33,13 @@ pub enum Outgoing {
         keys: Resync,
         reason: &'static str,
     },
+    /// How the registration of a watched key stands now.
+    Standing {
+        key: Key,
+        standing: Standing,
+    },
+    /// Whether the node can promise to hear of changes now.
+    Health(bool),
     /// A subscription asked for with this tag stands, or does not.
     Settled {
         tag: u32,
@@ -49,6 +56,17 @@ pub enum Resync {
     Keys(BTreeSet<Key>),
     /// All that the session is subscribed to.
     All,
+}
+
+/// How the registration of a watched key stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Acknowledged: what is published from now on comes, but for publishers whose lookups are stale (I-5).
+    Registered,
+    /// Every publisher finds it.
+    Settled,
+    /// Not acknowledged in time, or lost. It may still come.
+    Unavailable,
 }
 
 /// Why a subscription does not stand.
@@ -77,6 +95,8 @@ pub struct Outbox {
     bytes: usize,
     /// Mailboxes whose events are dropped because a `resync` for them is waiting already.
     resync: Option<(Resync, &'static str)>,
+    /// The latest news counts.
+    health: Option<bool>,
     end: Option<End>,
 }
 
@@ -143,13 +163,21 @@ impl Outbox {
         self.queue.push_back(Outgoing::Settled { tag, key, outcome });
     }
 
+    pub fn push_standing(&mut self, key: Key, standing: Standing) {
+        self.queue.push_back(Outgoing::Standing { key, standing });
+    }
+
+    pub fn push_health(&mut self, healthy: bool) {
+        self.health = Some(healthy);
+    }
+
     /// The first end asked for counts.
     pub fn push_end(&mut self, end: End) {
         self.end.get_or_insert(end);
     }
 
     pub fn is_empty(&self) -> bool {
-        self.queue.is_empty() && self.resync.is_none() && self.end.is_none()
+        self.queue.is_empty() && self.resync.is_none() && self.health.is_none() && self.end.is_none()
     }
 
     /// Everything that waits, in the order to tell it; gives the memory back too.
@@ -159,6 +187,9 @@ impl Outbox {
         if let Some((keys, reason)) = self.resync.take() {
             // In front: events behind it are of other mailboxes, or came after it was due.
             taken.push_front(Outgoing::Resync { keys, reason });
+        }
+        if let Some(healthy) = self.health.take() {
+            taken.push_back(Outgoing::Health(healthy));
         }
         if let Some(end) = self.end.take() {
             taken.push_back(Outgoing::End(end));

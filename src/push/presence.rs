@@ -15,7 +15,8 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::session::lock;
+use super::outbox::Standing;
+use super::session::{SessionHandle, lock};
 use crate::cluster::registry::{Discontinuity, Registrar, RegistryError};
 use crate::mail::key::Key;
 
@@ -34,6 +35,8 @@ pub struct Presence {
     registrar: Arc<dyn Registrar>,
     settle: Duration,
     linger: Duration,
+    /// A registration that is not acknowledged for so long counts as unavailable, though it is still waited for.
+    patience: Duration,
     state: Mutex<State>,
     /// Wakes the sweeper when a key begins to linger.
     lingering: Notify,
@@ -57,6 +60,25 @@ struct Entry {
     waiters: Option<Vec<oneshot::Sender<()>>>,
     /// Since when it has to settle: what began to settle before that does not count.
     epoch: u64,
+    /// `None` until the registry has answered, or has not for too long.
+    standing: Option<Standing>,
+    /// Sessions that hear how it stands.
+    listeners: Vec<Weak<SessionHandle>>,
+}
+
+impl Entry {
+    /// Tells the listeners, under the state's lock, so that they hear of changes in their order.
+    fn stand(&mut self, key: &Key, standing: Standing) {
+        if self.standing.replace(standing) == Some(standing) {
+            return;
+        }
+        self.listeners.retain(|listener| {
+            listener.upgrade().is_some_and(|session| {
+                session.push_standing(key.clone(), standing);
+                true
+            })
+        });
+    }
 }
 
 /// One holder's share of a key. Dropping it lets go.
@@ -92,10 +114,12 @@ impl Presence {
         registrar: Arc<dyn Registrar>,
         settle: Duration,
         linger: Duration,
+        patience: Duration,
     ) -> (Arc<Self>, mpsc::UnboundedReceiver<Break>) {
         let (breaks, receiver) = mpsc::unbounded_channel();
         let discontinuities = registrar.discontinuities();
-        let presence = Arc::new(Self { registrar, settle, linger, state: Mutex::default(), lingering: Notify::new(), breaks });
+        let presence =
+            Arc::new(Self { registrar, settle, linger, patience, state: Mutex::default(), lingering: Notify::new(), breaks });
         tokio::spawn(sweep(Arc::downgrade(&presence)));
         tokio::spawn(heed(Arc::downgrade(&presence), discontinuities));
         (presence, receiver)
@@ -109,7 +133,8 @@ impl Presence {
             None => {
                 state.generation += 1;
                 let epoch = state.generation;
-                state.keys.insert(key.clone(), Entry { holders: 1, released: 0, waiters: Some(Vec::new()), epoch });
+                let (waiters, listeners) = (Some(Vec::new()), Vec::new());
+                state.keys.insert(key.clone(), Entry { holders: 1, released: 0, waiters, epoch, standing: None, listeners });
                 tokio::spawn(register(Arc::downgrade(self), key.clone(), begin(self.registrar.clone(), key.clone())));
             }
         }
@@ -124,6 +149,25 @@ impl Presence {
         waiters.retain(|waiter| !waiter.is_closed());
         waiters.push(sender);
         Some(receiver)
+    }
+
+    /// Tells the session how the key stands, as soon as that is known, and of each change.
+    pub(super) fn listen(&self, lease: &Lease, session: &Arc<SessionHandle>) {
+        let mut state = lock(&self.state);
+        let Some(entry) = state.keys.get_mut(&lease.key) else { return };
+        entry.listeners.push(Arc::downgrade(session));
+        if let Some(standing) = entry.standing {
+            session.push_standing(lease.key.clone(), standing);
+        }
+    }
+
+    pub(super) fn unlisten(&self, lease: &Lease, session: &Arc<SessionHandle>) {
+        let mut state = lock(&self.state);
+        let Some(entry) = state.keys.get_mut(&lease.key) else { return };
+        entry.listeners.retain(|listener| !std::ptr::eq(listener.as_ptr(), Arc::as_ptr(session)));
+        if entry.listeners.is_empty() {
+            entry.listeners = Vec::new();
+        }
     }
 
     /// Keys registered or being registered.
@@ -168,6 +212,7 @@ impl Presence {
     fn settled(&self, key: &Key, epoch: u64) {
         let mut state = lock(&self.state);
         let Some(entry) = state.keys.get_mut(key).filter(|entry| entry.epoch == epoch) else { return };
+        entry.stand(key, Standing::Settled);
         for waiter in entry.waiters.take().into_iter().flatten() {
             // A waiter that has lost its patience is no fault.
             let _ = waiter.send(());
@@ -175,7 +220,7 @@ impl Presence {
     }
 
     /// These are not settled any more; returns those that are held here, with their new epochs.
-    fn unsettle(&self, keys: &[Key]) -> Vec<(Key, u64)> {
+    fn unsettle(&self, keys: &[Key], standing: Standing) -> Vec<(Key, u64)> {
         let mut state = lock(&self.state);
         let mut unsettled = Vec::new();
         state.generation += 1;
@@ -184,15 +229,30 @@ impl Presence {
             if let Some(entry) = state.keys.get_mut(key) {
                 entry.epoch = epoch;
                 entry.waiters.get_or_insert_default();
+                entry.stand(key, standing);
                 unsettled.push((key.clone(), epoch));
             }
         }
         unsettled
     }
 
-    /// The epoch of a key that somebody holds or that lingers.
-    fn epoch(&self, key: &Key) -> Option<u64> {
-        lock(&self.state).keys.get(key).map(|entry| entry.epoch)
+    /// The registry has acknowledged: the epoch of the key, if somebody holds it or it lingers.
+    fn acknowledged(&self, key: &Key) -> Option<u64> {
+        let mut state = lock(&self.state);
+        let entry = state.keys.get_mut(key)?;
+        // It may have been restored and have settled meanwhile.
+        if entry.standing != Some(Standing::Settled) {
+            entry.stand(key, Standing::Registered);
+        }
+        Some(entry.epoch)
+    }
+
+    /// The registry has not acknowledged so far.
+    fn unavailable(&self, key: &Key) {
+        let mut state = lock(&self.state);
+        if let Some(entry) = state.keys.get_mut(key).filter(|entry| entry.standing.is_none()) {
+            entry.stand(key, Standing::Unavailable);
+        }
     }
 }
 
@@ -210,8 +270,12 @@ fn begin(registrar: Arc<dyn Registrar>, key: Key) -> Registering {
 
 /// Sees a registration through: waits until it is acknowledged, then for the settle window, and marks the key settled.
 async fn register(presence: Weak<Presence>, key: Key, mut registering: Registering) {
-    while let Err(error) = registering.await {
+    let Some(patience) = presence.upgrade().map(|presence| presence.patience) else { return };
+    while let Err(error) = patient(&presence, &key, &mut registering, patience).await {
         warn!(%error, "a registration failed and will be tried again");
+        if let Some(presence) = presence.upgrade() {
+            presence.unavailable(&key);
+        }
         tokio::time::sleep(RETRY).await;
         let Some(presence) = presence.upgrade() else { return };
         let state = lock(&presence.state);
@@ -221,13 +285,29 @@ async fn register(presence: Weak<Presence>, key: Key, mut registering: Registeri
         registering = begin(presence.registrar.clone(), key.clone());
     }
     // Breaks before the acknowledgement do not matter any more; one from now on does.
-    let Some((epoch, settle)) = presence.upgrade().and_then(|p| Some((p.epoch(&key)?, p.settle))) else { return };
+    let Some((epoch, settle)) = presence.upgrade().and_then(|p| Some((p.acknowledged(&key)?, p.settle))) else { return };
     if !settle.is_zero() {
         tokio::time::sleep(settle).await;
     }
     if let Some(presence) = presence.upgrade() {
         presence.settled(&key, epoch);
     }
+}
+
+/// Waits for the registry; says that the key is unavailable where that takes long.
+async fn patient(
+    presence: &Weak<Presence>,
+    key: &Key,
+    registering: &mut Registering,
+    patience: Duration,
+) -> Result<(), RegistryError> {
+    if let Ok(outcome) = tokio::time::timeout(patience, registering.as_mut()).await {
+        return outcome;
+    }
+    if let Some(presence) = presence.upgrade() {
+        presence.unavailable(key);
+    }
+    registering.await
 }
 
 async fn sweep(presence: Weak<Presence>) {
@@ -252,12 +332,12 @@ async fn heed(presence: Weak<Presence>, mut discontinuities: mpsc::UnboundedRece
         let Some(strong) = presence.upgrade() else { return };
         match discontinuity {
             Discontinuity::Lost { keys } => {
-                let keys: Vec<Key> = strong.unsettle(&keys).into_iter().map(|(key, _)| key).collect();
+                let keys: Vec<Key> = strong.unsettle(&keys, Standing::Unavailable).into_iter().map(|(key, _)| key).collect();
                 warn!(keys = keys.len(), "registrations are lost while the registry is away: clients read their state anew");
                 let _ = strong.breaks.send(Break { keys, reason: "registry_lost" });
             }
             Discontinuity::Restored { keys } => {
-                let unsettled = strong.unsettle(&keys);
+                let unsettled = strong.unsettle(&keys, Standing::Registered);
                 info!(keys = unsettled.len(), "registrations stand again: clients read their state anew once they are settled");
                 let (settle, weak) = (strong.settle, presence.clone());
                 tokio::spawn(async move {
@@ -282,6 +362,8 @@ mod tests {
     use super::*;
     use crate::cluster::registry::{NodeRecord, RegistryHealth};
     use crate::mail::user::UserName;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
 
     /// Records what it is asked; acknowledges at once.
     struct Recorder {
@@ -325,7 +407,7 @@ mod tests {
     fn play() -> Play {
         let (discontinuity, receiver) = mpsc::unbounded_channel();
         let recorder = Arc::new(Recorder { log: Mutex::default(), discontinuities: Mutex::new(Some(receiver)) });
-        let (presence, breaks) = Presence::start(recorder.clone(), Duration::from_secs(1), Duration::from_secs(30));
+        let (presence, breaks) = Presence::start(recorder.clone(), Duration::from_secs(1), Duration::from_secs(30), PATIENCE);
         Play { recorder, presence, breaks, discontinuity }
     }
 
@@ -380,7 +462,7 @@ mod tests {
     async fn an_earlier_life_of_a_key_does_not_settle_a_later_one() {
         let (_discontinuity, receiver) = mpsc::unbounded_channel();
         let recorder = Arc::new(Recorder { log: Mutex::default(), discontinuities: Mutex::new(Some(receiver)) });
-        let (presence, _breaks) = Presence::start(recorder, Duration::from_secs(4), Duration::from_millis(1));
+        let (presence, _breaks) = Presence::start(recorder, Duration::from_secs(4), Duration::from_millis(1), PATIENCE);
         drop(presence.acquire(&bob()));
         pass(3).await;
         assert!(presence.is_empty(), "let go before it had settled");

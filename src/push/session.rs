@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::delivery::Delivery;
 use super::hub::Wanted;
-use super::outbox::{End, Limits, Outbox, Outgoing, Pushed, Resync, SubscribeFailure};
+use super::outbox::{End, Limits, Outbox, Outgoing, Pushed, Resync, Standing, SubscribeFailure};
 use super::presence::Lease;
 use crate::mail::codec::EnvelopeFields;
 use crate::mail::ids::SessionId;
@@ -55,6 +55,8 @@ pub(super) struct Held {
     pub rights: &'static str,
     /// Tags of those who wait for it to settle.
     pub waiting: Vec<u32>,
+    /// Whether it was in the hub from the start, and hears of its registration.
+    pub watched: bool,
 }
 
 impl Held {
@@ -128,6 +130,17 @@ impl SessionHandle {
 
     pub(super) fn push_settled(&self, tag: u32, key: Key, outcome: Result<&'static str, SubscribeFailure>) {
         lock(&self.outbox).push_settled(tag, key, outcome);
+        self.waker.wake();
+    }
+
+    pub(super) fn push_standing(&self, key: Key, standing: Standing) {
+        lock(&self.outbox).push_standing(key, standing);
+        self.waker.wake();
+    }
+
+    /// Tells whether the node can promise to hear of changes now.
+    pub fn push_health(&self, healthy: bool) {
+        lock(&self.outbox).push_health(healthy);
         self.waker.wake();
     }
 

@@ -80,25 +80,43 @@ pub struct SubscriptionChange {
 #[error("too many sessions of this user")]
 pub struct TooManySessions;
 
+/// A user's sessions. A mail app opens several connections, so IMAP has a limit of its own.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Counts {
+    imap: usize,
+    others: usize,
+}
+
+impl Counts {
+    fn of(&mut self, transport: Transport) -> &mut usize {
+        match transport {
+            Transport::Imap => &mut self.imap,
+            Transport::Websocket | Transport::Sse => &mut self.others,
+        }
+    }
+}
+
 /// See the module's words.
 #[derive(Debug)]
 pub struct Sessions {
     live: RwLock<BTreeMap<SessionId, Arc<SessionHandle>>>,
-    per_user: Mutex<HashMap<UserName, usize>>,
+    per_user: Mutex<HashMap<UserName, Counts>>,
     per_user_limit: usize,
+    imap_per_user_limit: usize,
     log: Mutex<VecDeque<SubscriptionChange>>,
     /// The number of the last change.
     seq: watch::Sender<u64>,
 }
 
 impl Sessions {
-    /// Changes are numbered from `first_seq` on: greater than any number of an earlier life of this node, so that a cursor
+    /// `per_user_limit` holds for what is not IMAP. Changes are numbered from `first_seq` on: greater than any number of an earlier life of this node, so that a cursor
     /// from then is known to be old.
-    pub fn new(per_user_limit: usize, first_seq: u64) -> Self {
+    pub fn new(per_user_limit: usize, imap_per_user_limit: usize, first_seq: u64) -> Self {
         Self {
             live: RwLock::default(),
             per_user: Mutex::default(),
             per_user_limit,
+            imap_per_user_limit,
             log: Mutex::default(),
             seq: watch::Sender::new(first_seq),
         }
@@ -107,8 +125,9 @@ impl Sessions {
     pub fn add(&self, session: &Arc<SessionHandle>) -> Result<(), TooManySessions> {
         {
             let mut per_user = lock(&self.per_user);
-            let count = per_user.entry(session.user.clone()).or_default();
-            if *count >= self.per_user_limit {
+            let limit = if session.transport == Transport::Imap { self.imap_per_user_limit } else { self.per_user_limit };
+            let count = per_user.entry(session.user.clone()).or_default().of(session.transport);
+            if *count >= limit {
                 return Err(TooManySessions);
             }
             *count += 1;
@@ -122,9 +141,9 @@ impl Sessions {
             return;
         }
         let mut per_user = lock(&self.per_user);
-        if let Some(count) = per_user.get_mut(&session.user) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(counts) = per_user.get_mut(&session.user) {
+            *counts.of(session.transport) -= 1;
+            if *counts == Counts::default() {
                 per_user.remove(&session.user);
             }
         }
@@ -191,17 +210,25 @@ mod tests {
     use crate::push::outbox::Limits;
 
     fn session(number: u64) -> Arc<SessionHandle> {
+        session_over(Transport::Sse, number)
+    }
+
+    fn session_over(transport: Transport, number: u64) -> Arc<SessionHandle> {
         let id = SessionId::new("n".parse().unwrap(), number);
         let user = UserName::new("bob").unwrap();
-        SessionHandle::new(id, user, Transport::Sse, ([127, 0, 0, 1], 1).into(), 5, Limits { events: 1, bytes: 1 })
+        SessionHandle::new(id, user, transport, ([127, 0, 0, 1], 1).into(), 5, Limits { events: 1, bytes: 1 })
     }
 
     #[test]
     fn sessions_of_a_user_are_limited() {
-        let sessions = Sessions::new(2, 0);
+        let sessions = Sessions::new(2, 1, 0);
         let all: Vec<_> = (0..3).map(session).collect();
         assert!(sessions.add(&all[1]).is_ok() && sessions.add(&all[0]).is_ok());
         assert_eq!(sessions.add(&all[2]), Err(TooManySessions));
+        let [first, second] = [7, 8].map(|number| session_over(Transport::Imap, number));
+        assert!(sessions.add(&first).is_ok(), "mail apps are counted by themselves");
+        assert_eq!(sessions.add(&second), Err(TooManySessions));
+        sessions.remove(&first);
         sessions.remove(&all[0]);
         sessions.remove(&all[0]);
         assert!(sessions.add(&all[2]).is_ok());
@@ -211,7 +238,7 @@ mod tests {
 
     #[test]
     fn changes_can_be_followed_or_are_known_to_be_forgotten() {
-        let sessions = Sessions::new(2, 0);
+        let sessions = Sessions::new(2, 1, 0);
         let record = session(1).subscription_record(Key::Account(UserName::new("bob").unwrap()), 1);
         assert_eq!(sessions.changes_since(0), Some(vec![]));
         for n in 0..LOG + 10 {
@@ -221,7 +248,7 @@ mod tests {
         assert_eq!(sessions.changes_since(10).unwrap().len(), LOG);
         assert_eq!(sessions.changes_since(sessions.seq()), Some(vec![]));
         assert_eq!(sessions.changes_since(sessions.seq() + 1), None, "a cursor of no life of the node");
-        let again = Sessions::new(2, 1_000_000);
+        let again = Sessions::new(2, 1, 1_000_000);
         again.note(true, record);
         assert_eq!(again.changes_since(sessions.seq()), None, "a cursor of an earlier life");
     }

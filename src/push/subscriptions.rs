@@ -10,6 +10,8 @@ use super::outbox::SubscribeFailure;
 use super::presence::Presence;
 use super::session::{Held, SessionHandle};
 use super::sessions::Sessions;
+use crate::mail::codec::EnvelopeFields;
+use crate::mail::event::EventTypes;
 use crate::mail::key::Key;
 
 /// What subscribing needs; one a node.
@@ -25,6 +27,9 @@ pub struct Subscriptions {
     /// Tells one holding of a key from a later one of the same session.
     pub serial: AtomicU64,
 }
+
+/// What a watching session hears.
+const EVERYTHING: Wanted = Wanted { types: EventTypes::ALL, fields: EnvelopeFields::NONE };
 
 /// No such mailbox, or not for this user: the same answer (I-9).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -46,7 +51,7 @@ impl Subscriptions {
         let at = held.iter().position(|h| *h.key() == key).unwrap_or_else(|| {
             let serial = self.serial.fetch_add(1, Ordering::Relaxed);
             let lease = self.presence.acquire(&key);
-            held.push(Held { lease, since: 0, serial, wanted, rights, waiting: Vec::new() });
+            held.push(Held { lease, since: 0, serial, wanted, rights, waiting: Vec::new(), watched: false });
             held.len() - 1
         });
         let holding = &mut held[at];
@@ -72,6 +77,27 @@ impl Subscriptions {
             }
         }
         Ok(())
+    }
+
+    /// Watches a key: its events wait in the outbox from now on, before its registration is acknowledged (I-4), and how
+    /// that stands is told whenever it changes. For sessions that tell by themselves what they have seen already. Asks
+    /// nobody for rights.
+    pub fn watch(&self, session: &Arc<SessionHandle>, key: &Key) {
+        let mut guard = session.held();
+        // An ended session takes nothing more.
+        let Some(held) = guard.as_mut() else { return };
+        if held.iter().any(|holding| holding.key() == key) {
+            return;
+        }
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        let lease = self.presence.acquire(key);
+        self.hub.subscribe(key, session, EVERYTHING, || ());
+        self.presence.listen(&lease, session);
+        let since = (self.clock)().max(1);
+        // A mailbox at a time: an IMAP session has one selected.
+        held.reserve_exact(1);
+        held.push(Held { lease, since, serial, wanted: EVERYTHING, rights: "", waiting: Vec::new(), watched: true });
+        self.sessions.note(true, session.subscription_record(key.clone(), since));
     }
 
     /// Puts a holding into the hub, and answers everybody who waits for it before any event can come.
@@ -113,6 +139,9 @@ impl Subscriptions {
     }
 
     fn withdraw(&self, session: &Arc<SessionHandle>, gone: Held) {
+        if gone.watched {
+            self.presence.unlisten(&gone.lease, session);
+        }
         if gone.is_active() {
             self.hub.unsubscribe(gone.key(), session);
             self.sessions.note(false, session.subscription_record(gone.key().clone(), gone.since));
@@ -145,10 +174,11 @@ mod tests {
     use crate::mail::ids::{NodeId, SessionId};
     use crate::mail::user::UserName;
     use crate::push::access::OwnersOnly;
-    use crate::push::outbox::{Limits, Outgoing};
+    use crate::push::outbox::{Limits, Outgoing, Standing};
     use crate::push::session::Transport;
 
     const SETTLE: Duration = Duration::from_secs(2);
+    const PATIENCE: Duration = Duration::from_secs(10);
     const ALL: Wanted = Wanted { types: EventTypes::ALL, fields: EnvelopeFields::NONE };
 
     struct Play {
@@ -169,11 +199,11 @@ mod tests {
         let queue = names.queue(&queue_id);
         let record = NodeRecord { id: id.clone(), queue_id, queue, url: String::new(), version: String::new(), started_at: 0 };
         registry.announce(record).await.unwrap();
-        let (presence, _breaks) = Presence::start(registry.clone(), SETTLE, Duration::from_secs(1));
+        let (presence, _breaks) = Presence::start(registry.clone(), SETTLE, Duration::from_secs(1), PATIENCE);
         let subscriptions = Arc::new(Subscriptions {
             hub: Arc::default(),
             presence,
-            sessions: Arc::new(Sessions::new(10, 0)),
+            sessions: Arc::new(Sessions::new(10, 10, 0)),
             access: Arc::new(OwnersOnly),
             timeout: Duration::from_secs(30),
             clock: || 5,
@@ -194,6 +224,19 @@ mod tests {
     impl Play {
         fn subscribe(&self, tag: u32, types: EventTypes) {
             self.subscriptions.subscribe(&self.session, tag, key(), Wanted { types, ..ALL }).unwrap();
+        }
+
+        /// What was told of a watched key.
+        fn standings(&self) -> Vec<Standing> {
+            let taken = match self.session.poll_take(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(taken) => taken,
+                Poll::Pending => VecDeque::new(),
+            };
+            let standing = |outgoing| match outgoing {
+                Outgoing::Standing { standing, key: told } => (told == key()).then_some(standing),
+                other => panic!("{other:?}"),
+            };
+            taken.into_iter().filter_map(standing).collect()
         }
 
         fn answers(&self) -> Vec<(u32, Result<&'static str, SubscribeFailure>)> {
@@ -259,5 +302,55 @@ mod tests {
         play.pass(Duration::from_secs(30)).await;
         assert_eq!(play.answers(), [(4, Err(SubscribeFailure::Unavailable { kept: true }))]);
         assert_eq!(play.session.subscriptions().len(), 1, "what stood still stands");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watched_key_is_in_the_hub_at_once_and_its_standing_is_told() {
+        let play = play().await;
+        play.subscriptions.watch(&play.session, &key());
+        assert_eq!(play.subscriptions.hub.sessions(&key()).len(), 1, "before anything is acknowledged");
+        play.pass(Duration::ZERO).await;
+        assert_eq!(play.standings(), [Standing::Registered]);
+        play.pass(SETTLE).await;
+        assert_eq!(play.standings(), [Standing::Settled]);
+        play.registry.tell(Discontinuity::Lost { keys: vec![key()] });
+        play.registry.tell(Discontinuity::Lost { keys: vec![key()] });
+        play.pass(Duration::ZERO).await;
+        assert_eq!(play.standings(), [Standing::Unavailable], "told once, however often the registry says so");
+        play.registry.tell(Discontinuity::Restored { keys: vec![key()] });
+        play.pass(SETTLE).await;
+        assert_eq!(play.standings(), [Standing::Registered, Standing::Settled]);
+
+        play.subscriptions.unsubscribe(&play.session, &key());
+        play.registry.tell(Discontinuity::Lost { keys: vec![key()] });
+        play.pass(Duration::ZERO).await;
+        assert_eq!(play.standings(), [], "not watched any more");
+        assert_eq!(play.subscriptions.hub.keys(), 0);
+        assert!(play.session.subscriptions().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_settled_already_is_told_so_at_once() {
+        let play = play().await;
+        let _other = play.subscriptions.presence.acquire(&key());
+        play.pass(SETTLE).await;
+        play.subscriptions.watch(&play.session, &key());
+        play.subscriptions.watch(&play.session, &key());
+        assert_eq!(play.standings(), [Standing::Settled]);
+        assert_eq!(play.session.subscriptions().len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_registry_that_does_not_answer_makes_a_watch_unavailable_until_it_does() {
+        let play = play().await;
+        play.registry.set_health(RegistryHealth::Lost { reason: "test".into() });
+        play.subscriptions.watch(&play.session, &key());
+        play.pass(PATIENCE / 2).await;
+        assert_eq!(play.standings(), [], "it may still come");
+        play.pass(PATIENCE).await;
+        assert_eq!(play.standings(), [Standing::Unavailable]);
+        play.registry.set_health(RegistryHealth::Connected);
+        play.pass(Duration::from_secs(2) + SETTLE).await;
+        assert_eq!(play.standings(), [Standing::Registered, Standing::Settled], "it was tried on");
     }
 }

@@ -4,6 +4,7 @@
 pub mod cluster;
 pub mod dev;
 pub mod fixtures;
+pub mod imap_upstream;
 pub mod kafka;
 pub mod process;
 pub mod raw_ws;

@@ -43,15 +43,21 @@ pub async fn ready(State(gateway): State<Arc<Gateway>>) -> Response {
         Some(error) => format!("{} usable; the last refresh failed: {error}", keys.usable_keys),
         None => format!("{} usable", keys.usable_keys),
     };
+    let mut dependencies = vec![
+        json!({ "name": "registry", "ok": registry.is_connected(), "detail": registry_words(&registry) }),
+        json!({ "name": "queue", "ok": queue.reachable, "detail": queue_words }),
+        json!({ "name": "token keys", "ok": has_keys, "detail": keys_words }),
+    ];
+    // Told, but no reason to send clients elsewhere: the other nodes have the same mail servers.
+    dependencies.extend(gateway.upstreams.get().map(|upstreams| {
+        let (well, all) = upstreams.well();
+        json!({ "name": "mail servers", "ok": well > 0, "detail": format!("{well} of {all} answer") })
+    }));
     let body = json!({
         "status": if ok { "ok" } else { "unavailable" },
         "draining": gateway.is_draining(),
         "detail": refusal.unwrap_or("sessions are taken in"),
-        "dependencies": [
-            { "name": "registry", "ok": registry.is_connected(), "detail": registry_words(&registry) },
-            { "name": "queue", "ok": queue.reachable, "detail": queue_words },
-            { "name": "token keys", "ok": has_keys, "detail": keys_words },
-        ],
+        "dependencies": dependencies,
     });
     (if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, Json(body)).into_response()
 }

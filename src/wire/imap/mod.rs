@@ -3,8 +3,13 @@
 pub mod capability;
 pub mod command;
 pub mod credentials;
+pub mod effects;
 pub mod framing;
 pub mod name;
+pub mod namespace;
 pub mod response;
 pub mod sasl;
+mod scan;
 pub mod session;
+pub mod set;
+pub mod write;

@@ -4,13 +4,27 @@
 //! around it (`edge/imap`) feeds it bytes, events and the time, writes what it wants written, and does what its
 //! [`Action`]s say, in their order.
 
+mod facts;
+mod handover;
+mod idle;
+mod level;
+mod questions;
+mod relay;
+
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use self::facts::Facts;
+use self::idle::Idle;
+use self::questions::Questions;
+use self::relay::Relayed;
+
 use super::credentials::Credentials;
-use crate::mail::event::Event;
+use super::framing::{Framer, Limits};
+use super::sasl::Exchange;
 use crate::mail::path::MailboxPath;
-use crate::mail::user::UserName;
+use crate::mail::user::{UserName, UserNames};
 
 /// What the session does is decided by these; one a node.
 #[derive(Debug, Clone)]
@@ -35,6 +49,8 @@ pub struct Rules {
     pub park_after: Option<Duration>,
     /// How a parked session gets in again.
     pub reentry: Reentry,
+    /// How user names are brought to their normal form: owners of shared mailboxes too.
+    pub names: UserNames,
 }
 
 /// How the gateway logs in on a client's behalf when it takes an upstream connection up again.
@@ -65,8 +81,8 @@ pub struct Setting {
 pub enum Action {
     /// Write what is due to the client, then begin TLS as a server; then [`Session::handle_tls`].
     StartTls,
-    /// The server accepted this user, as it was written; answer with [`Session::admit`]. `None`: who it is could not be
-    /// learned.
+    /// The server accepted this user, as the client wrote the name; answer with [`Session::admit`]. `None`: who it is could
+    /// not be learned.
     Authenticated { user: Option<String> },
     /// Register this mailbox, and feed its events from now on; then [`Session::handle_standing`].
     Watch(MailboxPath),
@@ -92,88 +108,266 @@ pub enum Standing {
     Unavailable,
 }
 
+/// Client bytes that are held back while something must come first; beyond it the client waits in its socket.
+const HELD_LIMIT: usize = 64 * 1024;
+/// The longest server line that is looked at while relaying; longer ones pass unread.
+const SERVER_LINE: usize = 64 * 1024;
+
+/// Why the client's input is not read as commands now.
+#[derive(Debug)]
+enum Hold {
+    /// It is.
+    No,
+    /// The server has not answered LOGIN or AUTHENTICATE yet.
+    Login,
+    /// The server waits for one more line of a SASL exchange.
+    SaslLine,
+    /// The shell has not said yet whether the user may be here.
+    Admission,
+    /// TLS begins.
+    Tls,
+    /// IDLE was read, but commands before it are not answered yet.
+    Barrier {
+        tag: Box<[u8]>,
+    },
+    /// The client idles: a line is awaited once it has been told so.
+    Idle,
+    /// A command is refused, but what belongs to it is still coming.
+    Refused {
+        answer: Vec<u8>,
+    },
+    Closed,
+}
+
 /// See the module's words.
 #[derive(Debug)]
 pub struct Session {
+    rules: Arc<Rules>,
+    setting: Setting,
+    /// What is due to the client; the shell takes it away as it is written.
     pub to_client: Vec<u8>,
+    /// What is due to the server.
     pub to_upstream: Vec<u8>,
+    actions: VecDeque<Action>,
+    client: Framer,
+    upstream: Framer,
+    /// The client's bytes that wait their turn.
+    held: Vec<u8>,
+    hold: Hold,
+    /// A relayed command that must be understood, as far as it has come.
+    command: Option<Box<relay::Gathering>>,
+    /// A server's response to a question of the gateway, as far as it has come.
+    response: Vec<u8>,
+    /// Relayed commands whose tagged response has not come.
+    due: VecDeque<Relayed>,
+    sasl: Option<Box<Exchange>>,
+    facts: Facts,
+    idle: Option<Box<Idle>>,
+    /// What the gateway itself has asked the server.
+    questions: Option<Box<Questions>>,
+    connected: bool,
+    healthy: bool,
+    /// When the client must have logged in.
+    login_due: Option<Instant>,
+    serial: u32,
+}
+
+fn client_framer(rules: &Rules) -> Framer {
+    Framer::new(Limits::client(rules.line_limit, u64::MAX))
+}
+
+fn upstream_framer() -> Framer {
+    Framer::new(Limits::server(SERVER_LINE))
 }
 
 impl Session {
     /// A session whose upstream connection stands; the greeting has not been read yet.
     pub fn new(rules: Arc<Rules>, setting: Setting, now: Instant) -> Self {
-        let _ = (rules, setting, now);
-        Self { to_client: Vec::new(), to_upstream: Vec::new() }
+        Self {
+            client: client_framer(&rules),
+            upstream: upstream_framer(),
+            login_due: Some(now + rules.login_deadline),
+            rules,
+            setting,
+            to_client: Vec::new(),
+            to_upstream: Vec::new(),
+            actions: VecDeque::new(),
+            held: Vec::new(),
+            hold: Hold::No,
+            command: None,
+            response: Vec::new(),
+            due: VecDeque::new(),
+            sasl: None,
+            facts: Facts::default(),
+            idle: None,
+            questions: None,
+            connected: true,
+            healthy: true,
+            serial: 0,
+        }
     }
 
     /// What is to be done next.
     pub fn poll_action(&mut self) -> Option<Action> {
-        None
+        self.actions.pop_front()
     }
 
     /// When [`Self::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        None
+        let idle = self.idle.as_ref().and_then(|idle| idle.due(self));
+        [self.login_due, self.questions.as_ref().map(|q| q.due), idle].into_iter().flatten().min()
     }
 
     /// Whether more bytes of the client can be taken in; else they wait in its socket.
     pub fn wants_client(&self) -> bool {
-        true
+        self.held.len() < HELD_LIMIT && !matches!(self.hold, Hold::Tls | Hold::Closed)
+    }
+
+    /// Whether the client idles and nothing is going on: the shell may let go of its buffers.
+    pub fn is_quiet(&self) -> bool {
+        self.idle.is_some() && self.questions.is_none()
     }
 
     pub fn handle_client(&mut self, now: Instant, bytes: &[u8]) {
-        let _ = now;
-        self.to_upstream.extend_from_slice(bytes);
+        if !self.held.is_empty() {
+            self.held.extend_from_slice(bytes);
+            return;
+        }
+        let mut input = bytes;
+        self.read_client(now, &mut input);
+        self.held.extend_from_slice(input);
+    }
+
+    /// Goes on with what the client sent meanwhile.
+    fn resume(&mut self, now: Instant) {
+        if self.held.is_empty() {
+            return;
+        }
+        let held = std::mem::take(&mut self.held);
+        let mut input = &held[..];
+        self.read_client(now, &mut input);
+        // What came in between stands behind what is left.
+        let rest = input.to_vec();
+        self.held.splice(0..0, rest);
     }
 
     pub fn handle_upstream(&mut self, now: Instant, bytes: &[u8]) {
-        let _ = now;
-        self.to_client.extend_from_slice(bytes);
+        let mut input = bytes;
+        let mut framer = std::mem::replace(&mut self.upstream, upstream_framer());
+        loop {
+            match framer.next(&mut input) {
+                Ok(Some(piece)) if self.questions.is_some() => self.read_answer(now, &piece),
+                Ok(Some(piece)) if self.speaks_for_the_server() => self.read_unasked(now, &piece),
+                Ok(Some(piece)) => self.read_response(now, &piece),
+                Ok(None) => break,
+                Err(_) => {
+                    self.close(b"* BYE [UNAVAILABLE] The mail server sent what is not IMAP\r\n", "upstream_nonsense");
+                    break;
+                }
+            }
+            if matches!(self.hold, Hold::Closed) || !self.connected {
+                break;
+            }
+        }
+        self.upstream = if self.connected { framer } else { upstream_framer() };
+        self.resume(now);
+    }
+
+    fn speaks_for_the_server(&self) -> bool {
+        self.idle.as_ref().is_some_and(|idle| idle.view.is_some())
     }
 
     /// The client's side is encrypted now.
-    pub fn handle_tls(&mut self) {}
-
-    /// The server closed the connection, or it broke.
-    pub fn handle_upstream_closed(&mut self, now: Instant) {
-        let _ = now;
+    pub fn handle_tls(&mut self, now: Instant) {
+        self.setting.tls = true;
+        // Whatever was read before is not read as after it (I-13).
+        self.client = client_framer(&self.rules);
+        self.held = Vec::new();
+        self.hold = Hold::No;
+        self.resume(now);
     }
 
-    /// It could not be opened again.
-    pub fn handle_upstream_failed(&mut self, now: Instant) {
-        let _ = now;
-    }
-
-    /// The user may be here under this normalised name, or not, and why.
-    pub fn admit(&mut self, now: Instant, verdict: Result<UserName, String>) {
-        let _ = (now, verdict);
-    }
-
-    pub fn handle_standing(&mut self, now: Instant, mailbox: &MailboxPath, standing: Standing) {
-        let _ = (now, mailbox, standing);
-    }
-
-    /// An event of the watched mailbox, out of the queue.
-    pub fn handle_event(&mut self, now: Instant, event: &Event) {
-        let _ = (now, event);
-    }
-
-    /// Continuity is broken: something may have been missed (I-6).
-    pub fn handle_resync(&mut self, now: Instant) {
-        let _ = now;
+    /// The user may be here under this normalised name (`None`: who it is could not be learned), or not, and why.
+    pub fn admit(&mut self, now: Instant, verdict: Result<Option<UserName>, String>) {
+        match verdict {
+            Ok(user) => {
+                self.facts.user = user;
+                if matches!(self.hold, Hold::Admission) {
+                    self.hold = Hold::No;
+                }
+                self.resume(now);
+            }
+            Err(words) => self.bye(&words, "refused"),
+        }
     }
 
     /// Whether registry and queue are healthy.
     pub fn handle_health(&mut self, now: Instant, healthy: bool) {
-        let _ = (now, healthy);
+        if self.healthy != healthy {
+            self.healthy = healthy;
+            self.idle_health(now);
+        }
     }
 
     /// The node goes down, an administrator ends the session, the right is lost: `* BYE` with these words.
-    pub fn handle_end(&mut self, now: Instant, words: &str) {
-        let _ = (now, words);
+    pub fn handle_end(&mut self, words: &str, reason: &'static str) {
+        self.bye(words, reason);
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
-        let _ = now;
+        if self.login_due.is_some_and(|due| due <= now) {
+            self.login_due = None;
+            self.bye("Nobody has logged in for too long", "login_deadline");
+        } else if self.questions.as_ref().is_some_and(|q| q.due <= now) {
+            // It hangs: as good as gone.
+            self.actions.push_back(Action::CloseUpstream);
+            self.handle_upstream_closed(now);
+        } else {
+            self.idle_timeout(now);
+        }
+    }
+
+    /// The server closed the connection, or it broke.
+    pub fn handle_upstream_closed(&mut self, now: Instant) {
+        let whole = self.upstream.is_between();
+        self.connected = false;
+        self.upstream = upstream_framer();
+        self.response = Vec::new();
+        let asked = self.questions.take();
+        if matches!(self.hold, Hold::Closed) {
+            return;
+        }
+        if self.idle.is_some() {
+            self.idle_lost_upstream(now, asked.is_some());
+        } else if whole {
+            self.bye("The mail server has closed the connection", "upstream_closed");
+        } else {
+            // In the middle of a response nothing can be said.
+            self.close(b"", "upstream_closed");
+        }
+    }
+
+    fn bye(&mut self, words: &str, reason: &'static str) {
+        // In the middle of a relayed response nothing can be said.
+        let whole = self.questions.is_some() || self.upstream.is_between();
+        let line = format!("* BYE {words}\r\n");
+        self.close(if whole { line.as_bytes() } else { b"" }, reason);
+    }
+
+    fn close(&mut self, last: &[u8], reason: &'static str) {
+        if matches!(self.hold, Hold::Closed) {
+            return;
+        }
+        self.to_client.extend_from_slice(last);
+        self.hold = Hold::Closed;
+        self.login_due = None;
+        self.questions = None;
+        if let Some(path) = self.idle.take().and_then(|idle| idle.watched()) {
+            self.actions.push_back(Action::Unwatch(path));
+        }
+        self.actions.push_back(Action::Close { reason });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,100 @@
+//! The checks of the IMAP door.
+
+use super::check::{Checker, Purpose};
+use super::check_cluster::is_host_and_port;
+use super::{ImapSettings, Park, Settings, UpstreamTls};
+use crate::edge::imap::nets::Net;
+
+/// RFC 9051 5.4: an autologout timer must be at least 30 minutes.
+const AUTOLOGOUT_MS: u64 = 30 * 60 * 1000;
+
+pub(super) fn imap(checker: &mut Checker<'_>, settings: &Settings, purpose: Purpose) {
+    let imap = &settings.imap;
+    numbers(checker, imap, purpose);
+    certificate(checker, imap);
+    for (index, net) in imap.proxy_protocol_from.iter().enumerate() {
+        let hint = "Write a net such as 10.1.0.0/16 or fd00::/8, or one address.";
+        let setting = format!("imap.proxy_protocol_from[{index}]");
+        checker.require(&[&setting], net.parse::<Net>().is_ok(), format!("is {net:?}, not a net"), hint);
+    }
+    upstream(checker, imap, purpose);
+    parking(checker, imap);
+}
+
+fn numbers(checker: &mut Checker<'_>, imap: &ImapSettings, purpose: Purpose) {
+    let least = [
+        ("max_connections", imap.max_connections as u64, 1),
+        ("connections_per_user", imap.connections_per_user as u64, 1),
+        ("connections_per_address", imap.connections_per_address as u64, 1),
+        ("unauthenticated_connections", imap.unauthenticated_connections as u64, 1),
+        ("line_limit_bytes", imap.line_limit_bytes as u64, 8192),
+        ("register_timeout_ms", imap.register_timeout_ms.0, 1),
+        ("catch_up_ms", imap.catch_up_ms.0, 1),
+        ("unpark_per_second", imap.unpark_per_second.into(), 1),
+        ("upstream.connect_timeout_ms", imap.upstream.connect_timeout_ms.0, 1),
+    ];
+    // Somebody who tries things out does not want to wait for minutes.
+    let patient = |least: u64| if purpose == Purpose::Dev { 1 } else { least };
+    let times = [
+        ("login_deadline_ms", imap.login_deadline_ms.0, patient(1_000)),
+        ("keepalive_ms", imap.keepalive_ms.0, patient(1_000)),
+        ("audit_ms", imap.audit_ms.0, patient(1_000)),
+        ("poll_ms", imap.poll_ms.0, patient(1_000)),
+        ("idle_timeout_ms", imap.idle_timeout_ms.0, patient(AUTOLOGOUT_MS)),
+    ];
+    for (name, value, least) in least.into_iter().chain(times) {
+        checker.at_least(&format!("imap.{name}"), value, least);
+    }
+}
+
+fn certificate(checker: &mut Checker<'_>, imap: &ImapSettings) {
+    let files = [("imap.certificate_file", imap.certificate_file.is_some()), ("imap.key_file", imap.key_file.is_some())];
+    checker.together(files[0], files[1], "A certificate needs its key; without one, set neither.");
+    checker.require(
+        &["imap.certificate_file", "imap.listen_tls"],
+        imap.listen_tls.is_none() || files.iter().any(|(_, set)| *set),
+        "is missing although imap.listen_tls is set",
+        "Name the certificate chain and its key in PEM, or remove imap.listen_tls.",
+    );
+    let same = imap.listen.is_some_and(|listen| listen.port() != 0 && imap.listen_tls == Some(listen));
+    let hint = "Choose another port: 143 is usual for imap.listen, 993 for imap.listen_tls.";
+    checker.require(&["imap.listen_tls", "imap.listen"], !same, "is the address of imap.listen too", hint);
+}
+
+fn upstream(checker: &mut Checker<'_>, imap: &ImapSettings, purpose: Purpose) {
+    let upstream = &imap.upstream;
+    // `mailpush dev` brings its own mail store.
+    let needed = imap.is_on() && purpose == Purpose::Serve;
+    checker.require(
+        &["imap.upstream.addresses", "imap.listen", "imap.listen_tls"],
+        !needed || !upstream.addresses.is_empty(),
+        "is empty although the IMAP door is open",
+        "Name at least one mail server, such as [\"mail-1.example.org:143\"].",
+    );
+    for (index, address) in upstream.addresses.iter().enumerate() {
+        let setting = format!("imap.upstream.addresses[{index}]");
+        let problem = format!("is {address:?}, not host:port");
+        checker.require(&[&setting], is_host_and_port(address), problem, "Write it as host:port.");
+    }
+    let plain = upstream.tls == UpstreamTls::None;
+    for (name, set) in [("ca_file", upstream.ca_file.is_some()), ("tls_name", !upstream.tls_name.is_empty())] {
+        let setting = format!("imap.upstream.{name}");
+        let hint = "Set imap.upstream.tls to starttls or tls, or remove it: as it is, nothing would be encrypted.";
+        checker.require(&[&setting, "imap.upstream.tls"], !(plain && set), "is set although imap.upstream.tls is none", hint);
+    }
+    let good = upstream.tls_name.is_empty() || rustls_pki_types::ServerName::try_from(upstream.tls_name.as_str()).is_ok();
+    let hint = "Write a host's name or an IP address, without a port.";
+    checker.require(&["imap.upstream.tls_name"], good, format!("is {:?}", upstream.tls_name), hint);
+}
+
+fn parking(checker: &mut Checker<'_>, imap: &ImapSettings) {
+    let (user, password) = (!imap.master.user.is_empty(), !imap.master.password.is_empty());
+    let hint = "A master user needs a name and a password; without one, set neither.";
+    checker.together(("imap.master.user", user), ("imap.master.password", password), hint);
+    checker.require(
+        &["imap.master.user", "imap.park"],
+        imap.park != Park::MasterUser || user || password,
+        "is missing although imap.park is master-user",
+        "Name the mail server's master user and the password, or choose another way to park.",
+    );
+}

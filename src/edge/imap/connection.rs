@@ -1,0 +1,657 @@
+//! One IMAP connection's task: it reads and writes for the session, and does what the session's actions say.
+//!
+//! Idle, it keeps no buffer: bytes are read into one that all connections of a thread share, and what is written frees
+//! its memory. While much waits for one side the other is not read, so neither can make the node hold more than its
+//! bounds.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use futures::future::BoxFuture;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Sleep;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::WaitForCancellationFutureOwned;
+use tracing::{debug, info};
+
+use super::Door;
+use super::entrance::{Permits, handshake};
+use super::stream::Stream;
+use super::upstream::Connected;
+use crate::mail::ids::SessionId;
+use crate::mail::key::Key;
+use crate::mail::user::UserName;
+use crate::push::metrics::Metrics;
+use crate::push::outbox::{End, Outgoing, Resync, Standing};
+use crate::push::session::{SessionHandle, Transport};
+use crate::wire::imap::session::{self, Action, Session, Setting};
+
+/// What one read takes at most.
+const READ: usize = 64 * 1024;
+/// So many bytes waiting for one side stop reading from the other.
+const HIGH: usize = 64 * 1024;
+/// So many bytes waiting for a client stop reading from itself: it asks, and does not take the answers.
+const UNTAKEN: usize = 4 * HIGH;
+/// How long a session may take over its last words.
+const FAREWELL: Duration = Duration::from_secs(5);
+/// How long the client's side of the close is waited for.
+const LINGER: Duration = Duration::from_secs(2);
+
+thread_local! {
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ].into_boxed_slice());
+}
+
+/// A connection that has come in.
+pub struct Arrival {
+    pub door: Arc<Door>,
+    pub client: SocketAddr,
+    /// The client began with TLS.
+    pub tls: bool,
+    pub stream: Stream,
+    pub upstream: Connected,
+    pub permits: Permits,
+    pub unauthenticated: Option<OwnedSemaphorePermit>,
+}
+
+enum Client {
+    Open(Stream),
+    /// TLS is beginning; nothing is read as IMAP.
+    Handshaking(BoxFuture<'static, io::Result<Stream>>),
+    Gone,
+}
+
+enum Upstream {
+    Open(Stream),
+    Opening(BoxFuture<'static, Option<Connected>>),
+    None,
+}
+
+/// An action that takes time; those behind it wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Doing {
+    Nothing,
+    StartTls,
+    CloseUpstream,
+}
+
+/// How much of a buffer is written, and since when it makes no progress.
+#[derive(Debug, Default)]
+struct Progress {
+    written: usize,
+    stalled_since: Option<Instant>,
+    /// Encrypted bytes may wait in the stream itself.
+    unflushed: bool,
+}
+
+/// The last part: what is due is written, then our side is shut, then what still comes is thrown away.
+struct Ending {
+    deadline: Instant,
+    shut: bool,
+}
+
+pub struct Connection {
+    door: Arc<Door>,
+    peer: SocketAddr,
+    seed: u64,
+    session: Session,
+    client: Client,
+    upstream: Upstream,
+    to_client: Progress,
+    to_upstream: Progress,
+    doing: Doing,
+    handle: Option<Arc<SessionHandle>>,
+    /// When the oldest event among what waits for the client was consumed.
+    oldest: Option<Instant>,
+    /// The client has shut its side: until when the server may still answer.
+    half_closed: Option<Instant>,
+    /// The session was told to end: until when it may take over it.
+    farewell: Option<Instant>,
+    ending: Option<Ending>,
+    parked: bool,
+    reason: &'static str,
+    over: bool,
+    unauthenticated: Option<OwnedSemaphorePermit>,
+    /// Tells of a drain as long as this is in no table of sessions that a drain goes through.
+    drained: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    _permits: Permits,
+}
+
+impl Connection {
+    pub fn new(arrival: Arrival) -> Box<Self> {
+        let Arrival { door, client, tls, stream, upstream: (upstream, greeting), permits, unauthenticated } = arrival;
+        let seed = uuid::Uuid::new_v4().as_u64_pair().0;
+        let setting =
+            Setting { tls, starttls: !tls && door.tls.is_some(), plaintext_auth: door.takes_plain_passwords(client.ip()), seed };
+        let now = Instant::now();
+        let mut session = Session::new(door.rules.clone(), setting, now);
+        session.handle_health(now, *door.healthy.borrow());
+        session.handle_upstream(now, &greeting);
+        let metrics = &door.gateway.metrics;
+        metrics.imap_connections.inc();
+        metrics.imap_unauthenticated.inc();
+        Box::new(Self {
+            peer: client,
+            seed,
+            session,
+            client: Client::Open(stream),
+            upstream: Upstream::Open(upstream),
+            to_client: Progress::default(),
+            to_upstream: Progress::default(),
+            doing: Doing::Nothing,
+            handle: None,
+            oldest: None,
+            half_closed: None,
+            farewell: None,
+            ending: None,
+            parked: false,
+            reason: "lost",
+            over: false,
+            unauthenticated,
+            drained: Some(Box::pin(door.gateway.draining.clone().cancelled_owned())),
+            _permits: permits,
+            door,
+        })
+    }
+
+    pub async fn run(mut self: Box<Self>) {
+        let mut timer = pin!(tokio::time::sleep(Duration::ZERO));
+        loop {
+            self.act();
+            if self.over {
+                return;
+            }
+            // The timer is moved only when it must fire earlier; one that fires early is set anew.
+            let due = tokio::time::Instant::from(self.next_timeout());
+            if timer.is_elapsed() || due < timer.deadline() {
+                timer.as_mut().reset(due);
+            }
+            std::future::poll_fn(|cx| self.poll_progress(cx, timer.as_mut())).await;
+        }
+    }
+
+    // What the session wants.
+
+    fn act(&mut self) {
+        while self.doing == Doing::Nothing && self.ending.is_none() {
+            let Some(action) = self.session.poll_action() else { break };
+            match action {
+                Action::StartTls => self.doing = Doing::StartTls,
+                Action::Authenticated { user } => self.authenticated(user),
+                Action::Watch(path) => {
+                    if let Some(handle) = &self.handle {
+                        self.door.gateway.subscriptions.watch(handle, &Key::Mailbox(path));
+                    }
+                }
+                Action::Unwatch(path) => {
+                    if let Some(handle) = &self.handle {
+                        self.door.gateway.subscriptions.unsubscribe(handle, &Key::Mailbox(path));
+                    }
+                }
+                Action::CloseUpstream => self.doing = Doing::CloseUpstream,
+                Action::OpenUpstream => self.open_upstream(),
+                Action::Close { reason } => self.end(reason),
+            }
+        }
+        // A session that has no server and waits for nothing will never say anything again.
+        let stuck = matches!(self.upstream, Upstream::None) && self.session.poll_timeout().is_none();
+        if stuck && self.doing == Doing::Nothing && self.ending.is_none() {
+            self.end("upstream_closed");
+        }
+    }
+
+    fn authenticated(&mut self, user: Option<String>) {
+        self.unauthenticated = None;
+        self.door.gateway.metrics.imap_unauthenticated.dec();
+        let verdict = self.admit(user);
+        let now = Instant::now();
+        self.session.admit(now, verdict);
+        // The table first, the value second: no change between the two is missed.
+        self.session.handle_health(now, *self.door.healthy.borrow());
+    }
+
+    fn admit(&mut self, user: Option<String>) -> Result<Option<UserName>, String> {
+        let gateway = &self.door.gateway;
+        let refuse = |reason, words: &str| {
+            Metrics::count(&gateway.metrics.imap_refused, "reason", reason);
+            Err(words.to_owned())
+        };
+        // Whoever it is, the mail server has let them in: relayed, and their IDLE is the server's own.
+        let Some(user) = user else { return Ok(None) };
+        let Ok(user) = gateway.names.normalise(&user) else { return refuse("identity", "This is no user's name") };
+        let id = SessionId::random(gateway.node().clone());
+        match gateway.open_session(id, user.clone(), Transport::Imap, self.peer) {
+            Ok(handle) => {
+                debug!(session = %handle.id, %user, peer = %self.peer, "an IMAP session begins");
+                if gateway.is_draining() {
+                    // The drain may have gone through the table before this was in it.
+                    handle.end(End::Draining { reconnect_after: Duration::ZERO });
+                }
+                self.drained = None;
+                self.handle = Some(handle);
+                Ok(Some(user))
+            }
+            Err(_) => refuse("user", "Too many connections of this user"),
+        }
+    }
+
+    fn open_upstream(&mut self) {
+        if !matches!(self.upstream, Upstream::None) {
+            return;
+        }
+        let (door, peer, seed) = (self.door.clone(), self.peer, self.seed);
+        self.upstream = Upstream::Opening(Box::pin(async move {
+            if !door.pace.wait(seed).await {
+                return None;
+            }
+            let connected = door.upstreams.connect(peer, true).await;
+            connected.inspect_err(|error| debug!(%peer, %error, "no connection could be taken up again")).ok()
+        }));
+    }
+
+    fn set_parked(&mut self, parked: bool) {
+        if std::mem::replace(&mut self.parked, parked) != parked {
+            let gauge = &self.door.gateway.metrics.imap_parked;
+            if parked {
+                gauge.inc()
+            } else {
+                gauge.dec()
+            };
+        }
+    }
+
+    /// Writes what is due, then closes.
+    fn end(&mut self, reason: &'static str) {
+        if self.ending.is_some() {
+            return;
+        }
+        self.reason = reason;
+        self.leave();
+        self.upstream = Upstream::None;
+        self.doing = Doing::Nothing;
+        let patience = self.patience().min(Duration::from_secs(10));
+        self.ending = Some(Ending { deadline: Instant::now() + patience, shut: false });
+        if !matches!(self.client, Client::Open(_)) {
+            self.over = true;
+        }
+    }
+
+    /// Nothing more is pushed to it.
+    fn leave(&mut self) {
+        self.drained = None;
+        if let Some(handle) = self.handle.take() {
+            debug!(session = %handle.id, reason = self.reason, "an IMAP session ends");
+            self.door.gateway.close_session(&handle, self.reason);
+        }
+    }
+
+    /// Lets the session say goodbye.
+    fn dismiss(&mut self, reason: &'static str, words: &str) {
+        self.reason = reason;
+        self.farewell = Some(Instant::now() + FAREWELL);
+        self.session.handle_end(words, reason);
+    }
+
+    // Time.
+
+    fn patience(&self) -> Duration {
+        self.door.gateway.settings.sessions.slow_client_timeout_ms.duration()
+    }
+
+    fn next_timeout(&self) -> Instant {
+        if let Some(ending) = &self.ending {
+            return ending.deadline;
+        }
+        let stalls = [&self.to_client, &self.to_upstream].into_iter().filter_map(|side| side.stalled_since);
+        let patience = self.patience();
+        let all = stalls.map(|since| since + patience).chain(self.session.poll_timeout());
+        let far = || Instant::now() + Duration::from_secs(3600);
+        all.chain(self.half_closed).chain(self.farewell).min().unwrap_or_else(far)
+    }
+
+    fn timed_out(&mut self) {
+        let now = Instant::now();
+        if let Some(ending) = &self.ending {
+            self.over = now >= ending.deadline;
+            return;
+        }
+        let patience = self.patience();
+        let stalled = |side: &Progress| side.stalled_since.is_some_and(|since| now >= since + patience);
+        if stalled(&self.to_client) {
+            info!(peer = %self.peer, "an IMAP client takes nothing any more and is given up");
+            (self.reason, self.over) = ("too_slow", true);
+        } else if stalled(&self.to_upstream) {
+            self.upstream_closed();
+        } else if self.half_closed.is_some_and(|deadline| now >= deadline) {
+            self.end("client_closed");
+        } else if self.farewell.is_some_and(|deadline| now >= deadline) {
+            self.end(self.reason);
+        } else if self.session.poll_timeout().is_some_and(|due| now >= due) {
+            self.session.handle_timeout(now);
+        }
+    }
+
+    // What the sockets, the hub and the node bring. `Ready` once something has been done.
+
+    fn poll_progress(&mut self, cx: &mut Context<'_>, timer: Pin<&mut Sleep>) -> Poll<()> {
+        // First: no flood in either direction may put off a deadline.
+        if timer.poll(cx).is_ready() {
+            self.timed_out();
+            return Poll::Ready(());
+        }
+        if self.poll_client_write(cx).is_ready() || self.poll_upstream_write(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        if self.ending.is_some() {
+            return self.poll_ending(cx);
+        }
+        if self.poll_doing(cx).is_ready() || self.poll_opening(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        if let Some(drained) = &mut self.drained
+            && drained.as_mut().poll(cx).is_ready()
+        {
+            self.drained = None;
+            self.dismiss("draining", "The server is going down, connect again");
+            return Poll::Ready(());
+        }
+        if self.poll_upstream_read(cx).is_ready() || self.poll_client_read(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        // Only when all is written: what waits in the outbox is bounded, and can still collapse.
+        if self.session.to_client.is_empty()
+            && self.doing == Doing::Nothing
+            && let Some(handle) = &self.handle
+            && let Poll::Ready(outgoing) = handle.poll_take(cx)
+        {
+            self.tell(outgoing);
+            return Poll::Ready(());
+        }
+        // It is going to wait: a burst's memory goes back.
+        for buffer in [&mut self.session.to_client, &mut self.session.to_upstream] {
+            if buffer.is_empty() && buffer.capacity() > 0 {
+                *buffer = Vec::new();
+            }
+        }
+        Poll::Pending
+    }
+
+    fn poll_client_write(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Client::Open(stream) = &mut self.client else { return Poll::Pending };
+        let outcome = ready!(self.to_client.poll_write(cx, stream, &mut self.session.to_client));
+        match outcome {
+            Ok(written) => {
+                self.door.gateway.metrics.bytes_written.inc_by(written as u64);
+                if self.session.to_client.is_empty()
+                    && let Some(consumed) = self.oldest.take()
+                {
+                    self.door.gateway.metrics.written(consumed.elapsed().as_secs_f64());
+                }
+            }
+            Err(_) => self.over = true,
+        }
+        Poll::Ready(())
+    }
+
+    fn poll_upstream_write(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Upstream::Open(stream) = &mut self.upstream else { return Poll::Pending };
+        if ready!(self.to_upstream.poll_write(cx, stream, &mut self.session.to_upstream)).is_err() {
+            // What it said before it broke is still to be read, and then its end.
+            self.session.to_upstream.clear();
+            self.to_upstream = Progress::default();
+        }
+        Poll::Ready(())
+    }
+
+    fn poll_doing(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.doing {
+            Doing::Nothing => return Poll::Pending,
+            Doing::CloseUpstream => {
+                let open = matches!(self.upstream, Upstream::Open(_));
+                if open && !self.to_upstream.is_idle(&self.session.to_upstream) {
+                    return Poll::Pending;
+                }
+                self.upstream = Upstream::None;
+                self.set_parked(true);
+            }
+            Doing::StartTls => {
+                if let Client::Handshaking(handshaking) = &mut self.client {
+                    match ready!(handshaking.as_mut().poll(cx)) {
+                        Ok(stream) => {
+                            self.client = Client::Open(stream);
+                            self.session.handle_tls(Instant::now());
+                        }
+                        Err(error) => {
+                            debug!(peer = %self.peer, %error, "a TLS handshake failed");
+                            (self.client, self.reason, self.over) = (Client::Gone, "tls", true);
+                        }
+                    }
+                } else if self.to_client.is_idle(&self.session.to_client) {
+                    let client = std::mem::replace(&mut self.client, Client::Gone);
+                    let (Client::Open(Stream::Plain(stream)), Some(tls)) = (client, &self.door.tls) else {
+                        (self.reason, self.over) = ("tls", true);
+                        return Poll::Ready(());
+                    };
+                    let acceptor = TlsAcceptor::from(tls.config());
+                    self.client = Client::Handshaking(Box::pin(handshake(acceptor, stream)));
+                    return Poll::Ready(());
+                } else {
+                    return Poll::Pending;
+                }
+            }
+        }
+        self.doing = Doing::Nothing;
+        Poll::Ready(())
+    }
+
+    fn poll_opening(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Upstream::Opening(opening) = &mut self.upstream else { return Poll::Pending };
+        let connected = ready!(opening.as_mut().poll(cx));
+        let now = Instant::now();
+        match connected {
+            Some((stream, greeting)) => {
+                self.upstream = Upstream::Open(stream);
+                self.set_parked(false);
+                self.session.handle_upstream(now, &greeting);
+            }
+            None => {
+                self.upstream = Upstream::None;
+                self.session.handle_upstream_failed(now);
+            }
+        }
+        Poll::Ready(())
+    }
+
+    fn poll_upstream_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let room = self.session.to_client.len() - self.to_client.written < HIGH;
+        let Upstream::Open(stream) = &mut self.upstream else { return Poll::Pending };
+        if !room || self.doing == Doing::StartTls {
+            return Poll::Pending;
+        }
+        let session = &mut self.session;
+        let read = ready!(poll_read(cx, stream, |bytes| session.handle_upstream(Instant::now(), bytes)));
+        if read.is_ok_and(|read| read > 0) {
+            if let Some(deadline) = &mut self.half_closed {
+                *deadline = Instant::now() + FAREWELL;
+            }
+        } else {
+            self.upstream_closed();
+        }
+        Poll::Ready(())
+    }
+
+    fn upstream_closed(&mut self) {
+        self.upstream = Upstream::None;
+        self.session.to_upstream = Vec::new();
+        self.to_upstream = Progress::default();
+        self.session.handle_upstream_closed(Instant::now());
+        if self.half_closed.is_some() {
+            self.end("client_closed");
+        }
+    }
+
+    fn poll_client_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let room = self.session.to_upstream.len() - self.to_upstream.written < HIGH
+            && self.session.to_client.len() - self.to_client.written < UNTAKEN;
+        let Client::Open(stream) = &mut self.client else { return Poll::Pending };
+        if self.half_closed.is_some() {
+            return self.poll_half_close(cx);
+        }
+        if !room || self.doing != Doing::Nothing || !self.session.wants_client() {
+            return Poll::Pending;
+        }
+        let session = &mut self.session;
+        match ready!(poll_read(cx, stream, |bytes| session.handle_client(Instant::now(), bytes))) {
+            Ok(0) if matches!(self.upstream, Upstream::Open(_)) => {
+                // It may still read: what it has asked for is answered.
+                self.half_closed = Some(Instant::now() + FAREWELL);
+            }
+            Ok(0) => self.end("client_closed"),
+            Ok(_) => {}
+            Err(_) => self.over = true,
+        }
+        Poll::Ready(())
+    }
+
+    /// Shuts our side to the server once it has been sent everything.
+    fn poll_half_close(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.to_upstream.is_idle(&self.session.to_upstream)
+            && let Upstream::Open(stream) = &mut self.upstream
+        {
+            let _ = Pin::new(stream).poll_shutdown(cx);
+        }
+        Poll::Pending
+    }
+
+    /// Shuts our side once everything is written, and throws away what still comes: to drop the socket while unread bytes
+    /// wait in it would reset the connection, and the client could lose the last line.
+    fn poll_ending(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let (Client::Open(stream), Some(ending)) = (&mut self.client, &mut self.ending) else {
+            self.over = true;
+            return Poll::Ready(());
+        };
+        if !ending.shut {
+            if !self.to_client.is_idle(&self.session.to_client) {
+                return Poll::Pending;
+            }
+            let shut = ready!(Pin::new(&mut *stream).poll_shutdown(cx));
+            ending.shut = true;
+            ending.deadline = Instant::now() + LINGER;
+            self.over = shut.is_err() || self.half_closed.is_some();
+            return Poll::Ready(());
+        }
+        let read = ready!(poll_read(cx, stream, |_| ()));
+        self.over = !read.is_ok_and(|read| read > 0);
+        Poll::Ready(())
+    }
+
+    // What the hub brings.
+
+    fn tell(&mut self, outgoing: VecDeque<Outgoing>) {
+        let now = Instant::now();
+        for outgoing in outgoing {
+            match outgoing {
+                Outgoing::Event { delivery, .. } => {
+                    self.oldest.get_or_insert(delivery.consumed_at);
+                    self.session.handle_event(now, &delivery.event);
+                }
+                Outgoing::Resync { keys, reason } => {
+                    let watched = self.handle.as_ref().is_some_and(|handle| match keys {
+                        Resync::All => true,
+                        Resync::Keys(keys) => handle.subscriptions().iter().any(|(key, _)| keys.contains(key)),
+                    });
+                    if watched {
+                        Metrics::count(&self.door.gateway.metrics.resyncs, "reason", reason);
+                        self.session.handle_resync(now);
+                    }
+                }
+                Outgoing::Standing { key: Key::Mailbox(path), standing } => {
+                    let standing = match standing {
+                        Standing::Registered => session::Standing::Registered,
+                        Standing::Settled => session::Standing::Settled,
+                        Standing::Unavailable => session::Standing::Unavailable,
+                    };
+                    self.session.handle_standing(now, &path, standing);
+                }
+                Outgoing::Health(healthy) => self.session.handle_health(now, healthy),
+                // An IMAP session watches mailboxes, and asks for no subscriptions.
+                Outgoing::Standing { .. } | Outgoing::Settled { .. } => {}
+                Outgoing::End(End::Draining { .. }) => {
+                    self.dismiss("draining", "The server is going down, connect again");
+                }
+                Outgoing::End(End::Ended) => self.dismiss("ended", "The session was ended by an administrator"),
+            }
+        }
+        if self.session.to_client.is_empty() {
+            // Nothing to say of it.
+            self.oldest = None;
+        }
+    }
+}
+
+impl Progress {
+    /// Writes as much as the stream takes, and flushes behind the last byte. `Ready` if something was written.
+    fn poll_write(&mut self, cx: &mut Context<'_>, stream: &mut Stream, buffer: &mut Vec<u8>) -> Poll<io::Result<usize>> {
+        if !buffer.is_empty() {
+            self.stalled_since.get_or_insert_with(Instant::now);
+            let written = ready!(Pin::new(&mut *stream).poll_write(cx, &buffer[self.written..]))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.unflushed = true;
+            self.written += written;
+            self.stalled_since = Some(Instant::now());
+            if self.written == buffer.len() {
+                buffer.clear();
+                (self.written, self.stalled_since) = (0, None);
+            } else if self.written >= HIGH {
+                buffer.drain(..self.written);
+                self.written = 0;
+            }
+            return Poll::Ready(Ok(written));
+        }
+        if self.unflushed {
+            ready!(Pin::new(stream).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Pending
+    }
+
+    /// Whether everything is written.
+    fn is_idle(&self, buffer: &[u8]) -> bool {
+        buffer.is_empty() && !self.unflushed
+    }
+}
+
+/// Reads once, into the thread's own buffer: an idle connection keeps none.
+fn poll_read(cx: &mut Context<'_>, stream: &mut Stream, take: impl FnOnce(&[u8])) -> Poll<io::Result<usize>> {
+    SCRATCH.with_borrow_mut(|scratch| {
+        let mut buffer = ReadBuf::new(scratch);
+        ready!(Pin::new(stream).poll_read(cx, &mut buffer))?;
+        let read = buffer.filled();
+        if !read.is_empty() {
+            take(read);
+        }
+        Poll::Ready(Ok(read.len()))
+    })
+}
+
+// However its task ends, the session holds nothing afterwards.
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.leave();
+        self.set_parked(false);
+        let metrics = &self.door.gateway.metrics;
+        metrics.imap_connections.dec();
+        if self.unauthenticated.is_some() {
+            metrics.imap_unauthenticated.dec();
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! What the view wants told, and done.
+
+use roaring::RoaringBitmap;
+
+use crate::mail::flags::{Flag, Flags};
+use crate::mail::path::MailboxPath;
+use crate::mail::uid::{ModSeq, Uid};
+
+/// One untagged response. To be written in the order given, all of them, before anything else that bears numbers.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Tell {
+    /// `* FLAGS (…)` (RFC 9051 7.3.5): the whole list, with what is new.
+    Flags(Flags),
+    /// `* OK [PERMANENTFLAGS (…)]` (RFC 9051 7.1).
+    PermanentFlags(PermanentFlags),
+    /// `* seq FETCH (FLAGS …)` (RFC 9051 7.5.2). `UID` belongs into it where [`Features::fetch_has_uid`] says so.
+    Fetch { seq: u32, uid: Uid, flags: Flags, modseq: Option<ModSeq> },
+    /// `* seq EXPUNGE` (RFC 9051 7.5.1): numbers above it shrink by one at once.
+    Expunge(u32),
+    /// `* VANISHED uids` (RFC 7162 3.2.10.2), instead of EXPUNGE once QRESYNC is enabled.
+    Vanished(RoaringBitmap),
+    /// `* n EXISTS` (RFC 9051 7.4.1), never less than what the client holds.
+    Exists(u32),
+}
+
+/// The flags that the client can change for good (RFC 9051 7.1, PERMANENTFLAGS).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PermanentFlags {
+    pub flags: Flags,
+    /// `\*`: new keywords can be created.
+    pub any: bool,
+}
+
+/// The lists of flags that the client was given when it selected the mailbox.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Keywords {
+    /// The FLAGS response's.
+    pub flags: Flags,
+    /// `None`: the server sent no PERMANENTFLAGS, so none is ever told.
+    pub permanent: Option<PermanentFlags>,
+}
+
+impl Keywords {
+    pub(super) fn knows(&self, flag: &Flag) -> bool {
+        flag.as_str() == RECENT || self.flags.contains(flag.as_str())
+    }
+
+    /// Takes in what `flags` has and the list lacks; what the client must be told before it sees them.
+    pub(super) fn learn(&mut self, flags: &Flags) -> Vec<Tell> {
+        let unknown: Flags = flags.iter().filter(|flag| !self.knows(flag)).cloned().collect();
+        self.flags = self.flags.iter().chain(unknown.iter()).cloned().collect();
+        let mut tell = vec![Tell::Flags(self.flags.clone())];
+        // Where the client may not create keywords, another's new one is not its to change.
+        if let Some(permanent) = self.permanent.as_mut().filter(|permanent| permanent.any) {
+            permanent.flags = permanent.flags.iter().chain(unknown.iter()).cloned().collect();
+            tell.push(Tell::PermanentFlags(permanent.clone()));
+        }
+        tell
+    }
+}
+
+/// Belongs to one session of one server (RFC 3501 2.3.2), is in no list, and IMAP4rev2 has none.
+pub(super) const RECENT: &str = "\\Recent";
+
+/// What the client has enabled (RFC 5161), by whatever command.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Features {
+    /// RFC 7162 3.1: FETCH has MODSEQ.
+    pub condstore: bool,
+    /// RFC 7162 3.2: VANISHED instead of EXPUNGE; implies the former.
+    pub qresync: bool,
+    /// RFC 9051: no `\Recent`.
+    pub rev2: bool,
+}
+
+impl Features {
+    /// Whether every FETCH must have a modification sequence.
+    pub fn fetch_has_modseq(self) -> bool {
+        self.condstore || self.qresync
+    }
+
+    /// Whether a FETCH that nobody asked for must have the UID (RFC 7162 3.2.4, RFC 9051 7.5.2).
+    pub fn fetch_has_uid(self) -> bool {
+        self.qresync || self.rev2
+    }
+}
+
+/// What an event comes to.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Applied {
+    pub tell: Vec<Tell>,
+    /// The messages whose flags only upstream knows: to be asked for, and then told with [`super::View::tell_flags`].
+    pub ask: RoaringBitmap,
+    pub then: Then,
+}
+
+/// What must be done besides telling.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Then {
+    #[default]
+    Nothing,
+    /// Something seems to be missing, perhaps only for the moment: after a short hold, if
+    /// [`super::View::is_doubtful`] still, reconcile.
+    Check,
+    /// The difference from upstream must be found out now.
+    Reconcile(Why),
+    /// The mailbox is not what the client selected any more: `* BYE`.
+    Over(End),
+    /// It goes on under this path.
+    Renamed(MailboxPath),
+}
+
+/// Why a reconciliation is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Why {
+    /// The event had no details.
+    NoDetail,
+    /// More is in doubt than is worth remembering.
+    TooMuchInDoubt,
+}
+
+/// Why a view is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum End {
+    Deleted,
+    UidValidityChanged,
+}
+
+/// The difference from upstream, told as far as it can be.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Reconciled {
+    pub tell: Vec<Tell>,
+    /// The client was told of them, and upstream has not seen them yet.
+    pub ahead: RoaringBitmap,
+    /// Upstream shows them, and the client cannot be told: it was told that they are gone, or their numbers lie in the middle.
+    pub late: RoaringBitmap,
+}
+
+impl Reconciled {
+    /// Whether the client's numbers mean the same messages as upstream's (I-11).
+    pub fn is_level(&self) -> bool {
+        self.ahead.is_empty() && self.late.is_empty()
+    }
+}

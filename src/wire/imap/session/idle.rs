@@ -1,0 +1,603 @@
+//! IDLE (RFC 2177) by the gateway: the client hears what came out of the queue, in the numbers that it knows.
+//!
+//! Registered first, then the snapshot is read (I-4), then the client is told that it idles. From then on events drive the
+//! [`View`]. Wherever it must be certain that the client and the server mean the same messages by the same numbers, the two
+//! are made *level* (`level.rs`). While the cluster is not healthy the server's own IDLE takes over (`handover.rs`).
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::{Duration, Instant};
+
+use roaring::RoaringBitmap;
+
+use super::questions::{News, Question, Questions};
+use super::relay::{Refused, answer};
+use super::{Action, Hold, Session, Standing};
+use crate::mail::event::{Change, Event};
+use crate::mail::flags::Flags;
+use crate::mail::path::MailboxPath;
+use crate::mail::view::{Applied, End, Tell, Then, View};
+use crate::wire::imap::command::{Head, Name};
+use crate::wire::imap::framing::Piece;
+use crate::wire::imap::write::{self, Changed};
+
+/// Events that wait while the server is asked; more than that, and it is asked again instead.
+const WAITING: usize = 256;
+/// Origins may interleave: a count that disagrees is looked at again after this long.
+const CHECK_HOLD: Duration = Duration::from_millis(200);
+/// Flag sets told lately, so that the server's own word for them is not told again.
+const TOLD_FLAGS: usize = 32;
+/// A mailbox in which something appears all the time is asked for its UIDs at most so often before IDLE is left to the
+/// server.
+const SNAPSHOTS: u8 = 10;
+
+/// Why the client and the server are made level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
+    /// Something may have been missed, or is not known exactly.
+    Refresh,
+    /// The client ends IDLE.
+    Done,
+    /// The server's own IDLE takes over.
+    Handover,
+}
+
+/// What the questions on their way are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Capability,
+    Namespace,
+    Snapshot,
+    Level(Why),
+    Greeting(Why),
+    Login(Why),
+    /// The server's own IDLE.
+    Idle,
+    Poll,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// On the way to the snapshot.
+    Preparing,
+    /// The registration is awaited.
+    Registering,
+    /// The view speaks for the mailbox; without one, nothing is selected.
+    Idling,
+    /// The server idles itself.
+    Upstream { running: bool, leaving: bool },
+    /// The server has no IDLE of its own and is asked now and then.
+    Polling,
+}
+
+/// The client's wish to end IDLE.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ending {
+    /// What it said was not DONE.
+    pub bad: bool,
+    pub since: Instant,
+}
+
+/// The server lags, or could not be reached: asked again.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Retry {
+    pub why: Why,
+    pub attempt: u32,
+    pub since: Instant,
+    /// `None` while it is being asked.
+    pub due: Option<Instant>,
+}
+
+/// A client that idles.
+#[derive(Debug)]
+pub(super) struct Idle {
+    tag: Box<[u8]>,
+    told: bool,
+    pub ending: Option<Ending>,
+    pub stage: Stage,
+    pub purpose: Option<Purpose>,
+    pub path: Option<MailboxPath>,
+    pub standing: Option<Standing>,
+    pub view: Option<View>,
+    /// What the server's sequence numbers mean, while a connection stands.
+    pub numbers: Option<RoaringBitmap>,
+    /// The highest UIDNEXT that the server has shown.
+    pub server_uidnext: u32,
+    waiting: Vec<Event>,
+    /// Messages whose flags are to be asked for.
+    pub ask: RoaringBitmap,
+    /// To be made level again as soon as the server has answered.
+    pub again: bool,
+    /// Flag changes may have been missed while no connection stood.
+    pub flags_lost: bool,
+    pub retry: Option<Retry>,
+    /// Lines that wait until the client has been told that it idles.
+    pub before: Vec<u8>,
+    told_flags: Vec<(u32, u64)>,
+    snapshots: u8,
+    register_due: Option<Instant>,
+    check_due: Option<Instant>,
+    keepalive_due: Instant,
+    pub autologout_due: Instant,
+    pub audit_due: Instant,
+    pub park_due: Option<Instant>,
+    pub poll_due: Option<Instant>,
+}
+
+impl Idle {
+    pub fn is_told(&self) -> bool {
+        self.told
+    }
+
+    pub fn is_ending(&self) -> bool {
+        self.ending.is_some()
+    }
+
+    pub fn watched(self) -> Option<MailboxPath> {
+        self.path
+    }
+
+    /// Whether this is what the client was told of the message last; notes it.
+    fn is_told_again(&mut self, uid: u32, flags: &Flags) -> bool {
+        let mut hasher = DefaultHasher::new();
+        for flag in flags.iter() {
+            flag.as_str().to_ascii_lowercase().hash(&mut hasher);
+        }
+        let mark = (uid, hasher.finish());
+        if self.told_flags.contains(&mark) {
+            return true;
+        }
+        self.told_flags.retain(|(told, _)| *told != uid);
+        if self.told_flags.len() == TOLD_FLAGS {
+            self.told_flags.remove(0);
+        }
+        self.told_flags.push(mark);
+        false
+    }
+
+    /// When there is something to do.
+    pub fn due(&self, session: &Session) -> Option<Instant> {
+        let quiet = session.questions.is_none();
+        [
+            Some(self.keepalive_due),
+            Some(self.autologout_due),
+            Some(self.audit_due).filter(|_| quiet || matches!(self.stage, Stage::Upstream { .. })),
+            self.register_due,
+            self.check_due.filter(|_| quiet),
+            self.park_due.filter(|_| quiet),
+            self.poll_due.filter(|_| quiet),
+            self.retry.and_then(|retry| retry.due),
+            self.ending.map(|ending| ending.since + session.rules.catch_up),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+}
+
+impl Session {
+    /// A span that differs a little from session to session, so that they do not all wake at once.
+    pub(super) fn jittered(&self, span: Duration) -> Duration {
+        let mut seed = self.setting.seed ^ u64::from(self.serial).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        seed ^= seed >> 29;
+        seed = seed.wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        seed ^= seed >> 32;
+        // Between 0.85 and 1.0 of it.
+        span.mul_f64(1.0 - 0.15 * (seed % 1024) as f64 / 1024.0)
+    }
+
+    pub(super) fn begin_idle(&mut self, now: Instant, tag: Box<[u8]>) {
+        self.idle = Some(Box::new(Idle {
+            tag,
+            told: false,
+            ending: None,
+            stage: Stage::Preparing,
+            purpose: None,
+            path: None,
+            standing: None,
+            view: None,
+            numbers: None,
+            server_uidnext: 0,
+            waiting: Vec::new(),
+            ask: RoaringBitmap::new(),
+            again: false,
+            flags_lost: false,
+            retry: None,
+            before: Vec::new(),
+            told_flags: Vec::new(),
+            snapshots: 0,
+            register_due: None,
+            check_due: None,
+            keepalive_due: now + self.jittered(self.rules.keepalive),
+            autologout_due: now + self.rules.idle_timeout,
+            audit_due: now + self.jittered(self.rules.audit),
+            park_due: None,
+            poll_due: None,
+        }));
+        if self.facts.selected.is_some() {
+            self.prepare(now);
+        } else if let Some(idle) = &mut self.idle {
+            // Valid, and silent.
+            idle.stage = Stage::Idling;
+            self.tell_idling();
+        }
+    }
+
+    /// Whether IDLE is the server's own business for now.
+    pub(super) fn is_servers_business(&self) -> bool {
+        let lost = self.idle.as_ref().is_some_and(|idle| idle.standing == Some(Standing::Unavailable));
+        !self.healthy || self.facts.foreign || self.facts.user.is_none() || lost
+    }
+
+    /// On the way to the snapshot; the client's numbers are the server's.
+    pub(super) fn prepare(&mut self, now: Instant) {
+        if self.is_servers_business() {
+            return self.hand_over(now);
+        }
+        if !self.facts.offers_are_known {
+            // Asked once, whatever comes of it.
+            self.facts.offers_are_known = true;
+            return self.ask_for(now, Purpose::Capability, News::Mirrored, None, [Question::Capability]);
+        }
+        let path = match &self.facts.namespaces {
+            Some(_) => self.facts.path(&self.rules.names),
+            None => {
+                let question = if self.facts.offers.namespace { Question::Namespace } else { Question::Delimiter };
+                return self.ask_for(now, Purpose::Namespace, News::Mirrored, None, [question]);
+            }
+        };
+        let register_due = now + self.rules.register_timeout;
+        let Some(idle) = &mut self.idle else { return };
+        match (path, idle.standing) {
+            (None, _) => self.hand_over(now),
+            (Some(_), Some(Standing::Registered | Standing::Settled)) => self.snapshot(now),
+            (Some(path), _) => {
+                idle.stage = Stage::Registering;
+                idle.register_due = Some(register_due);
+                if idle.path.is_none() {
+                    idle.path = Some(path.clone());
+                    self.actions.push_back(Action::Watch(path));
+                }
+            }
+        }
+    }
+
+    pub(super) fn ask_for(
+        &mut self,
+        now: Instant,
+        purpose: Purpose,
+        news: News,
+        numbers: Option<RoaringBitmap>,
+        questions: impl IntoIterator<Item = Question>,
+    ) {
+        self.ask(now + self.rules.catch_up, news, numbers, questions);
+        if let Some(idle) = &mut self.idle {
+            idle.purpose = Some(purpose);
+        }
+    }
+
+    fn snapshot(&mut self, now: Instant) {
+        if let Some(idle) = &mut self.idle {
+            idle.register_due = None;
+            idle.stage = Stage::Preparing;
+        }
+        self.ask_for(now, Purpose::Snapshot, News::Mirrored, None, [Question::Noop, Question::Uids]);
+    }
+
+    /// All questions are answered.
+    pub(super) fn answered(&mut self, now: Instant, mut questions: Questions) {
+        let Some(idle) = &mut self.idle else { return };
+        if !idle.told {
+            idle.before.append(&mut questions.lines);
+        }
+        match idle.purpose.take() {
+            Some(Purpose::Namespace) if self.facts.namespaces.is_none() => self.hand_over(now),
+            Some(Purpose::Capability | Purpose::Namespace) => self.prepare(now),
+            Some(Purpose::Snapshot) => self.take_snapshot(now, questions),
+            Some(Purpose::Level(why)) => self.leveled(now, why, questions),
+            Some(Purpose::Greeting(why)) => self.greeted(now, why, &questions),
+            Some(Purpose::Login(why)) => self.entered(now, why, &questions),
+            Some(Purpose::Idle) => self.upstream_idled(now, &questions),
+            Some(Purpose::Poll) => self.polled(now),
+            None => {}
+        }
+    }
+
+    fn take_snapshot(&mut self, now: Instant, mut questions: Questions) {
+        if self.idle.as_ref().is_some_and(|idle| idle.ending.is_some()) {
+            // Nothing was told but what the server said itself.
+            return self.finish(now);
+        }
+        if self.is_servers_business() {
+            return self.hand_over(now);
+        }
+        let (Some(idle), Some(selected)) = (&mut self.idle, &self.facts.selected) else { return };
+        let uids = match questions.numbers.take() {
+            Some(uids) if questions.exact => uids,
+            Some(_) if questions.refused.is_none() && idle.snapshots < SNAPSHOTS => {
+                idle.snapshots += 1;
+                return self.ask_for(now, Purpose::Snapshot, News::Mirrored, None, [Question::Uids]);
+            }
+            _ => return self.hand_over(now),
+        };
+        let uidnext = uids.max().map_or(1, |max| max.saturating_add(1)).max(selected.uidnext);
+        idle.server_uidnext = uidnext;
+        idle.view = Some(View::new(
+            uids.clone(),
+            uidnext,
+            selected.uidvalidity,
+            selected.highestmodseq,
+            selected.keywords.clone(),
+            self.facts.features,
+        ));
+        idle.numbers = Some(uids);
+        idle.stage = Stage::Idling;
+        idle.snapshots = 0;
+        idle.park_due = self.rules.park_after.map(|after| now + after);
+        self.tell_idling();
+        self.take_waiting(now);
+    }
+
+    pub(super) fn tell_idling(&mut self) {
+        let Some(idle) = &mut self.idle else { return };
+        if !idle.told {
+            idle.told = true;
+            self.to_client.extend_from_slice(b"+ idling\r\n");
+        }
+        self.to_client.append(&mut idle.before);
+        idle.before = Vec::new();
+    }
+
+    /// How the registration of the watched mailbox stands.
+    pub fn handle_standing(&mut self, now: Instant, mailbox: &MailboxPath, standing: Standing) {
+        let Some(idle) = &mut self.idle else { return };
+        if idle.path.as_ref() != Some(mailbox) {
+            return;
+        }
+        idle.standing = Some(standing);
+        match (idle.stage, standing) {
+            (Stage::Registering, Standing::Registered | Standing::Settled) => self.snapshot(now),
+            (Stage::Registering, Standing::Unavailable) => self.hand_over(now),
+            // A publisher's lookup may have been stale until now (I-5).
+            (Stage::Idling, Standing::Settled) => self.level(now, Why::Refresh),
+            (Stage::Preparing, Standing::Settled) => idle.again = true,
+            (Stage::Idling, Standing::Unavailable) => self.level(now, Why::Handover),
+            (Stage::Upstream { .. } | Stage::Polling, Standing::Registered | Standing::Settled) => self.come_back(now),
+            _ => {}
+        }
+        self.resume(now);
+    }
+
+    /// An event of the watched mailbox, out of the queue.
+    pub fn handle_event(&mut self, now: Instant, event: &Event) {
+        let Some(idle) = &mut self.idle else { return };
+        match idle.stage {
+            // The server tells what there is to tell.
+            Stage::Upstream { .. } | Stage::Polling => {
+                if let Change::MailboxDelete = event.change {
+                    self.apply(now, event);
+                }
+                return;
+            }
+            Stage::Registering | Stage::Preparing => {}
+            // The answer to come may be older than the event.
+            Stage::Idling if matches!(idle.purpose, Some(Purpose::Level(_))) => {}
+            Stage::Idling => return self.apply(now, event),
+        }
+        if idle.waiting.len() < WAITING {
+            idle.waiting.push(event.clone());
+        } else {
+            idle.again = true;
+            idle.flags_lost |= !self.connected;
+        }
+    }
+
+    /// Continuity is broken: something may have been missed (I-6).
+    pub fn handle_resync(&mut self, now: Instant) {
+        let Some(idle) = &mut self.idle else { return };
+        // A connection that stands tells the flags itself.
+        idle.flags_lost |= !self.connected;
+        match idle.stage {
+            Stage::Idling if idle.view.is_some() => self.level(now, Why::Refresh),
+            Stage::Idling | Stage::Upstream { .. } | Stage::Polling => {}
+            Stage::Registering | Stage::Preparing => idle.again = true,
+        }
+    }
+
+    /// Takes in what came while the server was asked; asks again if that is due.
+    pub(super) fn take_waiting(&mut self, now: Instant) {
+        let Some(idle) = &mut self.idle else { return };
+        for event in std::mem::take(&mut idle.waiting) {
+            // May ask anew, or end it all: what is left then waits again.
+            self.handle_event(now, &event);
+        }
+        if let Some(idle) = &mut self.idle
+            && self.questions.is_none()
+            && idle.stage == Stage::Idling
+            && (std::mem::take(&mut idle.again) || !idle.ask.is_empty())
+        {
+            self.level(now, Why::Refresh);
+        }
+    }
+
+    fn apply(&mut self, now: Instant, event: &Event) {
+        let Some(user) = &self.facts.user else { return };
+        let own = event.mailbox.owner() == user.as_str();
+        let Some(idle) = &mut self.idle else { return };
+        let Some(view) = &mut idle.view else {
+            // Nothing of the mailbox is known but that it is gone.
+            return self.bye("The mailbox has been deleted", "mailbox_deleted");
+        };
+        let Applied { tell, ask, then } = view.apply(event, own);
+        self.tell(&tell);
+        let Some(idle) = &mut self.idle else { return };
+        let must_ask = !ask.is_empty();
+        idle.ask |= ask;
+        match then {
+            Then::Over(End::Deleted) => self.bye("The mailbox has been deleted", "mailbox_deleted"),
+            Then::Over(End::UidValidityChanged) => self.bye("The mailbox has been made anew (UIDVALIDITY)", "uidvalidity"),
+            Then::Renamed(path) => self.rename(path),
+            Then::Reconcile(_) => self.level(now, Why::Refresh),
+            _ if must_ask => self.level(now, Why::Refresh),
+            Then::Check => idle.check_due = Some(now + CHECK_HOLD),
+            Then::Nothing => {}
+        }
+    }
+
+    /// The session goes on under the mailbox's new name.
+    fn rename(&mut self, path: MailboxPath) {
+        let user = self.facts.user.as_ref();
+        let known = self.facts.namespaces.as_ref().zip(user);
+        let name = known.and_then(|(known, user)| known.imap_name(&path, self.facts.utf8, user, &self.rules.names));
+        let (Some(name), Some(selected), Some(idle)) = (name, &mut self.facts.selected, &mut self.idle) else {
+            return self.bye("The mailbox has been moved out of your sight", "mailbox_renamed");
+        };
+        selected.name = name;
+        idle.standing = None;
+        if let Some(old) = idle.path.replace(path.clone()) {
+            self.actions.push_back(Action::Unwatch(old));
+        }
+        self.actions.push_back(Action::Watch(path));
+    }
+
+    /// Tells the client; the view stands already for what it will know then.
+    pub(super) fn tell(&mut self, tell: &[Tell]) {
+        let Some(idle) = &mut self.idle else { return };
+        let features = self.facts.features;
+        let out = &mut self.to_client;
+        for one in tell {
+            match one {
+                Tell::Flags(flags) => write::flags(out, flags),
+                Tell::PermanentFlags(permanent) => write::permanent_flags(out, &permanent.flags, permanent.any),
+                Tell::Fetch { seq, uid, flags, modseq } => {
+                    if idle.is_told_again(uid.get(), flags) {
+                        continue;
+                    }
+                    let uid = features.fetch_has_uid().then_some(*uid);
+                    let modseq = modseq.filter(|_| features.fetch_has_modseq());
+                    write::fetch(out, &Changed { seq: *seq, uid, flags, recent: false, modseq });
+                }
+                Tell::Expunge(seq) => write::expunge(out, *seq),
+                Tell::Vanished(uids) => write::vanished(out, uids),
+                Tell::Exists(count) => write::exists(out, *count),
+            }
+        }
+    }
+
+    /// A line while the client idles: DONE, or what should not be.
+    pub(super) fn read_idle_line(&mut self, now: Instant, piece: &Piece<'_>, input: &mut &[u8]) -> Refused {
+        // As a plain line it is whole: no literal is announced.
+        let done = piece.bytes.trim_ascii_end().eq_ignore_ascii_case(b"DONE");
+        if done && self.renew(now, input) {
+            return Refused::Nothing;
+        }
+        let Some(idle) = &mut self.idle else { return Refused::Nothing };
+        idle.ending = Some(Ending { bad: !done, since: now });
+        match idle.stage {
+            Stage::Idling if idle.view.is_some() => self.level(now, Why::Done),
+            Stage::Upstream { running: true, leaving: false } => self.leave_upstream(),
+            // The client's numbers are the server's: nothing is to be made level, an answer at most awaited.
+            _ if self.questions.is_none() => self.finish(now),
+            _ => {}
+        }
+        Refused::Nothing
+    }
+
+    /// DONE with the next IDLE right behind it, and nothing open: the server need not hear of it.
+    fn renew(&mut self, now: Instant, input: &mut &[u8]) -> bool {
+        let open = self.questions.is_some();
+        let autologout_due = now + self.rules.idle_timeout;
+        let Some(idle) = &mut self.idle else { return false };
+        let known_good = idle.stage == Stage::Idling && !open && idle.retry.is_none() && idle.check_due.is_none();
+        let Some(end) = input.windows(2).position(|two| two == b"\r\n") else { return false };
+        let (line, rest) = input.split_at(end + 2);
+        let tag = match Head::parse(line) {
+            Ok(Head { tag, name: Name::Idle, uid: false }) if known_good => tag,
+            _ => return false,
+        };
+        self.to_client.extend_from_slice(&answer(&idle.tag, "OK Idle completed"));
+        self.to_client.extend_from_slice(b"+ idling\r\n");
+        idle.tag = tag.into();
+        idle.autologout_due = autologout_due;
+        *input = rest;
+        true
+    }
+
+    /// Client and server mean the same by the same numbers: IDLE is over.
+    pub(super) fn finish(&mut self, now: Instant) {
+        let Some(mut idle) = self.idle.take() else { return };
+        // What the client has been told of flags it knows from now on.
+        if let (Some(view), Some(selected)) = (idle.view.take(), &mut self.facts.selected) {
+            selected.keywords = view.keywords().clone();
+        }
+        let words = match idle.ending {
+            Some(Ending { bad: true, .. }) => "BAD Expected DONE",
+            _ => "OK Idle completed",
+        };
+        self.to_client.extend_from_slice(&answer(&idle.tag, words));
+        if let Some(path) = idle.watched() {
+            self.actions.push_back(Action::Unwatch(path));
+        }
+        self.hold = Hold::No;
+        self.resume(now);
+    }
+
+    pub(super) fn idle_timeout(&mut self, now: Instant) {
+        let keepalive = self.jittered(self.rules.keepalive);
+        let Some(idle) = &mut self.idle else { return };
+        let past = |due: Option<Instant>| due.is_some_and(|due| due <= now);
+        if idle.autologout_due <= now {
+            return self.bye("Autologout: idle for too long", "autologout");
+        }
+        if past(idle.ending.map(|ending| ending.since + self.rules.catch_up)) {
+            return self.bye("[UNAVAILABLE] The mail server does not catch up: log in again", "upstream_lags");
+        }
+        if idle.keepalive_due <= now {
+            idle.keepalive_due = now + keepalive;
+            if idle.told {
+                self.to_client.extend_from_slice(b"* OK Still here\r\n");
+            }
+        }
+        if past(idle.register_due) {
+            idle.register_due = None;
+            if idle.stage == Stage::Registering {
+                return self.hand_over(now);
+            }
+        }
+        if let Some(Retry { why, due: Some(due), .. }) = idle.retry
+            && due <= now
+        {
+            return self.level(now, why);
+        }
+        if self.questions.is_none() || matches!(idle.stage, Stage::Upstream { .. }) {
+            self.quiet_timeout(now);
+        }
+    }
+
+    /// What is due only while nothing is asked.
+    fn quiet_timeout(&mut self, now: Instant) {
+        let audit_due = now + self.jittered(self.rules.audit);
+        let Some(idle) = &mut self.idle else { return };
+        let past = |due: Option<Instant>| due.is_some_and(|due| due <= now);
+        if past(idle.check_due) {
+            idle.check_due = None;
+            if idle.view.as_ref().is_some_and(View::is_doubtful) {
+                self.level(now, Why::Refresh);
+            }
+        } else if idle.audit_due <= now {
+            idle.audit_due = audit_due;
+            match idle.stage {
+                Stage::Idling if idle.view.is_some() && self.connected => self.level(now, Why::Refresh),
+                // Nothing is selected, but the connection must not log out.
+                Stage::Idling if self.connected => {
+                    self.ask_for(now, Purpose::Poll, News::Mirrored, None, [Question::Noop]);
+                }
+                Stage::Upstream { running: true, leaving: false } => self.leave_upstream(),
+                _ => {}
+            }
+        } else if past(idle.poll_due) {
+            self.poll(now);
+        } else if past(idle.park_due) {
+            self.park(now);
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! Making the client and the server level (I-11): the same messages under the same numbers on both sides.
+//!
+//! The server is asked what it holds, and the difference from what the client was told is told now. A server may lag behind
+//! the events that it caused elsewhere: then it is asked again, with a fresh SELECT that shows its UIDNEXT, for a bounded
+//! time. What cannot be told at all (a message below others that the client knows) ends the session: never a wrong number.
+
+use std::time::{Duration, Instant};
+
+use super::idle::{Idle, Purpose, Retry, Stage, Why};
+use super::questions::{News, Question, Questions};
+use super::{Action, Session, Standing};
+use crate::wire::imap::write;
+
+/// The first pause before a lagging server is asked again; doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(40);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// Pauses while nothing but a late notification depends on it.
+const PATIENT_PAUSE: Duration = Duration::from_secs(15);
+
+impl Session {
+    /// Begins to make both sides level; does nothing where that is under way.
+    pub(super) fn level(&mut self, now: Instant, why: Why) {
+        let Some(idle) = &mut self.idle else { return };
+        if idle.purpose.is_some() {
+            idle.again = true;
+            return;
+        }
+        if idle.view.is_none() {
+            return;
+        }
+        idle.again = false;
+        let retried = match &mut idle.retry {
+            Some(retry) => {
+                retry.due = None;
+                retry.attempt > 0
+            }
+            None => false,
+        };
+        if !self.connected {
+            return self.reopen(now, why);
+        }
+        let mut questions = vec![Question::Noop];
+        if retried {
+            questions.push(Question::Select);
+        }
+        questions.extend(self.state_questions());
+        let numbers = self.idle.as_mut().and_then(|idle| idle.numbers.take());
+        self.ask_for(now, Purpose::Level(why), News::Swallowed, numbers, questions);
+    }
+
+    /// What to ask about the selected mailbox, besides letting the server catch up.
+    fn state_questions(&mut self) -> Vec<Question> {
+        let mut questions = vec![Question::Uids];
+        let Some(idle) = &self.idle else { return questions };
+        if idle.flags_lost {
+            let condstore = self.facts.features.condstore;
+            let since = self.facts.selected.as_ref().and_then(|selected| selected.highestmodseq).filter(|_| condstore);
+            questions.push(Question::AllFlags(since));
+        } else if !idle.ask.is_empty() {
+            questions.push(Question::Flags(idle.ask.clone()));
+        }
+        questions
+    }
+
+    /// The server has said what it holds.
+    pub(super) fn leveled(&mut self, now: Instant, why: Why, questions: Questions) {
+        let (Some(idle), Some(selected)) = (&mut self.idle, &mut self.facts.selected) else { return };
+        match &questions.refused {
+            None => {}
+            Some((Question::Select, false)) => return self.bye("The mailbox cannot be selected any more", "mailbox_gone"),
+            Some(_) => {
+                idle.numbers = questions.numbers;
+                return self.retry(now, why);
+            }
+        }
+        let Some(view) = &mut idle.view else { return };
+        if questions.uidvalidity.is_some_and(|told| selected.uidvalidity.is_some_and(|known| known != told)) {
+            return self.bye("The mailbox has been made anew (UIDVALIDITY)", "uidvalidity");
+        }
+        let Some(truth) = questions.numbers.clone().filter(|_| questions.exact) else {
+            idle.numbers = questions.numbers;
+            return self.retry(now, why);
+        };
+        if questions.uidnext > 0 {
+            selected.uidnext = questions.uidnext;
+        }
+        let beyond = truth.max().map_or(1, |max| max.saturating_add(1));
+        idle.server_uidnext = idle.server_uidnext.max(beyond).max(questions.uidnext);
+        let reconciled = view.reconcile(&truth, idle.server_uidnext, &questions.flags);
+        idle.numbers = Some(truth);
+        idle.ask.clear();
+        idle.flags_lost = false;
+        let level = reconciled.is_level();
+        let late = !reconciled.late.is_empty();
+        self.to_client.extend_from_slice(&questions.lines);
+        self.tell(&reconciled.tell);
+        if let Some(recent) = questions.recent.filter(|_| !self.facts.features.rev2) {
+            write::recent(&mut self.to_client, recent);
+        }
+        if level {
+            self.is_level(now);
+        } else {
+            self.is_not_level(now, why, late);
+        }
+    }
+
+    fn is_level(&mut self, now: Instant) {
+        let Some(idle) = &mut self.idle else { return };
+        idle.retry = None;
+        if idle.ending.is_some() {
+            // What came meanwhile is the server's to tell from now on.
+            return self.finish(now);
+        }
+        if self.is_servers_business() {
+            return self.hand_over(now);
+        }
+        self.take_waiting(now);
+    }
+
+    fn is_not_level(&mut self, now: Instant, why: Why, late: bool) {
+        let catch_up = self.rules.catch_up;
+        let Some(idle) = &mut self.idle else { return };
+        let since = idle.retry.map_or(now, |retry| retry.since);
+        if late && now >= since + catch_up {
+            return self.bye("The mailbox has changed in a way that cannot be told: log in again", "cannot_be_told");
+        }
+        self.retry(now, why);
+        if self.idle.as_ref().is_some_and(|idle| idle.ending.is_none()) {
+            self.take_waiting(now);
+        }
+    }
+
+    /// Asks again after a pause.
+    pub(super) fn retry(&mut self, now: Instant, why: Why) {
+        let catch_up = self.rules.catch_up;
+        let Some(idle) = &mut self.idle else { return };
+        let (attempt, since) = idle.retry.map_or((0, now), |retry| (retry.attempt, retry.since));
+        let pause = if idle.ending.is_none() && now >= since + catch_up {
+            PATIENT_PAUSE
+        } else {
+            LONGEST_PAUSE.min(FIRST_PAUSE.saturating_mul(1 << attempt.min(10)))
+        };
+        let why = if idle.ending.is_some() { Why::Done } else { why };
+        let due = now + self.jittered(pause);
+        if let Some(idle) = &mut self.idle {
+            idle.retry = Some(Retry { why, attempt: attempt + 1, since, due: Some(due) });
+        }
+    }
+
+    /// Lets the upstream connection go: events are enough while the client idles.
+    pub(super) fn park(&mut self, now: Instant) {
+        let can_reenter = self.facts.can_reenter(&self.rules);
+        let Some(idle) = &mut self.idle else { return };
+        let settled = idle.standing == Some(Standing::Settled) && self.healthy;
+        if !can_reenter || !settled || !self.connected || !idle.is_at_rest() {
+            // Looked at again.
+            idle.park_due = self.rules.park_after.filter(|_| can_reenter).map(|after| now + after);
+            return;
+        }
+        idle.park_due = None;
+        idle.numbers = None;
+        self.serial = self.serial.wrapping_add(1);
+        self.to_upstream.extend_from_slice(format!("mailpush{} LOGOUT\r\n", self.serial).as_bytes());
+        self.connected = false;
+        self.actions.push_back(Action::CloseUpstream);
+    }
+
+    fn reopen(&mut self, now: Instant, why: Why) {
+        self.connected = true;
+        self.actions.push_back(Action::OpenUpstream);
+        // Pacing and connecting are the shell's, and so is giving up on them.
+        self.ask(now + Duration::from_secs(3600), News::Swallowed, None, [Question::Greeting]);
+        if let Some(idle) = &mut self.idle {
+            idle.purpose = Some(Purpose::Greeting(why));
+        }
+    }
+
+    pub(super) fn greeted(&mut self, now: Instant, why: Why, questions: &Questions) {
+        if questions.refused.is_some() {
+            return self.drop_upstream(now, why);
+        }
+        self.ask_for(now, Purpose::Login(why), News::Swallowed, None, [Question::Login]);
+    }
+
+    /// Logged in on the client's behalf, or not.
+    pub(super) fn entered(&mut self, now: Instant, why: Why, questions: &Questions) {
+        match questions.refused {
+            Some((_, true)) => return self.drop_upstream(now, why),
+            Some((_, false)) => return self.bye("The mail server does not let you in any more", "login_refused"),
+            None => {}
+        }
+        let mut questions = Vec::new();
+        if !self.facts.enabled.is_empty() {
+            questions.push(Question::Enable);
+        }
+        questions.push(Question::Select);
+        questions.extend(self.state_questions());
+        self.ask_for(now, Purpose::Level(why), News::Swallowed, None, questions);
+        let park_due = self.rules.park_after.map(|after| now + after);
+        if let Some(idle) = &mut self.idle {
+            idle.park_due = park_due;
+        }
+    }
+
+    fn drop_upstream(&mut self, now: Instant, why: Why) {
+        self.connected = false;
+        self.actions.push_back(Action::CloseUpstream);
+        self.retry(now, why);
+    }
+
+    /// It could not be opened again.
+    pub fn handle_upstream_failed(&mut self, now: Instant) {
+        let asked = self.questions.take();
+        self.connected = false;
+        if self.idle.is_some() {
+            self.idle_lost_upstream(now, asked.is_some());
+        }
+    }
+
+    /// The connection is gone while the client idles. Events still flow; the server is needed again at DONE, or when
+    /// something must be asked.
+    pub(super) fn idle_lost_upstream(&mut self, now: Instant, asked: bool) {
+        let can_reenter = self.facts.can_reenter(&self.rules);
+        let Some(idle) = &mut self.idle else { return };
+        let purpose = idle.purpose.take();
+        idle.numbers = None;
+        if !can_reenter || idle.view.is_none() || idle.stage != Stage::Idling {
+            return self.bye("[UNAVAILABLE] The mail server has closed the connection", "upstream_closed");
+        }
+        let why = match purpose {
+            Some(Purpose::Level(why) | Purpose::Greeting(why) | Purpose::Login(why)) => why,
+            _ if idle.ending.is_some() => Why::Done,
+            _ if asked => Why::Refresh,
+            _ => return,
+        };
+        self.retry(now, why);
+    }
+}
+
+impl Idle {
+    /// Nothing is open: no question, no doubt, no wish of the client's.
+    fn is_at_rest(&self) -> bool {
+        self.stage == Stage::Idling
+            && self.view.is_some()
+            && self.purpose.is_none()
+            && self.ending.is_none()
+            && self.retry.is_none()
+            && self.ask.is_empty()
+            && !self.again
+    }
+}

@@ -1,0 +1,399 @@
+//! What the gateway itself asks the server while the client idles, and what the answers say.
+//!
+//! Questions are only asked while no command of the client is relayed, so every response is an answer to one of them or
+//! news of the mailbox.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use roaring::RoaringBitmap;
+
+use super::facts::{self, Login};
+use super::idle::Why;
+use super::{Reentry, Session};
+use crate::mail::flags::Flags;
+use crate::mail::uid::{ModSeq, Uid, UidValidity};
+use crate::wire::imap::capability::Offers;
+use crate::wire::imap::credentials::Credentials;
+use crate::wire::imap::framing::Piece;
+use crate::wire::imap::namespace::Namespaces;
+use crate::wire::imap::response::{self, Code, Response, Status, Untagged};
+use crate::wire::imap::{set, write};
+
+/// An answer may be so long: a list of all UIDs of a very large mailbox without ESEARCH.
+const ANSWER_LIMIT: usize = 64 * 1024 * 1024;
+
+/// One thing to ask.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Question {
+    /// The greeting of a new connection; nothing is sent.
+    Greeting,
+    Login,
+    Enable,
+    Capability,
+    Namespace,
+    /// Where there is no NAMESPACE: the hierarchy delimiter.
+    Delimiter,
+    /// Lets the server tell what is new.
+    Noop,
+    /// SELECT or EXAMINE again: a fresh view, with UIDNEXT. Expunges nothing.
+    Select,
+    /// All UIDs.
+    Uids,
+    Flags(RoaringBitmap),
+    /// The flags of all messages, or of those changed since.
+    AllFlags(Option<ModSeq>),
+    Idle,
+}
+
+/// What becomes of news that come with the answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum News {
+    /// The client's numbers mean what the server's mean: passed on as it is.
+    Mirrored,
+    /// The difference is reckoned and told by the gateway.
+    Swallowed,
+}
+
+/// Questions on their way, and what has been learned.
+#[derive(Debug)]
+pub(super) struct Questions {
+    waiting: VecDeque<(u32, Question)>,
+    pub news: News,
+    /// When the server counts as gone.
+    pub due: Instant,
+    /// What the server's sequence numbers mean, kept true as it speaks; unknown after a new SELECT until it is asked.
+    pub numbers: Option<RoaringBitmap>,
+    /// The UIDs were told.
+    known: bool,
+    /// And nothing has appeared since.
+    pub exact: bool,
+    pub flags: Vec<(Uid, Flags, Option<ModSeq>)>,
+    /// Lines to pass on to the client as they are: FLAGS, PERMANENTFLAGS, and all that is mirrored.
+    pub lines: Vec<u8>,
+    pub recent: Option<u32>,
+    pub uidnext: u32,
+    pub uidvalidity: Option<UidValidity>,
+    pub refused: Option<(Question, bool)>,
+}
+
+impl Session {
+    /// Sends questions, all at once; [`Session::answered`] follows.
+    pub(super) fn ask(
+        &mut self,
+        due: Instant,
+        news: News,
+        numbers: Option<RoaringBitmap>,
+        questions: impl IntoIterator<Item = Question>,
+    ) {
+        let mut waiting = VecDeque::new();
+        for question in questions {
+            if question != Question::Greeting {
+                self.serial = self.serial.wrapping_add(1);
+                self.send(self.serial, &question);
+            }
+            waiting.push_back((self.serial, question));
+        }
+        self.questions = Some(Box::new(Questions { waiting, ..Questions::new(due, news, numbers) }));
+    }
+
+    fn send(&mut self, serial: u32, question: &Question) {
+        let out = &mut self.to_upstream;
+        let tag = format!("mailpush{serial} ");
+        match question {
+            Question::Greeting => return,
+            _ => out.extend_from_slice(tag.as_bytes()),
+        }
+        match question {
+            Question::Greeting => {}
+            Question::Login => return self.send_login(),
+            Question::Enable => {
+                out.extend_from_slice(b"ENABLE");
+                for capability in &self.facts.enabled {
+                    out.push(b' ');
+                    out.extend_from_slice(capability.as_bytes());
+                }
+            }
+            Question::Capability => out.extend_from_slice(b"CAPABILITY"),
+            Question::Namespace => out.extend_from_slice(b"NAMESPACE"),
+            Question::Delimiter => out.extend_from_slice(b"LIST \"\" \"\""),
+            Question::Noop => out.extend_from_slice(b"NOOP"),
+            Question::Select => {
+                if let Some(selected) = &self.facts.selected {
+                    out.extend_from_slice(if selected.examined { b"EXAMINE " } else { b"SELECT " });
+                    // It came over the wire as a string; where that needs a literal, the server refuses this one.
+                    let _ = write::astring(out, &selected.name, self.facts.utf8);
+                    if self.facts.features.condstore && !self.facts.features.qresync {
+                        out.extend_from_slice(b" (CONDSTORE)");
+                    }
+                }
+            }
+            // ALL and not a range: `1:*` is an error to some servers where the mailbox is empty.
+            Question::Uids if self.facts.offers.esearch => out.extend_from_slice(b"UID SEARCH RETURN (ALL) ALL"),
+            Question::Uids => out.extend_from_slice(b"UID SEARCH ALL"),
+            Question::Flags(uids) => {
+                out.extend_from_slice(b"UID FETCH ");
+                set::write(out, uids);
+                out.extend_from_slice(b" (FLAGS)");
+            }
+            Question::AllFlags(None) => out.extend_from_slice(b"UID FETCH 1:* (FLAGS)"),
+            Question::AllFlags(Some(since)) => {
+                out.extend_from_slice(format!("UID FETCH 1:* (FLAGS) (CHANGEDSINCE {})", since.0).as_bytes());
+            }
+            Question::Idle => out.extend_from_slice(b"IDLE"),
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// What to log in with, and the authorization identity that goes along.
+    fn plain(&self) -> Option<(&str, &Credentials)> {
+        match (&self.rules.reentry, self.facts.login.as_deref()) {
+            (Reentry::MasterUser(master), _) => Some((self.facts.written_user.as_deref()?, master)),
+            (Reentry::Credentials, Some(Login::Plain(authzid, credentials))) => Some((authzid, credentials)),
+            _ => None,
+        }
+    }
+
+    fn send_login(&mut self) {
+        if let Some((authzid, credentials)) = self.plain() {
+            let message = self.facts.offers.sasl_ir.then(|| write::sasl_plain(authzid, credentials));
+            self.to_upstream.extend_from_slice(b"AUTHENTICATE PLAIN");
+            if let Some(message) = message {
+                self.to_upstream.push(b' ');
+                self.to_upstream.extend_from_slice(message.as_bytes());
+            }
+        } else if let Some(Login::Login(credentials)) = self.facts.login.as_deref() {
+            self.to_upstream.extend_from_slice(b"LOGIN ");
+            // They came as strings that need no literal, or were not kept.
+            let _ = write::astring(&mut self.to_upstream, credentials.user.as_bytes(), false);
+            self.to_upstream.push(b' ');
+            let _ = write::astring(&mut self.to_upstream, credentials.password.as_bytes(), false);
+        }
+        self.to_upstream.extend_from_slice(b"\r\n");
+    }
+
+    /// One piece of what the server says while something of the gateway's own is asked.
+    pub(super) fn read_answer(&mut self, now: Instant, piece: &Piece<'_>) {
+        if piece.first && piece.last {
+            self.answer(now, piece.bytes);
+            return;
+        }
+        if self.response.len() + piece.bytes.len() > ANSWER_LIMIT {
+            self.close(b"* BYE [UNAVAILABLE] The mail server's answer is too long\r\n", "upstream_nonsense");
+            return;
+        }
+        self.response.extend_from_slice(piece.bytes);
+        if piece.last {
+            let whole = std::mem::take(&mut self.response);
+            self.answer(now, &whole);
+        }
+    }
+
+    /// What the server says unasked while the gateway speaks for it: taken as a hint, its numbers kept true.
+    pub(super) fn read_unasked(&mut self, now: Instant, piece: &Piece<'_>) {
+        let Response::Untagged(untagged) = response::parse(piece.bytes) else { return };
+        let Some(idle) = self.idle.as_mut().filter(|_| piece.first) else { return };
+        let mut heard = Questions::new(now, News::Swallowed, idle.numbers.take());
+        heard.follow(&untagged);
+        idle.numbers = heard.numbers;
+        let tell = idle.view.as_mut().map(|view| view.tell_flags(&heard.flags)).unwrap_or_default();
+        self.tell(&tell);
+        if matches!(untagged, Untagged::Expunge(_) | Untagged::Exists(_) | Untagged::Vanished { earlier: false, .. }) {
+            self.level(now, Why::Refresh);
+        }
+    }
+
+    fn answer(&mut self, now: Instant, raw: &[u8]) {
+        let parsed = response::parse(raw);
+        let Some(questions) = &mut self.questions else { return };
+        match parsed {
+            Response::Continuation { .. } => match questions.waiting.front() {
+                Some((_, Question::Idle)) => self.upstream_idles(now),
+                Some((_, Question::Login)) => self.send_plain_line(),
+                _ => {}
+            },
+            Response::Tagged { tag, status, code, .. } => {
+                let ours = questions.waiting.front().is_some_and(|(serial, _)| tag == format!("mailpush{serial}").as_bytes());
+                if !ours {
+                    return;
+                }
+                let Some((_, question)) = questions.waiting.pop_front() else { return };
+                if status != Status::Ok {
+                    // RFC 5530: it may be well again later.
+                    let passing = matches!(code, Some(Code::Other(code)) if code.eq_ignore_ascii_case(b"UNAVAILABLE"));
+                    questions.refused.get_or_insert((question, passing));
+                } else if question == Question::Uids && !questions.known {
+                    // Some say nothing where there is nothing.
+                    questions.know(RoaringBitmap::new());
+                }
+                if questions.waiting.is_empty() {
+                    self.finish_questions(now);
+                }
+            }
+            Response::Untagged(untagged) => self.learn(now, &untagged, raw),
+            Response::Other => {}
+        }
+    }
+
+    fn finish_questions(&mut self, now: Instant) {
+        if let Some(questions) = self.questions.take() {
+            self.answered(now, *questions);
+        }
+    }
+
+    /// The go-ahead of AUTHENTICATE where the server takes no initial response.
+    fn send_plain_line(&mut self) {
+        // A lone star cancels what was not begun by us.
+        let message = self.plain().map(|(authzid, credentials)| write::sasl_plain(authzid, credentials));
+        self.to_upstream.extend_from_slice(message.as_deref().map_or(b"*", |message| message.as_bytes()));
+        self.to_upstream.extend_from_slice(b"\r\n");
+    }
+
+    fn learn(&mut self, now: Instant, untagged: &Untagged<'_>, raw: &[u8]) {
+        let Some(questions) = &mut self.questions else { return };
+        let greeting = matches!(questions.waiting.front(), Some((_, Question::Greeting)));
+        match untagged {
+            // The connection is about to close; that is when it matters.
+            Untagged::Status { status: Status::Bye, .. } => return,
+            Untagged::Status { status, .. } if greeting => {
+                questions.waiting.pop_front();
+                if *status != Status::Ok {
+                    questions.refused.get_or_insert((Question::Greeting, true));
+                }
+                if questions.waiting.is_empty() {
+                    self.finish_questions(now);
+                }
+                return;
+            }
+            Untagged::Namespace(namespaces) => {
+                self.facts.namespaces = Some(Box::new(namespaces.clone()));
+                return;
+            }
+            Untagged::List(list) if questions.asks(&Question::Delimiter) => {
+                self.facts.namespaces = Some(Box::new(Namespaces::personal_only(list.delimiter)));
+                return;
+            }
+            Untagged::Search(uids) if questions.asks(&Question::Uids) => return questions.know(uids.clone()),
+            // Nothing found: no ALL.
+            Untagged::Esearch(found) if questions.asks(&Question::Uids) => {
+                return questions.know(found.all.clone().unwrap_or_default());
+            }
+            Untagged::Capability(list) => {
+                self.facts.offers = Offers::of(list);
+                self.facts.offers_are_known = true;
+                return;
+            }
+            Untagged::Enabled(_) => return,
+            _ => {}
+        }
+        questions.follow(untagged);
+        match questions.news {
+            News::Mirrored => self.mirror(untagged, raw),
+            News::Swallowed => self.swallow(untagged, raw),
+        }
+    }
+
+    /// The client knows what the server knows: it hears what the server says.
+    fn mirror(&mut self, untagged: &Untagged<'_>, raw: &[u8]) {
+        let told = self.idle.as_ref().is_some_and(|idle| idle.is_told());
+        if let Some(selected) = self.facts.selected.as_deref_mut() {
+            match untagged {
+                Untagged::Flags(list) => selected.keywords.flags = facts::flags(list),
+                Untagged::Status { code: Some(code), .. } => selected.note(code),
+                _ => {}
+            }
+        }
+        match &mut self.questions {
+            Some(questions) if !told => questions.lines.extend_from_slice(raw),
+            _ => self.to_client.extend_from_slice(raw),
+        }
+    }
+
+    /// The gateway speaks for the server: what is not numbers is passed on where it is new.
+    fn swallow(&mut self, untagged: &Untagged<'_>, raw: &[u8]) {
+        let view = self.idle.as_mut().and_then(|idle| idle.view.as_mut());
+        let (Some(questions), Some(view)) = (&mut self.questions, view) else { return };
+        let mut keywords = view.keywords().clone();
+        match untagged {
+            Untagged::Flags(list) => keywords.flags = facts::flags(list),
+            Untagged::Status { code: Some(Code::PermanentFlags(list)), .. } => keywords.permanent = Some(facts::permanent(list)),
+            Untagged::Status { code: Some(Code::Other(code)), .. } if code.eq_ignore_ascii_case(b"ALERT") => {
+                questions.lines.extend_from_slice(raw);
+            }
+            Untagged::Status { code: Some(code), .. } => questions.note(code),
+            _ => {}
+        }
+        if keywords != *view.keywords() {
+            view.set_keywords(keywords);
+            questions.lines.extend_from_slice(raw);
+        }
+    }
+}
+
+impl Questions {
+    fn new(due: Instant, news: News, numbers: Option<RoaringBitmap>) -> Self {
+        Self {
+            waiting: VecDeque::new(),
+            news,
+            due,
+            numbers,
+            known: false,
+            exact: false,
+            flags: Vec::new(),
+            lines: Vec::new(),
+            recent: None,
+            uidnext: 0,
+            uidvalidity: None,
+            refused: None,
+        }
+    }
+
+    pub fn asks(&self, question: &Question) -> bool {
+        self.waiting.iter().any(|(_, asked)| asked == question)
+    }
+
+    fn note(&mut self, code: &Code<'_>) {
+        match code {
+            Code::UidNext(uidnext) => self.uidnext = *uidnext,
+            Code::UidValidity(uidvalidity) => self.uidvalidity = Some(*uidvalidity),
+            _ => {}
+        }
+    }
+
+    fn know(&mut self, uids: RoaringBitmap) {
+        self.numbers = Some(uids);
+        (self.known, self.exact) = (true, true);
+    }
+
+    /// Keeps the meaning of the server's numbers true.
+    fn follow(&mut self, untagged: &Untagged<'_>) {
+        match untagged {
+            Untagged::Expunge(seq) => {
+                if let Some(uid) = self.numbers.as_ref().and_then(|n| n.select(seq.checked_sub(1)?)) {
+                    self.numbers.as_mut().map(|numbers| numbers.remove(uid));
+                }
+            }
+            Untagged::Vanished { earlier: false, uids } => {
+                if let Some(numbers) = &mut self.numbers {
+                    *numbers -= uids;
+                }
+            }
+            Untagged::Exists(count) => {
+                if self.asks(&Question::Select) {
+                    // A fresh view: nothing is known of it but its size.
+                    self.numbers = None;
+                }
+                let known = self.numbers.as_ref().map(RoaringBitmap::len);
+                self.exact &= known == Some(u64::from(*count));
+            }
+            Untagged::Recent(count) => self.recent = Some(*count),
+            Untagged::Fetch(fetch) => {
+                let named = fetch.uid.or_else(|| Uid::new(self.numbers.as_ref()?.select(fetch.seq.checked_sub(1)?)?));
+                if let (Some(uid), Some(flags)) = (named, &fetch.flags) {
+                    self.flags.push((uid, flags.clone(), fetch.modseq));
+                }
+            }
+            _ => {}
+        }
+    }
+}

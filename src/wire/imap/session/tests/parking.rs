@@ -1,0 +1,115 @@
+//! Parking: no upstream connection while the client idles, and taking one up again.
+
+use super::*;
+use crate::wire::imap::credentials::Credentials;
+
+fn parked() -> Play {
+    let master = Reentry::MasterUser(Credentials::new("gw", "gwpw"));
+    let mut play = Play::new(Rules { park_after: Some(Duration::from_secs(30)), reentry: master, ..rules() });
+    play = play.logged_in();
+    play.client("e ENABLE CONDSTORE\r\n");
+    play.server("* ENABLED CONDSTORE\r\ne OK\r\n");
+    play.forget();
+    play = play.selected().idling();
+    play.passes(Duration::from_secs(30));
+    play.asks("mailpush4 LOGOUT\r\n");
+    play.does(&[Action::CloseUpstream]);
+    play
+}
+
+#[test]
+fn events_reach_a_parked_client() {
+    let mut play = parked();
+    play.event(appended(&[6]), Some((4, 7)));
+    play.hears("* 4 EXISTS\r\n");
+    play.event(expunged(&[3]), Some((3, 7)));
+    play.hears("* 2 EXPUNGE\r\n");
+    play.does(&[]);
+}
+
+#[test]
+fn done_takes_the_connection_up_again_with_the_clients_own_state() {
+    let mut play = parked();
+    play.event(appended(&[6]), Some((4, 7)));
+    play.hears("* 4 EXISTS\r\n");
+    play.client("DONE\r\nc NOOP\r\n");
+    play.does(&[Action::OpenUpstream]);
+    play.asks("");
+    play.server("* OK [CAPABILITY IMAP4rev1] Ready\r\n");
+    // base64 of alice NUL gw NUL gwpw
+    play.asks("mailpush5 AUTHENTICATE PLAIN YWxpY2UAZ3cAZ3dwdw==\r\n");
+    play.server("mailpush5 OK [CAPABILITY IMAP4rev1] In\r\n");
+    play.asks("mailpush6 ENABLE CONDSTORE\r\nmailpush7 SELECT Team (CONDSTORE)\r\nmailpush8 UID SEARCH RETURN (ALL) ALL\r\n");
+    play.server("* ENABLED CONDSTORE\r\nmailpush6 OK\r\n");
+    play.server(SELECTED);
+    play.server("mailpush7 OK\r\n* ESEARCH (TAG \"mailpush8\") UID ALL 1,3,6\r\nmailpush8 OK\r\n");
+    play.hears("* 3 EXPUNGE\r\n* 0 RECENT\r\ni OK Idle completed\r\n");
+    play.asks("c NOOP\r\n");
+}
+
+#[test]
+fn after_a_loss_all_flags_are_read_again() {
+    let mut play = parked();
+    play.session.handle_resync(play.now);
+    play.does(&[Action::OpenUpstream]);
+    play.server("* OK Ready\r\n");
+    play.server("mailpush5 OK In\r\n");
+    play.forget();
+    play.server("mailpush6 OK\r\n");
+    play.server(SELECTED);
+    play.server("mailpush7 OK\r\n* ESEARCH (TAG \"mailpush8\") UID ALL 1,3,5\r\nmailpush8 OK\r\n");
+    play.server("* 1 FETCH (UID 1 FLAGS (\\Seen) MODSEQ (5))\r\nmailpush9 OK\r\n");
+    play.hears("* 1 FETCH (FLAGS (\\Seen) MODSEQ (5))\r\n* 0 RECENT\r\n");
+}
+
+#[test]
+fn a_server_that_is_down_is_tried_again_and_a_waiting_client_not_for_ever() {
+    let mut play = parked();
+    play.client("DONE\r\n");
+    play.does(&[Action::OpenUpstream]);
+    let mut attempts = 1;
+    while !matches!(play.session.hold, Hold::Closed) {
+        if play.session.questions.is_some() {
+            play.session.handle_upstream_failed(play.now);
+        }
+        play.passes(Duration::from_secs(2));
+        attempts += std::iter::from_fn(|| play.session.poll_action()).filter(|a| *a == Action::OpenUpstream).count();
+    }
+    assert!(attempts > 5, "{attempts}");
+    play.hears("* BYE [UNAVAILABLE] The mail server does not catch up: log in again\r\n");
+}
+
+#[test]
+fn a_login_that_is_refused_ends_the_session() {
+    let mut play = parked();
+    play.client("DONE\r\n");
+    play.server("* OK Ready\r\nmailpush5 NO [AUTHENTICATIONFAILED] No\r\n");
+    play.hears("* BYE The mail server does not let you in any more\r\n");
+}
+
+#[test]
+fn a_connection_that_breaks_is_as_good_as_parked() {
+    let master = Reentry::MasterUser(Credentials::new("gw", "gwpw"));
+    let mut play = Play::new(Rules { reentry: master, ..rules() }).logged_in().selected().idling();
+    play.server("* BYE Shutting down\r\n");
+    play.session.handle_upstream_closed(play.now);
+    play.hears("");
+    play.event(appended(&[6]), Some((4, 7)));
+    play.hears("* 4 EXISTS\r\n");
+    play.client("DONE\r\n");
+    play.does(&[Action::OpenUpstream]);
+}
+
+#[test]
+fn a_saved_search_result_is_not_parked() {
+    let master = Reentry::MasterUser(Credentials::new("gw", "gwpw"));
+    let mut play =
+        Play::new(Rules { park_after: Some(Duration::from_secs(30)), reentry: master, ..rules() }).logged_in().selected();
+    play.client("s SEARCH RETURN (SAVE) SEEN\r\n");
+    play.server("s OK\r\n");
+    play.forget();
+    let mut play = play.idling();
+    play.passes(Duration::from_secs(30));
+    play.asks("");
+    play.does(&[]);
+}
