@@ -24,7 +24,7 @@ use uuid::Uuid;
 use crate::cluster::queue::local::LocalQueues;
 use crate::cluster::registry::QueueNames;
 use crate::cluster::registry::local::LocalRegistry;
-use crate::config::{QueueKind, RegistryKind, Secret, Settings};
+use crate::config::{QueueKind, RegistryKind, Secret, Settings, UpstreamTls};
 use crate::edge::auth::Scopes;
 use crate::edge::auth::token::{TokenRequest, issue};
 use crate::edge::gateway::unix_ms;
@@ -81,7 +81,6 @@ pub struct DevNode {
     pub id: String,
     pub http: String,
     pub ws: String,
-    /// `null`: this node has no IMAP door.
     pub imap: Option<String>,
 }
 
@@ -113,8 +112,13 @@ impl Dev {
             let mut settings = settings.clone();
             settings.node.id = format!("dev-{}", number + 1);
             let port = nth(ports.http, number).context("--port is too high")?;
-            // Where the node's IMAP door is to be.
-            nth(ports.imap, number).context("--imap-port is too high")?;
+            let imap_port = nth(ports.imap, number).context("--imap-port is too high")?;
+            settings.imap.listen = Some(SocketAddr::new(settings.http.listen.ip(), imap_port));
+            settings.imap.listen_tls = None;
+            settings.imap.upstream.addresses = vec![store.address().to_string()];
+            settings.imap.upstream.tls = UpstreamTls::None;
+            settings.imap.master.user = store.master().user.clone();
+            settings.imap.master.password = Secret::new(store.master().password.as_str());
             settings.http.listen = SocketAddr::new(settings.http.listen.ip(), port);
             if port != 0 {
                 // The page under the name that people type.
