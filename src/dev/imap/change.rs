@@ -58,6 +58,7 @@ impl Session {
                 Answer::ok("Let go")
             }
             CommandBody::Close => {
+                // RFC 3501 6.4.2: no error where nothing may be expunged.
                 let _ = self.expunge(context, user, None);
                 self.selected = None;
                 Answer::ok("Closed")
