@@ -23,6 +23,7 @@
 //! | [`wire`] | client protocols as state machines | sockets, clocks, tasks |
 //! | [`cluster`] | what nodes share: registry and queue, as traits with their adapters | events, sessions |
 //! | [`push`] | moving events: publisher, consumer, hub, presence | client protocols |
+//! | [`http`] | what every HTTP server of ours shares: accept loop, refusals, reading events | routes |
 //! | [`edge`] | the doors: HTTP, WebSocket, SSE, tokens | rules of a protocol |
 //! | [`agent`] | the origin's side: spool, adapters of mail servers | client protocols |
 //! | [`config`] | typed settings and all that can be wrong with them | reading them anywhere else |
@@ -30,7 +31,7 @@
 //! | [`dev`] | a cluster in one process | anything production needs |
 //! | [`cli`] | the commands | logic |
 //!
-//! `edge → push, wire, mail` · `agent → push, wire, mail` · `push → cluster, mail` · `wire → mail` · `cluster → mail` · `mail → nothing of ours`; a
+//! `edge → http, push, wire, mail` · `agent → http, push, wire, mail` · `http → push, mail` · `push → cluster, mail` · `wire → mail` · `cluster → mail` · `mail → nothing of ours`; a
 //! test (`tests/rooms.rs`) holds this table.
 //!
 //! # The invariants that bind
@@ -51,6 +52,7 @@ pub mod cluster;
 pub mod config;
 pub mod dev;
 pub mod edge;
+pub mod http;
 pub mod mail;
 pub mod node;
 pub mod push;

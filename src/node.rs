@@ -22,14 +22,15 @@ use crate::cluster::registry::{Directory, NodeRecord, Place, QueueId, QueueNames
 use crate::config::{QueueKind, RegistryKind, Settings, Topology};
 use crate::edge::auth::{Authenticator, user_names};
 use crate::edge::followers::{self, Followers};
-use crate::edge::gateway::{Gateway, unix_ms};
+use crate::edge::gateway::Gateway;
 use crate::edge::http::router;
-use crate::edge::http::server::{Bounds, serve};
 use crate::edge::imap;
 use crate::edge::tickets::Tickets;
+use crate::http::server::{Bounds, serve};
 use crate::mail::ids::NodeId;
 use crate::mail::key::Key;
 use crate::push::access::OwnersOnly;
+use crate::push::clock::unix_ms;
 use crate::push::consumer::NodeConsumer;
 use crate::push::hub::Hub;
 use crate::push::metrics::Metrics;

@@ -9,8 +9,9 @@ const TABLE: &[(&str, &[&str])] = &[
     ("wire", &["mail"]),
     ("cluster", &["mail", "config"]),
     ("push", &["cluster", "mail"]),
-    ("edge", &["push", "wire", "cluster", "mail", "config"]),
-    ("agent", &["push", "wire", "cluster", "mail", "config"]),
+    ("http", &["push", "mail"]),
+    ("edge", &["http", "push", "wire", "cluster", "mail", "config"]),
+    ("agent", &["http", "push", "wire", "cluster", "mail", "config"]),
     ("config", &["cluster", "edge", "mail"]),
 ];
 

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use mailpush::config::Settings;
 use mailpush::edge::auth::Scopes;
-use mailpush::edge::gateway::unix_ms;
 use mailpush::mail::codec::{Defaults, from_json};
 use mailpush::mail::ids::EventId;
 use mailpush::node::Cluster;
+use mailpush::push::clock::unix_ms;
 use mailpush::push::metrics::Metrics;
 use tokio::sync::oneshot;
 

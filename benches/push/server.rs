@@ -7,7 +7,7 @@ use std::time::Duration;
 use mailpush::config::{AuthSettings, Secret};
 use mailpush::edge::auth::Scopes;
 use mailpush::edge::auth::token::{TokenRequest, issue};
-use mailpush::edge::gateway::unix_ms;
+use mailpush::push::clock::unix_ms;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 

@@ -12,6 +12,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use crate::config::{Fault, Purpose, Settings, Sources, load_for};
 
 mod admin;
+mod agent;
 mod check;
 mod client;
 mod dev;
@@ -65,6 +66,8 @@ pub struct Global {
 pub enum Command {
     /// Run a gateway node
     Serve,
+    /// Run on a mail server: take its changes in, keep them on disk, publish them
+    Agent,
     /// Run a whole cluster in this process, with nothing installed
     Dev(dev::DevArgs),
     /// Publish events, straight into the queues or through a node (--url)
@@ -165,6 +168,7 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
     runtime.block_on(async {
         match cli.command {
             Command::Serve => serve::run(&cli.global).await,
+            Command::Agent => agent::run(&cli.global).await,
             Command::Dev(args) => dev::run(&cli.global, args).await,
             Command::Publish(args) => publish::run(&cli.global, *args).await,
             Command::Subscriptions(args) => admin::subscriptions(args).await,

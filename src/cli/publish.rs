@@ -11,13 +11,13 @@ use super::client::{Client, Remote};
 use super::{CliError, Global, print};
 use crate::config::Purpose;
 use crate::edge::auth::user_names;
-use crate::edge::gateway::unix_ms;
-use crate::edge::http::normalise;
+use crate::http::events::normalise;
 use crate::mail::codec::{DecodeError, Defaults, from_json, from_msgpack, split_msgpack, to_json};
 use crate::mail::event::{Event, EventType};
 use crate::mail::ids::EventId;
 use crate::mail::user::UserNames;
 use crate::node::{Cluster, host_name};
+use crate::push::clock::unix_ms;
 use crate::push::metrics::Metrics;
 use crate::push::publisher::Publisher;
 

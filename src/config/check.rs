@@ -6,7 +6,7 @@ use jsonwebtoken::{Algorithm, AlgorithmFamily};
 use reqwest::Url;
 
 use super::fault::Fault;
-use super::{AuthSettings, HttpSettings, NodeSettings, Settings, TlsSettings, check_cluster, check_imap};
+use super::{AuthSettings, HttpSettings, NodeSettings, Settings, TlsSettings, check_agent, check_cluster, check_imap};
 use crate::mail::ids::NodeId;
 
 /// What the settings are loaded for: not every command needs every setting.
@@ -18,6 +18,8 @@ pub enum Purpose {
     Dev,
     /// Publishing from an origin: registry and queue, no keys to tokens.
     Publish,
+    /// The agent on a mail server: as publishing, and its own settings.
+    Agent,
     /// Making or reading tokens: keys only.
     Token,
 }
@@ -40,7 +42,10 @@ pub(super) fn check(settings: &Settings, purpose: Purpose, known_bad: &BTreeSet<
         check_imap::imap(&mut checker, settings, purpose);
     }
     auth(&mut checker, &settings.auth, purpose);
-    if matches!(purpose, Purpose::Serve | Purpose::Publish) {
+    if purpose == Purpose::Agent {
+        check_agent::agent(&mut checker, &settings.agent);
+    }
+    if matches!(purpose, Purpose::Serve | Purpose::Publish | Purpose::Agent) {
         check_cluster::cluster(&mut checker, settings);
     }
     check_cluster::log(&mut checker, &settings.log);

@@ -4,6 +4,7 @@
 //! holds it and the `Default`s here to each other. Secrets are kept in [`Secret`], which does not print.
 
 mod check;
+mod check_agent;
 mod check_cluster;
 mod check_imap;
 mod fault;
@@ -19,6 +20,7 @@ mod tests;
 
 pub use check::Purpose;
 pub(crate) use check::is_loopback_http;
+pub use check_agent::socket_mode;
 pub use fault::{Fault, Origin};
 pub use load::{CLI_VARIABLES, Sources, load, load_for};
 pub use settings::*;

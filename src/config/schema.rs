@@ -12,7 +12,14 @@ pub const ENVIRONMENT_PREFIX: &str = "MAILPUSH_";
 
 /// Settings whose values are never printed, and which may be read from a file named in the environment.
 /// A test holds this list to the [`super::Secret`] fields.
-pub const SECRETS: [&str; 4] = ["auth.secret", "imap.master.password", "queue.sasl_password", "registry.auth_password"];
+pub const SECRETS: [&str; 6] = [
+    "agent.imap.master_password",
+    "agent.token",
+    "auth.secret",
+    "imap.master.password",
+    "queue.sasl_password",
+    "registry.auth_password",
+];
 
 /// Lists whose elements hold commas: `;` separates them in the environment and in flags.
 pub const SEMICOLON_LISTS: [&str; 1] = ["registry.ensembles"];
@@ -98,7 +105,9 @@ pub fn nearest(path: &str) -> Option<&'static str> {
         let moved = strsim::damerau_levenshtein(&name, &last(candidate)) + 1;
         if candidate.contains('.') { whole.min(moved) } else { whole }
     };
-    let (best, candidate) = known().keys().map(|candidate| (distance(candidate), candidate)).min()?;
+    // Of equals, the one whose whole path is nearer.
+    let whole = |candidate: &str| strsim::damerau_levenshtein(path, candidate);
+    let (best, _, candidate) = known().keys().map(|candidate| (distance(candidate), whole(candidate), candidate)).min()?;
     (best <= 1 + name.len() / 3).then_some(candidate)
 }
 
@@ -154,7 +163,7 @@ mod tests {
     fn slips_are_understood() {
         assert_eq!(nearest("http.lisen"), Some("http.listen"));
         assert_eq!(nearest("htp.listen"), Some("http.listen"));
-        assert_eq!(nearest("sessions.listen"), Some("http.listen"));
+        assert_eq!(nearest("sessions.advertise"), Some("http.advertise"));
         assert_eq!(nearest("quue"), Some("queue"));
         assert_eq!(nearest("http.zzzzzz"), None);
         assert_eq!(nearest_variable("MAILPUSH_HTTP_LISTN").as_deref(), Some("MAILPUSH_HTTP_LISTEN"));

@@ -8,7 +8,7 @@ pub mod imap;
 pub mod server;
 pub mod store;
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,9 +27,9 @@ use crate::cluster::registry::local::LocalRegistry;
 use crate::config::{QueueKind, RegistryKind, Secret, Settings, UpstreamTls};
 use crate::edge::auth::Scopes;
 use crate::edge::auth::token::{TokenRequest, issue};
-use crate::edge::gateway::unix_ms;
 use crate::mail::{Event, Uid};
 use crate::node::{Cluster, Node};
+use crate::push::clock::unix_ms;
 use crate::push::publisher::Publisher;
 use store::model::Refusal;
 use store::{Store, StoreOptions};
@@ -113,9 +113,9 @@ impl Dev {
             settings.node.id = format!("dev-{}", number + 1);
             let port = nth(ports.http, number).context("--port is too high")?;
             let imap_port = nth(ports.imap, number).context("--imap-port is too high")?;
-            settings.imap.listen = Some(SocketAddr::new(settings.http.listen.ip(), imap_port));
-            settings.imap.listen_tls = None;
+            settings.imap.listen = Some(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), imap_port));
             settings.imap.upstream.addresses = vec![store.address().to_string()];
+            settings.imap.listen_tls = None;
             settings.imap.upstream.tls = UpstreamTls::None;
             settings.imap.master.user = store.master().user.clone();
             settings.imap.master.password = Secret::new(store.master().password.as_str());

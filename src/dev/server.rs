@@ -21,8 +21,8 @@ use super::store::messages::Arrival;
 use super::store::model::{Faults, Limits, Model, Refusal};
 use super::store::names::Style;
 use super::store::rights::Rights;
-use crate::edge::gateway::unix_ms;
 use crate::mail::{Event, Flags, Uid, UserName};
+use crate::push::clock::unix_ms;
 use crate::wire::imap::credentials::Credentials;
 
 /// Who may log in as anybody, for a gateway that takes a client's connection up again.

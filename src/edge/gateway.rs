@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, watch};
@@ -20,6 +20,7 @@ use crate::cluster::registry::{Directory, NodeRecord, RegistryHealth};
 use crate::config::Settings;
 use crate::mail::ids::{NodeId, SessionId};
 use crate::mail::user::{UserName, UserNames};
+use crate::push::clock::unix_ms;
 use crate::push::hub::Hub;
 use crate::push::metrics::Metrics;
 use crate::push::outbox::Limits;
@@ -75,15 +76,6 @@ pub struct Departed {
     pub id: NodeId,
     /// When this node noticed, in milliseconds since 1970, UTC.
     pub at: u64,
-}
-
-/// Where a request comes from; put into each request by the accept loop.
-#[derive(Debug, Clone, Copy)]
-pub struct Peer(pub SocketAddr);
-
-/// Milliseconds since 1970, UTC.
-pub fn unix_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }
 
 /// Both clocks.
@@ -171,6 +163,3 @@ impl Gateway {
 pub fn may(identity: &Identity, scope: Scopes) -> bool {
     identity.scopes.contains(scope)
 }
-
-/// How long a peer may be silent on a socket before the kernel gives it up.
-pub const USER_TIMEOUT: Duration = Duration::from_secs(60);

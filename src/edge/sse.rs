@@ -16,12 +16,14 @@ use futures::Stream;
 use tokio::time::Sleep;
 
 use super::auth::Scopes;
-use super::gateway::{Gateway, Peer, may, unix_ms};
+use super::gateway::{Gateway, may};
 use super::http::problem::Problem;
 use super::http::{bearer, query, redeem};
 use super::websocket::goodbye;
+use crate::http::server::Peer;
 use crate::mail::ids::SessionId;
 use crate::mail::key::Key;
+use crate::push::clock::unix_ms;
 use crate::push::hub::Wanted;
 use crate::push::metrics::Metrics;
 use crate::push::outbox::{Outgoing, Resync};

@@ -31,7 +31,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use self::entry::{Resuming, Verifying, verified};
 use super::auth::Identity;
 use super::gateway::{Gateway, now};
-use super::http::server::ConnectionPermit;
+use crate::http::server::ConnectionPermit;
 use crate::mail::ids::SessionId;
 use crate::mail::key::Key;
 use crate::push::hub::Wanted;
@@ -65,7 +65,7 @@ struct Door {
 impl Door {
     async fn serve(self, upgrade: OnUpgrade) {
         let Ok(Ok(upgraded)) = tokio::time::timeout(UPGRADE_TIMEOUT, upgrade).await else { return };
-        let Ok(parts) = upgraded.downcast::<TokioIo<super::http::patience::Patience>>() else { return };
+        let Ok(parts) = upgraded.downcast::<TokioIo<crate::http::patience::Patience>>() else { return };
         Connection::new(self, parts.io.into_inner().into_inner(), parts.read_buf).run().await;
     }
 }

@@ -1,9 +1,12 @@
 //! What the tests share. Each test binary uses a part of it.
 #![allow(dead_code, reason = "each test binary uses a part of this")]
 
+pub mod agent;
 pub mod cluster;
 pub mod dev;
+pub mod dovecot;
 pub mod fixtures;
+pub mod imap;
 pub mod imap_upstream;
 pub mod kafka;
 pub mod process;

@@ -6,23 +6,18 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde::Serialize;
 
 use super::Caller;
 use super::problem::Problem;
 use crate::cluster::queue::QueueName;
 use crate::edge::auth::Scopes;
-use crate::edge::gateway::{Gateway, unix_ms};
-use crate::mail::codec::{DecodeError, Defaults, from_json, from_msgpack, split_msgpack};
-use crate::mail::event::{Change, Event};
+use crate::edge::gateway::Gateway;
+use crate::http::events::EventReader;
+use crate::mail::event::Event;
 use crate::mail::ids::EventId;
-use crate::mail::user::UserNames;
-
-/// Events in one request, at most: they are published side by side.
-const BATCH: usize = 1_000;
 
 /// What became of one event.
 #[derive(Debug, Serialize)]
@@ -52,23 +47,7 @@ pub async fn publish(
 ) -> Result<Response, Problem> {
     caller.must(Scopes::EVENTS_PUBLISH, "events:publish")?;
     let body = body.map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))?;
-    let content_type = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    let format = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    let parsed = match format.as_str() {
-        "application/msgpack" | "application/vnd.msgpack" | "application/x-msgpack" => read_msgpack(&gateway, &body),
-        "application/json" => read_json(&gateway, &body),
-        "application/x-ndjson" => read_ndjson(&gateway, &body),
-        _ => {
-            let detail = "send events as application/json, application/x-ndjson or application/msgpack";
-            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
-        }
-    }?;
-    if parsed.len() > BATCH {
-        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("at most {BATCH} events in one request")));
-    }
-    if parsed.is_empty() {
-        return Err(Problem::bad_request("there is no event in the body"));
-    }
+    let parsed = EventReader { names: &gateway.names, origin: &gateway.settings.node.origin }.read(&headers, &body)?;
     let events: Vec<Event> = parsed.iter().filter_map(|event| event.as_ref().ok().cloned()).collect();
     let mut published = gateway.publisher.publish_batch(&events).await.into_iter();
     let outcomes: Vec<Outcome> = parsed
@@ -103,54 +82,4 @@ pub async fn publish(
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail).with_results(results));
     }
     Ok(Json(serde_json::json!({ "results": results })).into_response())
-}
-
-type Parsed = Vec<Result<Event, DecodeError>>;
-
-/// Reads one event and brings its owners to the normal form.
-fn read_one(gateway: &Gateway, read: impl FnOnce(Defaults<'_>) -> Result<Event, DecodeError>) -> Result<Event, DecodeError> {
-    let origin = &gateway.settings.node.origin;
-    let event = read(Defaults { id: EventId::now(), at: unix_ms(), origin })?;
-    normalise(event, &gateway.names)
-}
-
-/// The event with every owner in the normal form.
-pub fn normalise(mut event: Event, names: &UserNames) -> Result<Event, DecodeError> {
-    let bad = |error: crate::mail::path::InvalidPath| DecodeError::Field { field: "mailbox", reason: error.to_string() };
-    event.mailbox = event.mailbox.normalised(names).map_err(bad)?;
-    if let Change::MailboxRename { to } = &mut event.change {
-        *to = to.normalised(names).map_err(bad)?;
-    }
-    Ok(event)
-}
-
-fn read_msgpack(gateway: &Gateway, body: &[u8]) -> Result<Parsed, Problem> {
-    let events = split_msgpack(body).map_err(|error| Problem::bad_request(error.to_string()))?;
-    Ok(events.into_iter().map(|event| read_one(gateway, |d| from_msgpack(event, Some(d)))).collect())
-}
-
-/// Well-formed JSON, without reading what is in it.
-fn well_formed<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, Problem> {
-    serde_json::from_slice(text)
-        .map_err(|error| Problem::bad_request(format!("not valid JSON at line {} column {}", error.line(), error.column())))
-}
-
-fn read_json(gateway: &Gateway, body: &[u8]) -> Result<Parsed, Problem> {
-    let events: Vec<&RawValue> = match body.trim_ascii_start().first() {
-        None => return Ok(Vec::new()),
-        Some(b'[') => well_formed(body)?,
-        Some(_) => vec![well_formed(body)?],
-    };
-    Ok(events.into_iter().map(|event| read_one(gateway, |d| from_json(event.get().as_bytes(), Some(d)))).collect())
-}
-
-/// Its lines stand for themselves: as long as one of them is JSON, the others are told their own fate.
-fn read_ndjson(gateway: &Gateway, body: &[u8]) -> Result<Parsed, Problem> {
-    let lines = || body.split(|b| *b == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
-    if !lines().any(|line| well_formed::<&RawValue>(line).is_ok())
-        && let Some(first) = lines().next()
-    {
-        well_formed::<&RawValue>(first)?;
-    }
-    Ok(lines().map(|line| read_one(gateway, |d| from_json(line, Some(d)))).collect())
 }

@@ -27,8 +27,9 @@ use super::subscriptions::StreamCursor;
 use super::{Caller, Query};
 use crate::edge::auth::{Identity, Scopes};
 use crate::edge::followers::{Followers, Following, TooManyFollowers};
-use crate::edge::gateway::{Gateway, unix_ms};
+use crate::edge::gateway::Gateway;
 use crate::mail::ids::NodeId;
+use crate::push::clock::unix_ms;
 use crate::push::sessions::SubscriptionChange;
 use crate::wire::sse;
 

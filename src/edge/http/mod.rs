@@ -6,11 +6,8 @@ mod health;
 mod nodes;
 mod pages;
 mod paging;
-pub mod patience;
 mod peers;
 pub mod problem;
-pub use events::normalise;
-pub mod server;
 mod sessions;
 mod subscriptions;
 mod tickets;
@@ -21,7 +18,7 @@ use std::time::Instant;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRequestParts, MatchedPath, Path, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderValue, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
@@ -32,6 +29,7 @@ use tracing::debug;
 use super::auth::{Identity, Scopes};
 use super::gateway::{Gateway, may};
 use super::{sse, websocket};
+pub use crate::http::bearer;
 use problem::Problem;
 
 /// One method of one path, and who answers it.
@@ -148,16 +146,6 @@ async fn observe(State(gateway): State<Arc<Gateway>>, request: Request, next: Ne
     gateway.metrics.http_requests.get_or_create(&vec![("route", route), ("status", class)]).inc();
     debug!(%method, route, status = status.as_u16(), took = ?began.elapsed(), "request");
     response
-}
-
-/// The token in `Authorization: Bearer`; `None` where there is no such header.
-pub fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
-    let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
-    let token = value.to_str().ok().and_then(|text| text.split_once(' '));
-    match token {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(Some(token.trim())),
-        _ => Err(Problem::no_token()),
-    }
 }
 
 /// The parameters of a request's query, in their order; a name may come several times.

@@ -1,120 +1,23 @@
-//! Errors as RFC 9457 problem documents: the one place that turns errors into HTTP answers.
+//! A door's own problems: refused tokens.
 
-use axum::Json;
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use serde::Serialize;
-use serde_json::Value;
+use axum::http::StatusCode;
 
 use crate::edge::auth::AuthError;
-
-/// The code of a request that should have had a token.
-const NO_TOKEN: &str = "no_token";
-
-/// An answer that is no success.
-#[derive(Debug, Clone, Serialize)]
-pub struct Problem {
-    /// `about:blank`: the title says what the status means (RFC 9457 4.2.1).
-    #[serde(rename = "type")]
-    kind: &'static str,
-    title: &'static str,
-    status: u16,
-    /// What to do about it.
-    detail: String,
-    /// A stable word for programs, where the status is not enough.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<&'static str>,
-    /// For a batch: what became of each event.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    results: Option<Value>,
-}
+pub use crate::http::problem::Problem;
 
 impl Problem {
-    pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self {
-            kind: "about:blank",
-            title: status.canonical_reason().unwrap_or("Error"),
-            status: status.as_u16(),
-            detail: detail.into(),
-            code: None,
-            results: None,
-        }
-    }
-
-    pub fn bad_request(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, detail)
-    }
-
-    pub fn no_token() -> Self {
-        Self { code: Some(NO_TOKEN), ..Self::new(StatusCode::UNAUTHORIZED, "send Authorization: Bearer and a token") }
-    }
-
     pub fn token(error: &AuthError) -> Self {
         // Where no key could be had yet the fault is ours: a client told 401 would throw a good token away.
         let status = if error.is_transient() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::UNAUTHORIZED };
-        Self { code: Some(error.name()), ..Self::new(status, error.to_string()) }
-    }
-
-    pub fn forbidden(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::FORBIDDEN, detail)
-    }
-
-    pub fn not_found(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::NOT_FOUND, detail)
-    }
-
-    pub fn upgrade_required(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::UPGRADE_REQUIRED, detail)
-    }
-
-    pub fn too_many(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::TOO_MANY_REQUESTS, detail)
-    }
-
-    /// Come back in a moment.
-    pub fn unavailable(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
-    }
-
-    pub fn bad_gateway(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_GATEWAY, detail)
-    }
-
-    pub fn with_results(self, results: Value) -> Self {
-        Self { results: Some(results), ..self }
-    }
-}
-
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let refused = self.code.is_some_and(|code| code != NO_TOKEN);
-        let mut response = (status, Json(self)).into_response();
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        match status {
-            StatusCode::UNAUTHORIZED => {
-                // RFC 6750 3.1: without a token, no error is named.
-                let challenge = if refused { "Bearer error=\"invalid_token\"" } else { "Bearer" };
-                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
-            }
-            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
-                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
-            }
-            StatusCode::UPGRADE_REQUIRED => {
-                // RFC 9110 7.8: who sends Upgrade names it in Connection too.
-                headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-                headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-                headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-            }
-            _ => {}
-        }
-        response
+        Self::new(status, error.to_string()).with_code(error.name())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use axum::http::header;
+    use axum::response::IntoResponse;
+
     use super::*;
 
     #[test]

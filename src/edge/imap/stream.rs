@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
-use crate::edge::gateway::USER_TIMEOUT;
+use crate::http::server::USER_TIMEOUT;
 
 /// See the module's words.
 #[derive(Debug)]

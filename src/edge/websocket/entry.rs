@@ -2,8 +2,9 @@
 
 use super::{Connection, RETRY_AFTER_MS};
 use crate::edge::auth::{AuthError, Identity, Scopes};
-use crate::edge::gateway::{may, now, unix_ms};
+use crate::edge::gateway::{may, now};
 use crate::mail::key::Key;
+use crate::push::clock::unix_ms;
 use crate::push::hub::Wanted;
 use crate::push::session::Transport;
 use crate::wire::ws::close::CloseReason;

@@ -10,10 +10,10 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::Door;
 use crate::edge::auth::Scopes;
-use crate::edge::gateway::{Gateway, Peer, may};
+use crate::edge::gateway::{Gateway, may};
 use crate::edge::http::problem::Problem;
-use crate::edge::http::server::ConnectionPermit;
 use crate::edge::http::{bearer, query, redeem};
+use crate::http::server::{ConnectionPermit, Peer};
 use crate::wire::ws::SUBPROTOCOL;
 
 /// `GET /v1/ws`.

@@ -4,6 +4,7 @@
 //! who connects, asks for a stream and never reads would hold it for ever.
 
 use std::io::{self, IoSlice};
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -15,21 +16,21 @@ use tokio::time::Sleep;
 
 /// A stream on which a write fails once it has made no progress for a time.
 #[derive(Debug)]
-pub struct Patience {
-    stream: TcpStream,
+pub struct Patience<S = TcpStream> {
+    stream: S,
     limit: Duration,
     /// Runs while a write waits.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl Patience {
+impl<S: AsFd> Patience<S> {
     /// Waits `limit` for each write, at most.
-    pub fn new(stream: TcpStream, limit: Duration) -> Self {
+    pub fn new(stream: S, limit: Duration) -> Self {
         Self { stream, limit, timer: None }
     }
 
     /// The bare stream: whoever takes it over looks after its writes.
-    pub fn into_inner(self) -> TcpStream {
+    pub fn into_inner(self) -> S {
         self.stream
     }
 
@@ -47,13 +48,13 @@ impl Patience {
     }
 }
 
-impl AsyncRead for Patience {
+impl<S: AsyncRead + Unpin> AsyncRead for Patience<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
 
-impl AsyncWrite for Patience {
+impl<S: AsyncWrite + AsFd + Unpin> AsyncWrite for Patience<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.bounded(cx, result)
@@ -69,7 +70,7 @@ impl AsyncWrite for Patience {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // A TCP stream holds nothing back, so this says nothing of the writes that wait.
+        // A socket holds nothing back, so this says nothing of the writes that wait.
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

@@ -3,6 +3,8 @@
 //! axum's own `serve` has no time-out for headers and does not wait for upgraded sockets; this has both.
 
 use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +14,8 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -21,7 +23,52 @@ use tower::ServiceExt;
 use tracing::{debug, warn};
 
 use super::patience::Patience;
-use crate::edge::gateway::{Peer, USER_TIMEOUT};
+
+/// Where a connection comes from; a request's extension. Requests of a Unix socket have none.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub SocketAddr);
+
+/// How long the kernel tries to send what a peer does not acknowledge.
+pub const USER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What connections come in by.
+pub trait Listener: Send + Sync + 'static {
+    type Stream: AsyncRead + AsyncWrite + AsFd + Unpin + Send + 'static;
+
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Option<Peer>)>> + Send;
+
+    /// Sets the options of a fresh connection.
+    fn tune(stream: &Self::Stream) -> io::Result<()>;
+}
+
+impl Listener for TcpListener {
+    type Stream = TcpStream;
+
+    async fn accept(&self) -> io::Result<(TcpStream, Option<Peer>)> {
+        Self::accept(self).await.map(|(stream, address)| (stream, Some(Peer(address))))
+    }
+
+    /// Small pushes must not wait for company, and a peer that is gone must be found.
+    fn tune(stream: &TcpStream) -> io::Result<()> {
+        stream.set_nodelay(true)?;
+        let socket = SockRef::from(stream);
+        socket
+            .set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15)))?;
+        socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
+    }
+}
+
+impl Listener for UnixListener {
+    type Stream = UnixStream;
+
+    async fn accept(&self) -> io::Result<(UnixStream, Option<Peer>)> {
+        Self::accept(self).await.map(|(stream, _)| (stream, None))
+    }
+
+    fn tune(_: &UnixStream) -> io::Result<()> {
+        Ok(())
+    }
+}
 
 /// Held as long as a connection, or the socket that it became, lives.
 #[derive(Debug, Clone)]
@@ -48,7 +95,7 @@ application/problem+json\r\ncontent-length: 112\r\n\r\n{\"type\":\"about:blank\"
 \"status\":503,\"detail\":\"the node has no connection to spare\"}";
 
 /// Serves until `stop`; then lets requests that are under way end.
-pub async fn serve(listener: TcpListener, router: Router, bounds: Bounds, stop: CancellationToken) {
+pub async fn serve<L: Listener>(listener: L, router: Router, bounds: Bounds, stop: CancellationToken) {
     let permits = Arc::new(Semaphore::new(bounds.connections));
     let refusals = Arc::new(Semaphore::new(REFUSALS));
     let connections = TaskTracker::new();
@@ -76,12 +123,14 @@ pub async fn serve(listener: TcpListener, router: Router, bounds: Bounds, stop: 
             }
             continue;
         };
-        if let Err(error) = tune(&stream) {
+        if let Err(error) = L::tune(&stream) {
             debug!(%error, "cannot set socket options");
         }
         let permit = ConnectionPermit(Arc::new(permit));
         let service = router.clone().map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
-            request.extensions_mut().insert(Peer(peer));
+            if let Some(peer) = peer {
+                request.extensions_mut().insert(peer);
+            }
             request.extensions_mut().insert(permit.clone());
             request.map(axum::body::Body::new)
         });
@@ -113,20 +162,12 @@ pub async fn serve(listener: TcpListener, router: Router, bounds: Bounds, stop: 
 
 /// Says that there is no room. The request is read too: to drop the socket with unread bytes in it would reset the
 /// connection, and the client could lose the answer.
-async fn refuse(stream: &mut TcpStream) -> io::Result<()> {
+async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> io::Result<()> {
     stream.write_all(FULL).await?;
     stream.shutdown().await?;
     let mut bytes = [0; 1024];
     while stream.read(&mut bytes).await? > 0 {}
     Ok(())
-}
-
-/// Small pushes must not wait for company, and a peer that is gone must be found.
-fn tune(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let socket = SockRef::from(stream);
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15)))?;
-    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
 }
 
 #[cfg(test)]

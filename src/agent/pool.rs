@@ -1,0 +1,204 @@
+//! Connections to the mail server, few and for a while: one question goes over one connection of its mailbox's owner.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::complete::{FlagSource, Known};
+use super::imap::{Connection, ImapError};
+use super::tls::Tls;
+use crate::mail::path::{MailboxPath, PRIVATE};
+use crate::mail::uid::{Uid, UidValidity};
+use crate::wire::imap::credentials::Credentials;
+
+/// After a server that cannot be reached, and after an owner who is refused or takes too long, nobody asks for so long: each attempt would
+/// hold events back for the whole time-out.
+const PAUSE: Duration = Duration::from_secs(2);
+/// Owners left alone that are remembered.
+const REFUSED: usize = 10_000;
+
+/// How to reach the mail server.
+pub struct Target {
+    /// `host:port`.
+    pub address: String,
+    pub tls: Tls,
+    pub master: Credentials,
+    /// The domain that the server does not know its users by, if so.
+    pub strip_domain: Option<String>,
+    pub connections: usize,
+    pub connections_per_owner: usize,
+    pub idle_timeout: Duration,
+    /// How long one question may take.
+    pub timeout: Duration,
+}
+
+/// See the module's words.
+pub struct Pool {
+    target: Target,
+    permits: Semaphore,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    idle: HashMap<String, Vec<(Connection, Instant)>>,
+    /// Connections in use, by owner.
+    busy: HashMap<String, Arc<Semaphore>>,
+    refused: HashMap<String, Instant>,
+    unreachable: Option<Instant>,
+}
+
+impl Pool {
+    pub fn new(target: Target) -> Self {
+        Self { permits: Semaphore::new(target.connections), target, state: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Closes connections that nobody has used for the idle time-out.
+    pub fn sweep(&self) {
+        let now = Instant::now();
+        let mut state = self.state();
+        state.idle.retain(|_, connections| {
+            connections.retain(|(_, since)| now.duration_since(*since) < self.target.idle_timeout);
+            !connections.is_empty()
+        });
+        state.busy.retain(|_, owner| Arc::strong_count(owner) > 1);
+        state.refused.retain(|_, since| now.duration_since(*since) < PAUSE);
+    }
+
+    /// How long [`Self::sweep`] may wait.
+    pub fn idle_timeout(&self) -> Duration {
+        self.target.idle_timeout
+    }
+
+    async fn ask(
+        &self,
+        owner: &str,
+        name: &str,
+        uidvalidity: Option<UidValidity>,
+        uids: &BTreeSet<Uid>,
+    ) -> Result<BTreeMap<Uid, Known>, ImapError> {
+        let per_owner = {
+            let mut state = self.state();
+            let permits = || Arc::new(Semaphore::new(self.target.connections_per_owner));
+            state.busy.entry(owner.to_owned()).or_insert_with(permits).clone()
+        };
+        // Neither is ever closed.
+        let _own = per_owner.acquire().await;
+        let _any = self.permits.acquire().await;
+        let kept = {
+            let mut state = self.state();
+            let kept = state.idle.get_mut(owner).and_then(Vec::pop);
+            if kept.is_none() {
+                self.make_room(&mut state);
+            }
+            kept
+        };
+        if let Some((mut connection, _)) = kept {
+            match connection.flags(name, uidvalidity, uids).await {
+                // It may have died while nobody used it.
+                Err(ImapError::Io(_)) => {}
+                result => return self.keep(owner, connection, result),
+            }
+        }
+        let opened = Connection::open(&self.target.address, &self.target.tls, &self.target.master, owner).await;
+        let mut connection = opened.inspect_err(|error| self.note(owner, error))?;
+        let result = connection.flags(name, uidvalidity, uids).await;
+        self.keep(owner, connection, result)
+    }
+
+    /// Idle connections and busy ones together stay within the bound: the longest idle one goes.
+    fn make_room(&self, state: &mut State) {
+        let idle: usize = state.idle.values().map(Vec::len).sum();
+        let busy = self.target.connections - self.permits.available_permits();
+        if idle + busy <= self.target.connections {
+            return;
+        }
+        let oldest = state.idle.iter().filter_map(|(owner, all)| Some((all.first()?.1, owner.clone()))).min();
+        if let Some((_, owner)) = oldest
+            && let Some(connections) = state.idle.get_mut(&owner)
+        {
+            connections.remove(0);
+            if connections.is_empty() {
+                state.idle.remove(&owner);
+            }
+        }
+    }
+
+    fn keep(
+        &self,
+        owner: &str,
+        connection: Connection,
+        result: Result<BTreeMap<Uid, Known>, ImapError>,
+    ) -> Result<BTreeMap<Uid, Known>, ImapError> {
+        if matches!(result, Ok(_) | Err(ImapError::Refused(_))) {
+            self.state().idle.entry(owner.to_owned()).or_default().push((connection, Instant::now()));
+        }
+        result
+    }
+
+    fn note(&self, owner: &str, error: &ImapError) {
+        let mut state = self.state();
+        match error {
+            ImapError::Login(_) => {
+                drop(state);
+                self.pause(owner);
+            }
+            ImapError::Refused(_) => {}
+            ImapError::Io(_) | ImapError::Protocol(_) => state.unreachable = Some(Instant::now()),
+        }
+    }
+
+    /// Leaves an owner alone for a while.
+    fn pause(&self, owner: &str) {
+        let mut state = self.state();
+        if state.refused.len() < REFUSED {
+            state.refused.insert(owner.to_owned(), Instant::now());
+        }
+    }
+
+    /// Why it is of no use to ask now.
+    fn paused(&self, owner: &str) -> Option<&'static str> {
+        let fresh = |since: &Instant| since.elapsed() < PAUSE;
+        let state = self.state();
+        if state.unreachable.as_ref().is_some_and(fresh) {
+            return Some("the mail server could not be reached a moment ago");
+        }
+        state.refused.get(owner).is_some_and(fresh).then_some("the mail server refused this owner, or was too slow, a moment ago")
+    }
+}
+
+#[async_trait]
+impl FlagSource for Pool {
+    async fn flags(
+        &self,
+        mailbox: &MailboxPath,
+        uidvalidity: Option<UidValidity>,
+        uids: &BTreeSet<Uid>,
+    ) -> Result<BTreeMap<Uid, Known>, String> {
+        if mailbox.namespace() != PRIVATE || mailbox.owner().is_empty() {
+            return Err("only a user's own mailboxes can be asked for".to_owned());
+        }
+        let owner = mailbox.owner();
+        let domain = self.target.strip_domain.as_deref();
+        let bare = domain.and_then(|domain| owner.strip_suffix(domain)?.strip_suffix('@'));
+        let owner = bare.unwrap_or(owner);
+        if let Some(reason) = self.paused(owner) {
+            return Err(reason.to_owned());
+        }
+        match tokio::time::timeout(self.target.timeout, self.ask(owner, mailbox.name(), uidvalidity, uids)).await {
+            Ok(result) => result.map_err(|error| error.to_string()),
+            Err(_) => {
+                self.pause(owner);
+                Err("no answer in time".to_owned())
+            }
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! `mailpush agent`: the origin's side, on a mail server.
+
+use std::sync::Arc;
+
+use super::serve::told_to_stop;
+use super::{CliError, Global};
+use crate::agent::{Agent, Publishing};
+use crate::config::Purpose;
+use crate::edge::auth::user_names;
+use crate::node::{Cluster, host_name};
+use crate::push::metrics::Metrics;
+
+/// Runs until SIGTERM or SIGINT; what is not published then stays in the spool.
+pub async fn run(global: &Global) -> Result<(), CliError> {
+    let settings = global.start(Purpose::Agent)?;
+    let cluster = Cluster::connect(&settings).await?;
+    let metrics = Arc::new(Metrics::default());
+    let publisher = Arc::new(cluster.publisher(&settings, metrics.clone())?);
+    let origin = Some(settings.node.origin.clone()).filter(|origin| !origin.is_empty()).unwrap_or_else(host_name);
+    let publishing = Publishing { sink: publisher, metrics, names: user_names(&settings.auth), origin };
+    let agent = Agent::start(&settings, publishing).await?;
+    let outcome = tokio::select! {
+        told = told_to_stop() => told,
+        () = agent.failed() => Err(anyhow::anyhow!("a part of the agent has failed, its log says which").into()),
+    };
+    agent.drain().await;
+    outcome
+}

@@ -1,0 +1,20 @@
+//! What every HTTP server of ours has in common: the accept loop, refusals, and reading events.
+
+use axum::http::{HeaderMap, header};
+
+pub mod events;
+pub mod patience;
+pub mod problem;
+pub mod server;
+
+use problem::Problem;
+
+/// The token in `Authorization: Bearer`; `None` where there is no such header.
+pub fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
+    let token = value.to_str().ok().and_then(|text| text.split_once(' '));
+    match token {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(Some(token.trim())),
+        _ => Err(Problem::no_token()),
+    }
+}
