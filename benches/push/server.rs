@@ -35,7 +35,7 @@ impl Server {
     /// `mailpush dev` with one node.
     pub async fn dev(settings: &[&str]) -> Self {
         let mut command = Self::command(settings);
-        command.args(["dev", "--json", "--port", "0"]).stdout(Stdio::piped());
+        command.args(["dev", "--json", "--port", "0", "--imap-port", "0"]).stdout(Stdio::piped());
         let mut process = command.spawn().expect("start mailpush dev");
         let stdout = tokio::process::ChildStdout::from_std(process.stdout.take().expect("its output")).expect("read it");
         let line = BufReader::new(stdout).lines().next_line().await.expect("a line").expect("a description");

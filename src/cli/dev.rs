@@ -47,9 +47,14 @@ fn introduction(dev: &Description) -> String {
     let mut text = String::from("mailpush dev: everything in this process, nothing is kept.\n\n");
     // Writing to a String cannot fail.
     for node in &dev.nodes {
-        let _ = writeln!(text, "  node {}  page {}/  websocket {}", node.id, node.http, node.ws);
+        let imap = node.imap.as_deref().unwrap_or("none");
+        let _ = writeln!(text, "  node {}  page {}/  websocket {}  imap {imap}", node.id, node.http, node.ws);
     }
-    let _ = writeln!(text, "  mail store  imap {} (without TLS; each user's password is the name before the @)", dev.store_imap);
+    let _ = writeln!(
+        text,
+        "\nIMAP is without TLS, and everybody's password is the name before the @. The mail store itself: {}",
+        dev.store_imap
+    );
     let _ = writeln!(text, "\nTokens:");
     for user in &dev.users {
         let _ = writeln!(text, "  {}\n    {}", user.user, user.token);

@@ -24,7 +24,7 @@ use uuid::Uuid;
 use crate::cluster::queue::local::LocalQueues;
 use crate::cluster::registry::QueueNames;
 use crate::cluster::registry::local::LocalRegistry;
-use crate::config::{QueueKind, RegistryKind, Secret, Settings};
+use crate::config::{QueueKind, RegistryKind, Secret, Settings, UpstreamTls};
 use crate::edge::auth::Scopes;
 use crate::edge::auth::token::{TokenRequest, issue};
 use crate::mail::{Event, Uid};
@@ -81,7 +81,6 @@ pub struct DevNode {
     pub id: String,
     pub http: String,
     pub ws: String,
-    /// `null`: this node has no IMAP door.
     pub imap: Option<String>,
 }
 
@@ -116,6 +115,8 @@ impl Dev {
             let imap_port = nth(ports.imap, number).context("--imap-port is too high")?;
             settings.imap.listen = Some(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), imap_port));
             settings.imap.upstream.addresses = vec![store.address().to_string()];
+            settings.imap.listen_tls = None;
+            settings.imap.upstream.tls = UpstreamTls::None;
             settings.imap.master.user = store.master().user.clone();
             settings.imap.master.password = Secret::new(store.master().password.as_str());
             settings.http.listen = SocketAddr::new(settings.http.listen.ip(), port);

@@ -123,6 +123,10 @@ impl Store {
         if let (Some(alice), Some(bob)) = (model.user("alice"), model.user("bob")) {
             model.insert(&alice, "Team").context("the shared mailbox")?;
             model.grant(&alice, "Team", &bob, Rights::parse("lrs").unwrap_or_default());
+            // Mail apps show what is subscribed to.
+            for user in [&alice, &bob] {
+                model.add_subscription(user, &alice, "Team");
+            }
         }
         let (changed, _) = watch::channel(0);
         let shared = Arc::new(Shared { model: Mutex::new(model), changed });

@@ -71,6 +71,16 @@ impl DevCluster {
         self.text(&format!("/nodes/{node}/ws"))
     }
 
+    /// Where a node's IMAP door is.
+    pub fn imap(&self, node: usize) -> String {
+        self.text(&format!("/nodes/{node}/imap"))
+    }
+
+    /// Where the mail store itself is.
+    pub fn store_imap(&self) -> String {
+        self.text("/store_imap")
+    }
+
     /// The token of alice (0), bob (1) or carol (2).
     pub fn token(&self, user: usize) -> String {
         self.text(&format!("/users/{user}/token"))

@@ -19,6 +19,15 @@ use crate::mail::{Flags, Uid, UserName};
 
 const NOTHING_SELECTED: &str = "Select a mailbox first";
 
+/// What STORE is to do.
+struct Storing {
+    uid: bool,
+    by: FlagsBy,
+    flags: Flags,
+    silent: bool,
+    unchanged_since: Option<u64>,
+}
+
 /// The flags that a client may set; `\Recent` is none (RFC 3501 2.3.2).
 fn flags_of(flags: &[Flag<'_>]) -> Flags {
     let texts: Vec<String> = flags.iter().map(ToString::to_string).collect();
@@ -49,6 +58,7 @@ impl Session {
                 Answer::ok("Let go")
             }
             CommandBody::Close => {
+                // RFC 3501 6.4.2: no error where nothing may be expunged.
                 let _ = self.expunge(context, user, None);
                 self.selected = None;
                 Answer::ok("Closed")
@@ -67,7 +77,8 @@ impl Session {
                 };
                 let silent = response == StoreResponse::Silent;
                 let unchanged = modifiers.iter().map(|StoreModifier::UnchangedSince(modseq)| *modseq).next();
-                self.store(context, user, &sequence_set, uid, (by, &flags_of(&flags)), silent, unchanged)
+                let how = Storing { uid, by, flags: flags_of(&flags), silent, unchanged_since: unchanged };
+                self.store(context, user, &sequence_set, &how)
             }
             CommandBody::Copy { sequence_set, mailbox, uid } => {
                 self.copy(context, user, &sequence_set, &name_of(&mailbox), uid, false)
@@ -128,17 +139,8 @@ impl Session {
         }
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn store(
-        &mut self,
-        context: &mut Context<'_>,
-        user: &UserName,
-        set: &SequenceSet,
-        uid: bool,
-        (by, flags): (FlagsBy, &Flags),
-        silent: bool,
-        unchanged_since: Option<u64>,
-    ) -> Answer {
+    fn store(&mut self, context: &mut Context<'_>, user: &UserName, set: &SequenceSet, how: &Storing) -> Answer {
+        let Storing { uid, by, ref flags, silent, unchanged_since } = *how;
         let rights = self.rights(context);
         let Some(selected) = &self.selected else { return Answer::bad(NOTHING_SELECTED) };
         if selected.read_only {

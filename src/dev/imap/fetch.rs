@@ -1,6 +1,7 @@
 //! FETCH and UID FETCH.
 
 use imap_codec::imap_types::command::FetchModifier;
+use imap_codec::imap_types::core::AString;
 use imap_codec::imap_types::fetch::{MacroOrMessageDataItemNames, MessageDataItemName as Item, Section};
 use imap_codec::imap_types::sequence::SequenceSet;
 use mail_parser::MessageParser;
@@ -215,13 +216,17 @@ fn section_name(section: Option<&Section<'_>>) -> String {
     let dotted = |of: &Option<imap_codec::imap_types::fetch::Part>, word: &str| {
         of.as_ref().map_or_else(|| word.to_owned(), |of| format!("{}.{word}", part(of)))
     };
-    let fields = |names: &[imap_codec::imap_types::core::AString<'_>]| {
+    let fields = |names: &[AString<'_>]| {
         let mut out = Vec::new();
         for name in names {
             if !out.is_empty() {
                 out.push(b' ');
             }
-            string(&mut out, name.as_ref());
+            // As clients write them: not all of them would know their own question in quotes.
+            match name {
+                AString::Atom(atom) => out.extend_from_slice(atom.as_ref().as_bytes()),
+                AString::String(quoted) => string(&mut out, quoted.as_ref()),
+            }
         }
         String::from_utf8_lossy(&out).into_owned()
     };

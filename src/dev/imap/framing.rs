@@ -42,7 +42,7 @@ impl Framer {
 
     /// Whether more may be pushed before what is here has been taken.
     pub fn has_room(&self) -> bool {
-        self.incoming.len() - self.taken < MAX_LINE
+        self.incoming.len() - self.taken <= MAX_LINE
     }
 
     /// The next thing, if it is complete. `message_bytes`: the longest literal of APPEND.
@@ -147,7 +147,9 @@ mod tests {
         let refused = |text: &str| Framed::TooLarge(text.as_bytes().to_vec());
         let expected = [refused("a APPEND x {10}\r\n"), refused("b APPEND x {10+}\r\n\r\n"), whole("c NOOP\r\n")];
         assert_eq!(all(&mut framer, 9), expected);
-        framer.push(&vec![b'x'; MAX_LINE + 1]);
+        framer.push(&vec![b'x'; MAX_LINE]);
+        assert!(framer.next(9).is_none() && framer.has_room(), "or nobody would ever see that it is too long");
+        framer.push(b"x");
         assert_eq!(framer.next(9), Some(Framed::Hopeless));
         assert_eq!(announced_literal(b"{99999999999999999999999}"), Some((usize::MAX, true)));
         assert_eq!(announced_literal(b"{}"), None);

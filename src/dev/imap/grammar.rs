@@ -3,13 +3,14 @@
 //!
 //! Responses are written by hand: literals come straight from the store's bytes.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use crate::dev::store::names::{from_utf7, to_utf7};
 use crate::mail::Uid;
+use crate::wire::imap::name::{decode_utf7, encode_utf7};
 
 /// Reads a command from left to right. Every method gives `None` and leaves off where the grammar is broken.
 #[derive(Debug, Clone, Copy)]
@@ -84,7 +85,7 @@ impl<'a> Reader<'a> {
 
     /// A mailbox's name or a pattern, without its modified UTF-7.
     pub fn name(&mut self) -> Option<String> {
-        from_utf7(&self.astring()?)
+        decode_utf7(&self.astring()?).map(Cow::into_owned)
     }
 
     /// `(atom atom …)`; an atom may have a list of its own, which is skipped and given as text.
@@ -136,11 +137,11 @@ pub fn nstring(out: &mut Vec<u8>, text: Option<&[u8]>) {
 pub fn shown_name(name: &str) -> String {
     let mut quoted = Vec::new();
     // Never a literal, however long: a name is bounded.
-    for b in to_utf7(name).bytes() {
-        if b"\"\\".contains(&b) {
+    for b in encode_utf7(name).iter() {
+        if b"\"\\".contains(b) {
             quoted.push(b'\\');
         }
-        quoted.push(b);
+        quoted.push(*b);
     }
     format!("\"{}\"", String::from_utf8_lossy(&quoted))
 }

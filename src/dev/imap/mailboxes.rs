@@ -1,5 +1,6 @@
 //! Commands on mailboxes as a whole: LIST, STATUS, CREATE and their like.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use imap_codec::imap_types::command::CommandBody;
@@ -11,15 +12,15 @@ use super::session::{Answer, Context, Session};
 use crate::dev::store::basis::Basis;
 use crate::dev::store::mailbox::Mailbox as Held;
 use crate::dev::store::model::Refusal;
-use crate::dev::store::names::from_utf7;
 use crate::mail::UserName;
+use crate::wire::imap::name::decode_utf7;
 
 /// A mailbox's name as the client wrote it, without its modified UTF-7.
 pub(super) fn name_of(mailbox: &Mailbox<'_>) -> String {
     match mailbox {
         Mailbox::Inbox => "INBOX".to_owned(),
         // A name that cannot be decoded is nobody's.
-        Mailbox::Other(other) => from_utf7(other.as_ref()).unwrap_or_default(),
+        Mailbox::Other(other) => decode_utf7(other.as_ref()).unwrap_or_default().into_owned(),
     }
 }
 
@@ -58,8 +59,8 @@ impl Session {
             }
             CommandBody::Lsub { reference, mailbox_wildcard } => {
                 let pattern = match &mailbox_wildcard {
-                    ListMailbox::Token(token) => from_utf7(token.as_ref()),
-                    ListMailbox::String(text) => from_utf7(text.as_ref()),
+                    ListMailbox::Token(token) => decode_utf7(token.as_ref()).map(Cow::into_owned),
+                    ListMailbox::String(text) => decode_utf7(text.as_ref()).map(Cow::into_owned),
                 };
                 let pattern = format!("{}{}", name_of(&reference), pattern?);
                 self.lsub(context, user, &pattern);

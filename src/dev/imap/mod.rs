@@ -7,6 +7,7 @@ pub mod change;
 pub mod fetch;
 pub mod framing;
 pub mod grammar;
+pub mod login;
 pub mod mailboxes;
 pub mod search;
 pub mod select;

@@ -285,6 +285,9 @@ fn what_is_in_a_message() {
         let answer = alice.say(&mut model, &format!("f FETCH 2 {item}"));
         assert!(answer.contains(&format!(" {{{}}}\r\n{text})\r\nf OK", text.len())), "{item}: {answer}");
     }
+    assert!(
+        alice.say(&mut model, "g FETCH 1 BODY.PEEK[HEADER.FIELDS (To \"Cc\")]").contains("BODY[HEADER.FIELDS (To \"Cc\")] {")
+    );
     assert!(alice.say(&mut model, "g FETCH 2 BODY.PEEK[3]").contains("BODY[3] NIL)"));
     assert!(alice.say(&mut model, "h FETCH 2 INTERNALDATE").contains("\"14-Nov-2023 21:13:20 +0000\""));
     let read = alice.say(&mut model, "i FETCH 1 BODY[TEXT]");

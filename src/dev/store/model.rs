@@ -126,7 +126,7 @@ impl Model {
                 if let Some(mailbox) = model.insert(user, name).and_then(|id| model.mailboxes.get_mut(&id)) {
                     mailbox.special = special;
                 }
-                model.subscribed.entry(user.clone()).or_default().insert((user.clone(), name.to_owned()));
+                model.add_subscription(user, user, name);
             }
         }
         model
@@ -147,6 +147,11 @@ impl Model {
         if let Some(mailbox) = self.named(owner, name).and_then(|id| self.mailboxes.get_mut(&id)) {
             mailbox.acl.insert(user.clone(), rights);
         }
+    }
+
+    /// Subscribes without telling anybody.
+    pub fn add_subscription(&mut self, user: &UserName, owner: &UserName, name: &str) {
+        self.subscribed.entry(user.clone()).or_default().insert((owner.clone(), name.to_owned()));
     }
 
     pub fn mailbox(&self, id: u64) -> Option<&Mailbox> {

@@ -1,6 +1,4 @@
-//! How mailboxes are called: modified UTF-7, the two namespaces, and LIST's wildcards.
-
-use data_encoding::{BASE64_NOPAD, Specification};
+//! How mailboxes are called: the two namespaces, and LIST's wildcards.
 
 use crate::mail::UserName;
 
@@ -78,62 +76,9 @@ impl Style {
     }
 }
 
-/// RFC 3501 5.1.3, forgiving of plain UTF-8; `None` for what is neither.
-pub fn from_utf7(bytes: &[u8]) -> Option<String> {
-    let text = std::str::from_utf8(bytes).ok()?;
-    let mut decoded = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((plain, shifted)) = rest.split_once('&') {
-        let (encoded, after) = shifted.split_once('-')?;
-        decoded.push_str(plain);
-        if encoded.is_empty() {
-            decoded.push('&');
-        } else {
-            let mut lenient = Specification::new();
-            lenient.symbols.push_str(&BASE64_NOPAD.specification().symbols);
-            lenient.check_trailing_bits = false;
-            let bytes = lenient.encoding().ok()?.decode(encoded.replace(',', "/").as_bytes()).ok()?;
-            let units: Vec<u16> =
-                bytes.chunks(2).map(|pair| pair.try_into().map(u16::from_be_bytes)).collect::<Result<_, _>>().ok()?;
-            decoded.push_str(&String::from_utf16(&units).ok()?);
-        }
-        rest = after;
-    }
-    decoded.push_str(rest);
-    Some(decoded)
-}
-
-/// RFC 3501 5.1.3.
-pub fn to_utf7(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    let mut shifted: Vec<u8> = Vec::new();
-    let flush = |shifted: &mut Vec<u8>, encoded: &mut String| {
-        if !shifted.is_empty() {
-            encoded.push('&');
-            encoded.push_str(&BASE64_NOPAD.encode(shifted).replace('/', ","));
-            encoded.push('-');
-            shifted.clear();
-        }
-    };
-    for c in text.chars() {
-        if (' '..='~').contains(&c) {
-            flush(&mut shifted, &mut encoded);
-            encoded.push(c);
-            if c == '&' {
-                encoded.push('-');
-            }
-        } else {
-            shifted.extend(c.encode_utf16(&mut [0; 2]).iter().flat_map(|unit| unit.to_be_bytes()));
-        }
-    }
-    flush(&mut shifted, &mut encoded);
-    encoded
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     fn user(name: &str) -> UserName {
         UserName::new(name).unwrap()
@@ -169,20 +114,6 @@ mod tests {
             ("", "a", false),
         ] {
             assert_eq!(style.covers(pattern, name), covers, "{pattern} {name}");
-        }
-    }
-
-    #[test]
-    fn the_standard_s_example() {
-        assert_eq!(to_utf7("~peter/mail/台北/日本語"), "~peter/mail/&U,BTFw-/&ZeVnLIqe-");
-        assert_eq!(from_utf7(b"&Jjo-!").unwrap(), "☺!");
-        assert_eq!(from_utf7(b"&Jjo"), None);
-    }
-
-    proptest! {
-        #[test]
-        fn both_ways(text in any::<String>()) {
-            prop_assert_eq!(from_utf7(to_utf7(&text).as_bytes()), Some(text));
         }
     }
 }
