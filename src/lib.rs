@@ -24,6 +24,7 @@
 //! | [`cluster`] | what nodes share: registry and queue, as traits with their adapters | events, sessions |
 //! | [`push`] | moving events: publisher, consumer, hub, presence | client protocols |
 //! | [`http`] | what every HTTP server of ours shares: accept loop, refusals, reading events | routes |
+//! | [`tls`] | certificates and authorities, for servers and for clients | protocols |
 //! | [`edge`] | the doors: HTTP, WebSocket, SSE, tokens | rules of a protocol |
 //! | [`agent`] | the origin's side: spool, adapters of mail servers | client protocols |
 //! | [`config`] | typed settings and all that can be wrong with them | reading them anywhere else |
@@ -31,7 +32,7 @@
 //! | [`dev`] | a cluster in one process | anything production needs |
 //! | [`cli`] | the commands | logic |
 //!
-//! `edge → http, push, wire, mail` · `agent → http, push, wire, mail` · `http → push, mail` · `push → cluster, mail` · `wire → mail` · `cluster → mail` · `mail → nothing of ours`; a
+//! `edge → http, tls, push, wire, mail` · `agent → http, tls, push, wire, mail` · `http → push, mail` · `push → cluster, mail` · `wire → mail` · `cluster → mail` · `mail → nothing of ours`; a
 //! test (`tests/rooms.rs`) holds this table.
 //!
 //! # The invariants that bind
@@ -56,4 +57,5 @@ pub mod http;
 pub mod mail;
 pub mod node;
 pub mod push;
+pub mod tls;
 pub mod wire;
