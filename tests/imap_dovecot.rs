@@ -152,17 +152,26 @@ async fn every_change(gateway: usize, parked: bool, name: &str) {
     bob.ok(&format!("SELECT shared/alice/{name}")).await;
     crowd.told(&["FETCH"], async |_, _| drop(bob.ok("STORE 1 +FLAGS (\\Seen)").await)).await;
 
-    // The sessions go on under the new name.
+    // The sessions go on under the new name; flags may be told once more.
     let renamed = format!("{name}-renamed");
     crowd.idle().await;
     crowd.alice.ok("UNSELECT").await;
     crowd.alice.ok(&format!("RENAME {name} {renamed}")).await;
     crowd.mailbox = renamed.clone();
+    crowd.alice.ok(&format!("SELECT {renamed}")).await;
+    crowd.alice.ok("STORE 3 +FLAGS (\\Draft)").await;
     crowd.alice.append(&renamed, "", &mail("under the new name")).await;
-    crowd.finish(&["EXISTS"]).await;
+    let truth = crowd.truth().await;
+    for watcher in &mut crowd.watchers {
+        watcher.hears(&truth).await;
+        let heard = watcher.done(&truth).await;
+        let others = heard.iter().filter(|kind| *kind != "FETCH" && *kind != "PERMANENTFLAGS");
+        assert_eq!(others.collect::<Vec<_>>(), ["EXISTS"], "{}\n{}", watcher.name, watcher.story());
+    }
     crowd.told(&["EXISTS"], async |alice, _| drop(alice.append(&renamed, "", &mail("again")).await)).await;
 
     crowd.idle().await;
+    crowd.alice.ok("UNSELECT").await;
     crowd.alice.ok(&format!("DELETE {renamed}")).await;
     for watcher in &mut crowd.watchers {
         assert_eq!(watcher.is_dismissed().await, "* BYE The mailbox has been deleted");

@@ -87,6 +87,10 @@ impl Watcher {
 
     /// FETCHes everything by sequence number.
     async fn read(&mut self) -> Vec<(usize, Message)> {
+        if self.messages.is_empty() {
+            // No number is valid then.
+            return Vec::new();
+        }
         let lines = self.client.ok("FETCH 1:* (UID FLAGS BODY.PEEK[HEADER.FIELDS (SUBJECT)])").await;
         self.learn(&lines)
     }

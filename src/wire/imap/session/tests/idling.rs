@@ -184,7 +184,14 @@ fn a_renamed_mailbox_is_watched_under_its_new_name() {
     play.hears("");
     play.does(&[Action::Unwatch(TEAM.parse().unwrap()), Action::Watch(to.parse().unwrap())]);
     play.session.handle_standing(play.now, &to.parse().unwrap(), Standing::Settled);
-    play.asks("mailpush4 NOOP\r\nmailpush5 UID SEARCH RETURN (ALL) ALL\r\n");
+    // A NOOP in a mailbox without a name would end the connection (Dovecot). What changed until now no event has told.
+    play.asks("mailpush4 SELECT Crew\r\nmailpush5 UID SEARCH RETURN (ALL) ALL\r\nmailpush6 UID FETCH 1:* (FLAGS)\r\n");
+    play.server("* 4 EXISTS\r\n* OK [UIDVALIDITY 9]\r\n* OK [UIDNEXT 7]\r\nmailpush4 OK\r\n");
+    play.server("* ESEARCH (TAG \"mailpush5\") UID ALL 1,3,5:6\r\nmailpush5 OK\r\n");
+    play.server("* 2 FETCH (UID 3 FLAGS (\\Seen))\r\nmailpush6 OK\r\n");
+    play.hears("* 2 FETCH (FLAGS (\\Seen))\r\n* 4 EXISTS\r\n");
+    play.client("DONE\r\n");
+    play.asks("mailpush7 NOOP\r\nmailpush8 UID SEARCH RETURN (ALL) ALL\r\n");
 }
 
 #[test]
