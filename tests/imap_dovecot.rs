@@ -223,23 +223,113 @@ async fn what_happens_just_as_idle_begins_is_told() {
     let lab = Lab::shared();
     let _witness = Witness(lab);
     let mut alice = lab.client(0, "alice").await;
-    alice.ok("CREATE Race").await;
-    let mut watcher = Watcher::open(lab.client(1, "alice").await, "Race", Enabled::Nothing, "SELECT").await;
     for round in 0..50 {
-        let text = mail(&format!("race-{round}"));
-        let append = async {
-            // From well before to well after IDLE's first steps.
-            for _ in 0..round * 4 {
-                tokio::task::yield_now().await;
-            }
-            alice.append("Race", "", &text).await
-        };
-        tokio::join!(watcher.idle(), append);
-        let truth = truth(&lab.dovecot, "alice", "Race").await;
-        assert_eq!(truth.len(), round + 1);
-        watcher.hears(&truth).await;
-        assert_eq!(watcher.done(&truth).await, ["EXISTS"], "{}", watcher.story());
+        // Once where nobody has listened before, once where the registration is still there.
+        let mailbox = format!("Race-{round}");
+        alice.ok(&format!("CREATE {mailbox}")).await;
+        let mut watcher = Watcher::open(lab.client(1, "alice").await, &mailbox, Enabled::Nothing, "SELECT").await;
+        for count in 1..=2 {
+            let text = mail(&format!("race-{round}-{count}"));
+            let append = async {
+                // From well before to well after IDLE's first steps.
+                for _ in 0..round * 4 {
+                    tokio::task::yield_now().await;
+                }
+                alice.append(&mailbox, "", &text).await
+            };
+            tokio::join!(watcher.idle(), append);
+            let truth = truth(&lab.dovecot, "alice", &mailbox).await;
+            assert_eq!(truth.len(), count);
+            watcher.hears(&truth).await;
+            assert_eq!(watcher.done(&truth).await, ["EXISTS"], "{}", watcher.story());
+        }
     }
+}
+
+/// Numbers that look random and are the same each time.
+struct Dice(u64);
+
+impl Dice {
+    /// Below `sides`.
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % sides
+    }
+
+    fn uids(&mut self, mailbox: &[u32]) -> String {
+        let count = 1 + self.roll(3);
+        (0..count).map(|_| mailbox[self.roll(mailbox.len())].to_string()).collect::<Vec<_>>().join(",")
+    }
+}
+
+/// One change to a mailbox that alice has selected.
+async fn change(dice: &mut Dice, alice: &mut ImapClient, bob: &mut ImapClient, lab: &Lab, name: &str, step: usize) {
+    let there = truth(&lab.dovecot, "alice", name).await;
+    let there: Vec<u32> = there.iter().filter_map(|message| message.uid).collect();
+    let text = mail(&format!("{name}-step-{step}"));
+    let flags = ["\\Seen", "\\Flagged $One", "$Two", "\\Answered $Three", ""][dice.roll(5)];
+    let lines = match dice.roll(if there.len() < 3 { 3 } else { 9 }) {
+        0 => return lab.dovecot.deliver(&format!("alice+{name}"), &text).await,
+        1 | 2 => alice.append(name, flags, &text).await,
+        3 => alice.ok(&format!("UID STORE {} +FLAGS ({flags} $Step{})", dice.uids(&there), step / 40)).await,
+        4 => alice.ok(&format!("UID STORE {} FLAGS ({flags})", dice.uids(&there))).await,
+        5 => bob.ok(&format!("UID STORE {} {}FLAGS (\\Seen)", dice.uids(&there), ["+", "-"][dice.roll(2)])).await,
+        6 => alice.ok(&format!("UID COPY {} {name}", dice.uids(&there))).await,
+        7 => alice.ok(&format!("UID MOVE {} {name}-other", dice.uids(&there))).await,
+        _ => {
+            let uids = dice.uids(&there);
+            alice.ok(&format!("UID STORE {uids} +FLAGS.SILENT (\\Deleted)")).await;
+            alice.ok(&format!("UID EXPUNGE {uids}")).await
+        }
+    };
+    assert!(lines.last().is_some_and(|last| last.contains(" OK ")));
+}
+
+#[tokio::test]
+async fn a_long_history_is_told_to_clients_of_all_kinds() {
+    let lab = Lab::shared();
+    let _witness = Witness(lab);
+    let name = "History";
+    let mut crowd = Crowd::gather(lab, 1, false, name).await;
+    let theirs = format!("shared/alice/{name}");
+    for (user, mailbox, enabled) in [
+        ("alice", name, Enabled::Nothing),
+        ("alice", name, Enabled::Qresync),
+        ("bob", theirs.as_str(), Enabled::Condstore),
+        ("bob", theirs.as_str(), Enabled::Nothing),
+    ] {
+        let client = lab.client(4, user).await;
+        crowd.watchers.push(Watcher::open(client, mailbox, enabled, "SELECT").await);
+    }
+    let mut bob = lab.client(0, "bob").await;
+    bob.ok(&format!("SELECT {theirs}")).await;
+    let mut dice = Dice(4);
+    join_all(crowd.watchers.iter_mut().map(Watcher::idle)).await;
+    let mut step = 0;
+    for round in 0..20 {
+        let count = 1 + dice.roll(8);
+        let changes = async {
+            for _ in 0..count {
+                change(&mut dice, &mut crowd.alice, &mut bob, lab, name, step).await;
+                step += 1;
+            }
+        };
+        // Some listen all the while, some end IDLE and begin it anew, some look in between.
+        let listeners = crowd.watchers.iter_mut().enumerate().map(async |(at, watcher)| match (at + round) % 3 {
+            0 => {}
+            1 => watcher.renew().await,
+            _ => watcher.pause().await,
+        });
+        tokio::join!(changes, join_all(listeners));
+        let truth = truth(&lab.dovecot, "alice", name).await;
+        let all = crowd.watchers.iter_mut().map(async |watcher| {
+            watcher.hears(&truth).await;
+            watcher.done(&truth).await;
+            watcher.idle().await;
+        });
+        join_all(all).await;
+    }
+    assert!(step > 60, "{step}");
 }
 
 #[tokio::test]

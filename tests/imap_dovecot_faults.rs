@@ -208,8 +208,9 @@ async fn a_crowd_of_changes_while_done_and_idle_alternate() {
             writer.ok("EXPUNGE").await;
         };
         let renewals = async {
-            for _ in 0..3 {
+            for _ in 0..2 {
                 watcher.renew().await;
+                watcher.pause().await;
             }
         };
         tokio::join!(changes, renewals);

@@ -71,7 +71,7 @@ impl Lab {
     }
 
     /// The one that the tests of a binary share; do not harm it. Gateways: 0 and 1 park nothing, 2 parks by the master
-    /// user, 3 with the clients' own credentials.
+    /// user, 3 with the clients' own credentials, 4 at once.
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<&'static Lab> = OnceLock::new();
         static TO_END: AtomicPtr<Lab> = AtomicPtr::new(ptr::null_mut());
@@ -89,7 +89,9 @@ impl Lab {
             thread::spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
                 let credentials = ["imap.park=credentials", PARKING[1]];
-                let lab = Box::new(runtime.block_on(Self::start(&[&[], &["imap.keepalive_ms=2000"], &PARKING, &credentials])));
+                let at_once = [PARKING[0], "imap.park_after_ms=20"];
+                let gateways: [&[&str]; 5] = [&[], &["imap.keepalive_ms=2000"], &PARKING, &credentials, &at_once];
+                let lab = Box::new(runtime.block_on(Self::start(&gateways)));
                 started.send(Box::leak(lab) as *mut Lab as usize).expect("somebody waits for it");
                 loop {
                     thread::park();
@@ -136,7 +138,7 @@ impl Lab {
     /// What a failing test with the shared one shows.
     pub fn print_logs(&self) {
         let tail = |log: String| log.lines().rev().take(60).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n");
-        for node in 0..4 {
+        for node in 0..5 {
             eprintln!("--- log of {} ---\n{}", self.cluster.id(node), tail(self.cluster.log(node)));
         }
         eprintln!("--- log of the agent ---\n{}\n--- log of Dovecot ---\n{}", tail(self.agent.log()), tail(self.dovecot.log()));

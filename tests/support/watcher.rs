@@ -55,6 +55,15 @@ fn uids(set: &str) -> BTreeSet<u32> {
     ranges.flatten().collect()
 }
 
+/// Where a UID must be: of messages that were only counted (EXISTS), any one that it can be.
+fn place(messages: &[Message], uid: u32) -> Option<usize> {
+    if let Some(at) = messages.iter().position(|message| message.uid == Some(uid)) {
+        return Some(at);
+    }
+    let first = messages.iter().rposition(|message| message.uid.is_some_and(|known| known < uid)).map_or(0, |at| at + 1);
+    messages.get(first).filter(|message| message.uid.is_none()).map(|_| first)
+}
+
 /// One client, with one mailbox open. What it is told in IDLE it checks against the protocol.
 pub struct Watcher {
     pub client: ImapClient,
@@ -183,6 +192,17 @@ impl Watcher {
         self.idles().await;
     }
 
+    /// Ends IDLE, reads everything by sequence number while changes go on, and idles again.
+    pub async fn pause(&mut self) {
+        let tag = self.idle.take().expect("it idles");
+        self.client.send(b"DONE\r\n").await;
+        for line in self.client.until(&tag).await {
+            self.take(&line);
+        }
+        self.read().await;
+        self.idle().await;
+    }
+
     /// Everything that comes until the connection is closed; the last line must be a `BYE`.
     pub async fn is_dismissed(&mut self) -> String {
         let mut last = String::new();
@@ -231,8 +251,10 @@ impl Watcher {
             }
             (None, ["*", "VANISHED", set]) => {
                 assert_eq!(self.enabled, Enabled::Qresync, "{}", story());
-                let gone = uids(set);
-                self.messages.retain(|message| !message.uid.is_some_and(|uid| gone.contains(&uid)));
+                for uid in uids(set) {
+                    let at = place(&self.messages, uid).unwrap_or_else(|| panic!("{uid} was never there: {}", story()));
+                    self.messages.remove(at);
+                }
                 "VANISHED"
             }
             (None, ["*", "FLAGS", ..]) => "FLAGS",
