@@ -264,6 +264,9 @@ impl Dice {
 
 /// One change to a mailbox that alice has selected.
 async fn change(dice: &mut Dice, alice: &mut ImapClient, bob: &mut ImapClient, lab: &Lab, name: &str, step: usize) {
+    // Dovecot tells its script nothing of a STORE that changes nothing in the storing session's own view, so it must be new.
+    alice.ok("NOOP").await;
+    bob.ok("NOOP").await;
     let there = truth(&lab.dovecot, "alice", name).await;
     let there: Vec<u32> = there.iter().filter_map(|message| message.uid).collect();
     let text = mail(&format!("{name}-step-{step}"));

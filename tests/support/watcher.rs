@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::dovecot::{TestDovecot, password};
-use super::imap::ImapClient;
+use super::imap::{ImapClient, PATIENCE};
 
 /// What a client has enabled (RFC 7162).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,7 +137,9 @@ impl Watcher {
     /// Goes on listening until what it believes is the truth, which it does without asking.
     pub async fn hears(&mut self, truth: &[Message]) {
         while !self.believes(truth) {
-            let line = self.line().await;
+            let Ok(line) = tokio::time::timeout(PATIENCE / 2, self.line()).await else {
+                panic!("{} believes {:#?}\ninstead of {truth:#?}\n{}", self.name, self.messages, self.story());
+            };
             self.take(&line);
         }
     }
