@@ -111,6 +111,8 @@ pub(super) struct Idle {
     pub again: bool,
     /// Flag changes may have been missed while no connection stood.
     pub flags_lost: bool,
+    /// The mailbox has another name now: the server must be told so before anything is asked of it.
+    pub renamed: bool,
     pub retry: Option<Retry>,
     /// Lines that wait until the client has been told that it idles.
     pub before: Vec<u8>,
@@ -206,6 +208,7 @@ impl Session {
             ask: RoaringBitmap::new(),
             again: false,
             flags_lost: false,
+            renamed: false,
             retry: None,
             before: Vec::new(),
             told_flags: Vec::new(),
@@ -468,6 +471,8 @@ impl Session {
         };
         selected.name = name;
         (idle.standing, idle.settled) = (None, false);
+        // Until the new name is registered nothing of it comes, and a fresh SELECT tells no changes.
+        (idle.renamed, idle.flags_lost) = (true, true);
         if let Some(old) = idle.path.replace(path.clone()) {
             self.actions.push_back(Action::Unwatch(old));
         }

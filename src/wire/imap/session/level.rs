@@ -41,8 +41,10 @@ impl Session {
         if !self.connected {
             return self.reopen(now, why);
         }
-        let mut questions = vec![Question::Noop];
-        if retried {
+        // Some end a connection that asks of a mailbox under a name that it has no more.
+        let renamed = self.idle.as_ref().is_some_and(|idle| idle.renamed);
+        let mut questions: Vec<Question> = if renamed { Vec::new() } else { vec![Question::Noop] };
+        if renamed || retried {
             questions.push(Question::Select);
         }
         questions.extend(self.state_questions());
@@ -95,7 +97,7 @@ impl Session {
         let reconciled = view.reconcile(&truth, idle.server_uidnext, &questions.flags);
         idle.numbers = Some(truth);
         idle.ask.clear();
-        idle.flags_lost = false;
+        (idle.flags_lost, idle.renamed) = (false, false);
         // A server that lags may not know of a change of flags that an event told of: asked again, but not for ever.
         idle.unanswered = if view.unanswered().is_empty() { 0 } else { idle.unanswered.saturating_add(1) };
         if (1..=UNANSWERED).contains(&idle.unanswered) {
