@@ -2,6 +2,7 @@
 
 mod idling;
 mod levelling;
+mod model;
 mod parking;
 mod relaying;
 
