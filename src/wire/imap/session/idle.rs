@@ -597,9 +597,11 @@ impl Session {
                 return self.hand_over(now);
             }
         }
-        if let Some(Retry { why, due: Some(due), .. }) = idle.retry
-            && due <= now
+        if let Some(Retry { why, due: due @ Some(_), .. }) = &mut idle.retry
+            && past(*due)
         {
+            *due = None;
+            let why = *why;
             return self.level(now, why);
         }
         if self.questions.is_none() || matches!(idle.stage, Stage::Upstream { .. }) {

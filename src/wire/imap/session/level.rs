@@ -70,8 +70,12 @@ impl Session {
     pub(super) fn leveled(&mut self, now: Instant, why: Why, questions: Questions) {
         let (Some(idle), Some(selected)) = (&mut self.idle, &mut self.facts.selected) else { return };
         match &questions.refused {
-            None => {}
+            // What it does not tell of flags stays unknown.
+            None | Some((Question::Flags(_) | Question::AllFlags(_), _)) => {}
             Some((Question::Select, false)) => return self.bye("The mailbox cannot be selected any more", "mailbox_gone"),
+            Some((Question::Enable, _)) => {
+                return self.bye("[UNAVAILABLE] Your session cannot be set up again", "enable_refused");
+            }
             Some(_) => {
                 idle.numbers = questions.numbers;
                 return self.retry(now, why, false);
