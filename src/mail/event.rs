@@ -146,7 +146,18 @@ macro_rules! event_types {
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum EventType { $($name),+ }
 
-        impl EventType {
+        impl Change {
+    /// The messages whose flags it changes.
+    pub fn flag_uids(&self) -> impl Iterator<Item = Uid> {
+        let messages = match self {
+            Self::FlagsSet { messages } | Self::FlagsClear { messages } => messages.as_slice(),
+            _ => &[],
+        };
+        messages.iter().map(|message| message.uid)
+    }
+}
+
+impl EventType {
             pub const ALL: &[Self] = &[$(Self::$name),+];
 
             pub fn as_str(self) -> &'static str {

@@ -23,7 +23,7 @@ use self::questions::Questions;
 use self::relay::Relayed;
 
 use super::credentials::Credentials;
-use super::framing::{Framer, Limits};
+use super::framing::{Framer, Limits, Piece};
 use super::sasl::Exchange;
 use crate::mail::path::MailboxPath;
 use crate::mail::user::{UserName, UserNames};
@@ -269,6 +269,7 @@ impl Session {
             match framer.next(&mut input) {
                 Ok(Some(piece)) if self.questions.is_some() => self.read_answer(now, &piece),
                 Ok(Some(piece)) if self.speaks_for_the_server() => self.read_unasked(now, &piece),
+                Ok(Some(piece)) if self.is_about_to_idle() => self.read_before_idling(now, &piece),
                 Ok(Some(piece)) => self.read_response(now, &piece),
                 Ok(None) => break,
                 Err(_) => {
@@ -286,6 +287,19 @@ impl Session {
 
     fn speaks_for_the_server(&self) -> bool {
         self.idle.as_ref().is_some_and(|idle| idle.view.is_some())
+    }
+
+    fn is_about_to_idle(&self) -> bool {
+        self.idle.as_ref().is_some_and(|idle| !idle.is_told())
+    }
+
+    /// What the server says unasked before the client is told that it idles: it comes behind what waits for that already.
+    fn read_before_idling(&mut self, now: Instant, piece: &Piece<'_>) {
+        let told = self.to_client.len();
+        self.read_response(now, piece);
+        if let Some(idle) = &mut self.idle {
+            idle.before.extend(self.to_client.drain(told..));
+        }
     }
 
     /// The client's side is encrypted now.
@@ -335,6 +349,7 @@ impl Session {
             self.handle_upstream_closed(now);
         } else {
             self.idle_timeout(now);
+            self.resume(now);
         }
     }
 

@@ -25,6 +25,9 @@ impl Session {
             selected.keywords = view.keywords().clone();
         }
         idle.numbers = None;
+        // From now on the server tells.
+        idle.waiting = Vec::new();
+        idle.ask.clear();
         idle.audit_due = audit_due;
         if self.facts.offers.idle {
             idle.stage = Stage::Upstream { running: false, leaving: false };

@@ -15,6 +15,7 @@ use super::{Action, Hold, Session, Standing};
 use crate::mail::event::{Change, Event};
 use crate::mail::flags::Flags;
 use crate::mail::path::MailboxPath;
+use crate::mail::uid::Uid;
 use crate::mail::view::{Applied, End, Tell, Then, View};
 use crate::wire::imap::command::{Head, Name};
 use crate::wire::imap::framing::Piece;
@@ -83,6 +84,8 @@ pub(super) struct Retry {
     pub why: Why,
     pub attempt: u32,
     pub since: Instant,
+    /// The server is known to lag: only a new SELECT shows how far it has come.
+    pub lags: bool,
     /// `None` while it is being asked.
     pub due: Option<Instant>,
 }
@@ -98,18 +101,24 @@ pub(super) struct Idle {
     pub path: Option<MailboxPath>,
     pub standing: Option<Standing>,
     /// The registration has been settled at some time.
-    settled: bool,
+    pub settled: bool,
     pub view: Option<View>,
     /// What the server's sequence numbers mean, while a connection stands.
     pub numbers: Option<RoaringBitmap>,
     /// The highest UIDNEXT that the server has shown.
     pub server_uidnext: u32,
-    waiting: Vec<Event>,
+    pub waiting: Vec<Event>,
     /// Messages whose flags are to be asked for.
     pub ask: RoaringBitmap,
+    /// Those that were asked for: a server that lags may have told old ones.
+    pub asked: RoaringBitmap,
     /// To be made level again as soon as the server has answered.
     pub again: bool,
-    /// Flag changes may have been missed while no connection stood.
+    /// Events may have been missed since both sides were level. A connection that stands tells of flags by itself.
+    pub in_doubt: bool,
+    /// A server that lags may show until then what was in doubt.
+    pub doubted_until: Option<Instant>,
+    /// Changes of flags may have been missed that the server will not tell by itself.
     pub flags_lost: bool,
     /// The mailbox has another name now: the server must be told so before anything is asked of it.
     pub renamed: bool,
@@ -206,7 +215,10 @@ impl Session {
             server_uidnext: 0,
             waiting: Vec::new(),
             ask: RoaringBitmap::new(),
+            asked: RoaringBitmap::new(),
             again: false,
+            in_doubt: true,
+            doubted_until: None,
             flags_lost: false,
             renamed: false,
             retry: None,
@@ -340,6 +352,11 @@ impl Session {
         ));
         idle.numbers = Some(uids);
         idle.settled |= idle.standing == Some(Standing::Settled);
+        idle.in_doubt = idle.again || !idle.settled;
+        idle.doubted_until = Some(now + self.rules.catch_up);
+        // Which is newer, these or the snapshot, the server alone knows.
+        idle.ask = idle.waiting.iter().flat_map(|event| event.change.flag_uids()).map(Uid::get).collect();
+        idle.waiting.retain(|event| event.change.flag_uids().next().is_none());
         idle.stage = Stage::Idling;
         idle.snapshots = 0;
         idle.park_due = self.rules.park_after.map(|after| now + after);
@@ -405,15 +422,16 @@ impl Session {
             idle.waiting.push(event.clone());
         } else {
             idle.again = true;
-            idle.flags_lost |= !self.connected;
+            idle.in_doubt = true;
+            idle.flags_lost |= self.questions.as_ref().is_some_and(|questions| questions.fresh);
         }
     }
 
     /// Continuity is broken: something may have been missed (I-6).
     pub fn handle_resync(&mut self, now: Instant) {
         let Some(idle) = &mut self.idle else { return };
-        // A connection that stands tells the flags itself.
-        idle.flags_lost |= !self.connected;
+        idle.in_doubt = true;
+        idle.flags_lost |= self.questions.as_ref().is_some_and(|questions| questions.fresh);
         match idle.stage {
             Stage::Idling if idle.view.is_some() => self.level(now, Why::Refresh),
             Stage::Idling | Stage::Upstream { .. } | Stage::Polling => {}
@@ -439,8 +457,9 @@ impl Session {
 
     fn apply(&mut self, now: Instant, event: &Event) {
         let Some(user) = &self.facts.user else { return };
-        let own = event.mailbox.owner() == user.as_str();
         let Some(idle) = &mut self.idle else { return };
+        // Where a later event may have been missed, this one's flags may be old ones.
+        let own = event.mailbox.owner() == user.as_str() && !idle.in_doubt;
         let Some(view) = &mut idle.view else {
             // Nothing of the mailbox is known but that it is gone.
             return self.bye("The mailbox has been deleted", "mailbox_deleted");

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::idle::{CHECK_HOLD, Idle, Purpose, Retry, Stage, Why};
 use super::questions::{News, Question, Questions};
 use super::{Action, Session, Standing};
+use crate::mail::uid::Uid;
 use crate::wire::imap::write;
 
 /// The first pause before a lagging server is asked again; doubled each time.
@@ -31,32 +32,33 @@ impl Session {
             return;
         }
         idle.again = false;
-        let retried = match &mut idle.retry {
-            Some(retry) => {
-                retry.due = None;
-                retry.attempt > 0
-            }
-            None => false,
-        };
+        let lags = idle.retry.as_mut().is_some_and(|retry| {
+            retry.due = None;
+            retry.lags
+        });
         if !self.connected {
             return self.reopen(now, why);
         }
         // Some end a connection that asks of a mailbox under a name that it has no more.
         let renamed = self.idle.as_ref().is_some_and(|idle| idle.renamed);
         let mut questions: Vec<Question> = if renamed { Vec::new() } else { vec![Question::Noop] };
-        if renamed || retried {
+        if renamed || lags {
             questions.push(Question::Select);
         }
-        questions.extend(self.state_questions());
+        questions.extend(self.state_questions(now, renamed || lags));
         let numbers = self.idle.as_mut().and_then(|idle| idle.numbers.take());
         self.ask_for(now, Purpose::Level(why), News::Swallowed, numbers, questions);
     }
 
-    /// What to ask about the selected mailbox, besides letting the server catch up.
-    fn state_questions(&mut self) -> Vec<Question> {
+    /// What to ask about the selected mailbox, besides letting the server catch up. `fresh`: it is selected anew, so that the
+    /// server itself tells no change of flags that was before.
+    fn state_questions(&mut self, now: Instant, fresh: bool) -> Vec<Question> {
         let mut questions = vec![Question::Uids];
-        let Some(idle) = &self.idle else { return questions };
-        if idle.flags_lost {
+        let Some(idle) = &mut self.idle else { return questions };
+        if fresh {
+            idle.ask |= &idle.asked;
+        }
+        if idle.flags_lost || (fresh && idle.doubts(now)) {
             let condstore = self.facts.features.condstore;
             let since = self.facts.selected.as_ref().and_then(|selected| selected.highestmodseq).filter(|_| condstore);
             questions.push(Question::AllFlags(since));
@@ -78,7 +80,7 @@ impl Session {
             }
             Some(_) => {
                 idle.numbers = questions.numbers;
-                return self.retry(now, why);
+                return self.retry(now, why, false);
             }
         }
         let Some(view) = &mut idle.view else { return };
@@ -87,7 +89,7 @@ impl Session {
         }
         let Some(truth) = questions.numbers.clone().filter(|_| questions.exact) else {
             idle.numbers = questions.numbers;
-            return self.retry(now, why);
+            return self.retry(now, why, false);
         };
         if questions.uidnext > 0 {
             selected.uidnext = questions.uidnext;
@@ -96,16 +98,15 @@ impl Session {
         idle.server_uidnext = idle.server_uidnext.max(beyond).max(questions.uidnext);
         let reconciled = view.reconcile(&truth, idle.server_uidnext, &questions.flags);
         idle.numbers = Some(truth);
-        idle.ask.clear();
-        (idle.flags_lost, idle.renamed) = (false, false);
+        idle.renamed = false;
         // A server that lags may not know of a change of flags that an event told of: asked again, but not for ever.
         idle.unanswered = if view.unanswered().is_empty() { 0 } else { idle.unanswered.saturating_add(1) };
         if (1..=UNANSWERED).contains(&idle.unanswered) {
             idle.check_due = Some(now + CHECK_HOLD * u32::from(idle.unanswered));
         }
+        idle.flags_were_asked(questions.fresh, now + self.rules.catch_up);
         let level = reconciled.is_level();
         let late = !reconciled.late.is_empty();
-        self.to_client.extend_from_slice(&questions.lines);
         self.tell(&reconciled.tell);
         if let Some(recent) = questions.recent.filter(|_| !self.facts.features.rev2) {
             write::recent(&mut self.to_client, recent);
@@ -121,6 +122,9 @@ impl Session {
         let Some(idle) = &mut self.idle else { return };
         idle.retry = None;
         if idle.ending.is_some() {
+            if idle.flags_lost || !idle.ask.is_empty() {
+                return self.level(now, Why::Done);
+            }
             // What came meanwhile is the server's to tell from now on.
             return self.finish(now);
         }
@@ -137,14 +141,14 @@ impl Session {
         if late && now >= since + catch_up {
             return self.bye("The mailbox has changed in a way that cannot be told: log in again", "cannot_be_told");
         }
-        self.retry(now, why);
+        self.retry(now, why, true);
         if self.idle.as_ref().is_some_and(|idle| idle.ending.is_none()) {
             self.take_waiting(now);
         }
     }
 
-    /// Asks again after a pause.
-    pub(super) fn retry(&mut self, now: Instant, why: Why) {
+    /// Asks again after a pause. `lags`: the server does not know yet what its events have told.
+    pub(super) fn retry(&mut self, now: Instant, why: Why, lags: bool) {
         let catch_up = self.rules.catch_up;
         let Some(idle) = &mut self.idle else { return };
         let (attempt, since) = idle.retry.map_or((0, now), |retry| (retry.attempt, retry.since));
@@ -156,7 +160,7 @@ impl Session {
         let why = if idle.ending.is_some() { Why::Done } else { why };
         let due = now + self.jittered(pause);
         if let Some(idle) = &mut self.idle {
-            idle.retry = Some(Retry { why, attempt: attempt + 1, since, due: Some(due) });
+            idle.retry = Some(Retry { why, attempt: attempt + 1, since, due: Some(due), lags });
         }
     }
 
@@ -207,7 +211,7 @@ impl Session {
             questions.push(Question::Enable);
         }
         questions.push(Question::Select);
-        questions.extend(self.state_questions());
+        questions.extend(self.state_questions(now, true));
         self.ask_for(now, Purpose::Level(why), News::Swallowed, None, questions);
         let park_due = self.rules.park_after.map(|after| now + after);
         if let Some(idle) = &mut self.idle {
@@ -218,7 +222,7 @@ impl Session {
     fn drop_upstream(&mut self, now: Instant, why: Why) {
         self.connected = false;
         self.actions.push_back(Action::CloseUpstream);
-        self.retry(now, why);
+        self.retry(now, why, false);
     }
 
     /// It could not be opened again.
@@ -246,11 +250,31 @@ impl Session {
             _ if asked => Why::Refresh,
             _ => return,
         };
-        self.retry(now, why);
+        self.retry(now, why, false);
     }
 }
 
 impl Idle {
+    /// Whether the server may still be about to show changes that no event has told of.
+    fn doubts(&self, now: Instant) -> bool {
+        self.in_doubt || self.doubted_until.is_some_and(|until| now < until)
+    }
+
+    /// The server has told the flags that it was asked for.
+    fn flags_were_asked(&mut self, fresh: bool, caught_up: Instant) {
+        self.asked |= std::mem::take(&mut self.ask);
+        // What was lost meanwhile may have been before that.
+        self.flags_lost &= self.again;
+        if self.in_doubt {
+            self.in_doubt = self.again || !self.settled;
+            self.doubted_until = Some(caught_up);
+        }
+        if fresh {
+            // These changes may be in the new view already, where the server does not tell them.
+            self.ask = self.waiting.iter().flat_map(|event| event.change.flag_uids()).map(Uid::get).collect();
+        }
+    }
+
     /// Nothing is open: no question, no doubt, no wish of the client's.
     fn is_at_rest(&self) -> bool {
         self.stage == Stage::Idling

@@ -13,6 +13,7 @@ use super::idle::Why;
 use super::{Reentry, Session};
 use crate::mail::flags::Flags;
 use crate::mail::uid::{ModSeq, Uid, UidValidity};
+use crate::mail::view::Keywords;
 use crate::wire::imap::capability::Offers;
 use crate::wire::imap::credentials::Credentials;
 use crate::wire::imap::framing::Piece;
@@ -60,6 +61,8 @@ pub(super) enum News {
 pub(super) struct Questions {
     waiting: VecDeque<(u32, Question)>,
     pub news: News,
+    /// The mailbox is selected anew: the server takes what it shows then for told, flags and all.
+    pub fresh: bool,
     /// When the server counts as gone.
     pub due: Instant,
     /// What the server's sequence numbers mean, kept true as it speaks; unknown after a new SELECT until it is asked.
@@ -69,7 +72,7 @@ pub(super) struct Questions {
     /// And nothing has appeared since.
     pub exact: bool,
     pub flags: Vec<(Uid, Flags, Option<ModSeq>)>,
-    /// Lines to pass on to the client as they are: FLAGS, PERMANENTFLAGS, and all that is mirrored.
+    /// Mirrored lines that wait until the client has been told that it idles.
     pub lines: Vec<u8>,
     pub recent: Option<u32>,
     pub uidnext: u32,
@@ -87,14 +90,16 @@ impl Session {
         questions: impl IntoIterator<Item = Question>,
     ) {
         let mut waiting = VecDeque::new();
+        let mut fresh = false;
         for question in questions {
+            fresh |= question == Question::Select;
             if question != Question::Greeting {
                 self.serial = self.serial.wrapping_add(1);
                 self.send(self.serial, &question);
             }
             waiting.push_back((self.serial, question));
         }
-        self.questions = Some(Box::new(Questions { waiting, ..Questions::new(due, news, numbers) }));
+        self.questions = Some(Box::new(Questions { waiting, fresh, ..Questions::new(due, news, numbers) }));
     }
 
     fn send(&mut self, serial: u32, question: &Question) {
@@ -197,6 +202,10 @@ impl Session {
     /// What the server says unasked while the gateway speaks for it: taken as a hint, its numbers kept true.
     pub(super) fn read_unasked(&mut self, now: Instant, piece: &Piece<'_>) {
         let Response::Untagged(untagged) = response::parse(piece.bytes) else { return };
+        // The server will not say it again.
+        if piece.first && piece.last && self.learn_keywords(&untagged) {
+            self.to_client.extend_from_slice(piece.bytes);
+        }
         let Some(idle) = self.idle.as_mut().filter(|_| piece.first) else { return };
         let mut heard = Questions::new(now, News::Swallowed, idle.numbers.take());
         heard.follow(&untagged);
@@ -314,24 +323,37 @@ impl Session {
         }
     }
 
-    /// The gateway speaks for the server: what is not numbers is passed on where it is new.
+    /// The gateway speaks for the server: what is not numbers is passed on where it is new, at once: whatever becomes of the
+    /// question, the server will not say it again.
     fn swallow(&mut self, untagged: &Untagged<'_>, raw: &[u8]) {
-        let view = self.idle.as_mut().and_then(|idle| idle.view.as_mut());
-        let (Some(questions), Some(view)) = (&mut self.questions, view) else { return };
-        let mut keywords = view.keywords().clone();
-        match untagged {
-            Untagged::Flags(list) => keywords.flags = facts::flags(list),
-            Untagged::Status { code: Some(Code::PermanentFlags(list)), .. } => keywords.permanent = Some(facts::permanent(list)),
-            Untagged::Status { code: Some(Code::Other(code)), .. } if code.eq_ignore_ascii_case(b"ALERT") => {
-                questions.lines.extend_from_slice(raw);
+        let is_news = match untagged {
+            Untagged::Status { code: Some(Code::Other(code)), .. } => code.eq_ignore_ascii_case(b"ALERT"),
+            _ => self.learn_keywords(untagged),
+        };
+        if is_news {
+            self.to_client.extend_from_slice(raw);
+        }
+        if let (Untagged::Status { code: Some(code), .. }, Some(questions)) = (untagged, &mut self.questions) {
+            questions.note(code);
+        }
+    }
+
+    /// Takes the server's lists of flags in; whether they are news to the client.
+    fn learn_keywords(&mut self, untagged: &Untagged<'_>) -> bool {
+        let Some(view) = self.idle.as_mut().and_then(|idle| idle.view.as_mut()) else { return false };
+        let known = view.keywords();
+        let keywords = match untagged {
+            Untagged::Flags(list) => Keywords { flags: facts::flags(list), ..known.clone() },
+            Untagged::Status { code: Some(Code::PermanentFlags(list)), .. } => {
+                Keywords { permanent: Some(facts::permanent(list)), ..known.clone() }
             }
-            Untagged::Status { code: Some(code), .. } => questions.note(code),
-            _ => {}
-        }
-        if keywords != *view.keywords() {
+            _ => return false,
+        };
+        let is_new = keywords != *known;
+        if is_new {
             view.set_keywords(keywords);
-            questions.lines.extend_from_slice(raw);
         }
+        is_new
     }
 }
 
@@ -340,6 +362,7 @@ impl Questions {
         Self {
             waiting: VecDeque::new(),
             news,
+            fresh: false,
             due,
             numbers,
             known: false,

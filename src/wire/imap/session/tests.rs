@@ -2,6 +2,7 @@
 
 mod idling;
 mod levelling;
+mod model;
 mod parking;
 mod relaying;
 
@@ -115,6 +116,8 @@ impl Play {
         self.asks("mailpush2 NOOP\r\nmailpush3 UID SEARCH RETURN (ALL) ALL\r\n");
         self.server("mailpush2 OK\r\n* ESEARCH (TAG \"mailpush3\") UID ALL 1,3,5\r\nmailpush3 OK\r\n");
         self.hears("+ idling\r\n");
+        // Long enough for what was before, even where the server lags.
+        self.now += Duration::from_secs(11);
         self
     }
 

@@ -299,3 +299,55 @@ fn what_the_server_says_unasked_is_never_passed_on_in_its_own_numbers() {
     play.server("* 1 EXPUNGE\r\nmailpush4 OK\r\n* ESEARCH (TAG \"mailpush5\") UID ALL 3\r\nmailpush5 OK\r\n");
     play.hears("* 2 EXPUNGE\r\n");
 }
+
+#[test]
+fn what_comes_before_the_go_ahead_keeps_its_order() {
+    let mut play = Play::new(rules()).logged_in().selected();
+    play.client("i IDLE\r\n");
+    play.server(&format!("* 4 EXISTS\r\n{NAMESPACE}mailpush1 OK\r\n"));
+    // The registration is awaited, and nothing asked.
+    play.server("* 5 EXISTS\r\n");
+    play.hears("");
+    play.stands(Standing::Settled);
+    play.server("mailpush2 OK\r\n* ESEARCH (TAG \"mailpush3\") UID ALL 1,3,5:7\r\nmailpush3 OK\r\n");
+    play.hears("+ idling\r\n* 4 EXISTS\r\n* 5 EXISTS\r\n");
+}
+
+#[test]
+fn done_in_the_same_packet_does_not_wait_for_the_next_poll() {
+    let mut play = Play::new(rules()).logged_in().selected();
+    play.session.facts.offers.idle = false;
+    play.client("i IDLE\r\nDONE\r\n");
+    play.server(&format!("{NAMESPACE}mailpush1 OK\r\n"));
+    // The registration does not come.
+    play.passes(Duration::from_secs(1));
+    play.hears("+ idling\r\ni OK Idle completed\r\n");
+}
+
+#[test]
+fn flags_of_an_event_that_may_be_older_than_the_snapshot_are_asked_for() {
+    let mut play = Play::new(rules()).logged_in().selected();
+    play.client("i IDLE\r\n");
+    play.server(&format!("{NAMESPACE}mailpush1 OK\r\n"));
+    play.event(flagged(3, &["\\Seen"], true, None), None);
+    play.stands(Standing::Settled);
+    play.session.to_upstream.clear();
+    play.server(
+        "* 2 FETCH (FLAGS (\\Flagged))\r\nmailpush2 OK\r\n* ESEARCH (TAG \"mailpush3\") UID ALL 1,3,5\r\nmailpush3 OK\r\n",
+    );
+    play.hears("+ idling\r\n* 2 FETCH (FLAGS (\\Flagged))\r\n");
+    play.asks("mailpush4 NOOP\r\nmailpush5 UID SEARCH RETURN (ALL) ALL\r\nmailpush6 UID FETCH 3 (FLAGS)\r\n");
+}
+
+#[test]
+fn events_from_before_the_servers_own_idle_are_old() {
+    let mut play = Play::new(rules()).logged_in().selected();
+    play.client("i IDLE\r\n");
+    play.server(&format!("{NAMESPACE}mailpush1 OK\r\n"));
+    play.event(flagged(3, &["\\Seen"], true, None), None);
+    play.passes(Duration::from_secs(1));
+    play.server("+ idling\r\n* 2 FETCH (FLAGS (\\Flagged))\r\n");
+    play.stands(Standing::Settled);
+    play.server("mailpush2 OK\r\nmailpush3 OK\r\n* ESEARCH (TAG \"mailpush4\") UID ALL 1,3,5\r\nmailpush4 OK\r\n");
+    play.hears("+ idling\r\n* 2 FETCH (FLAGS (\\Flagged))\r\n");
+}

@@ -77,8 +77,7 @@ fn what_appears_while_the_uids_are_told_is_asked_for_again() {
     play.server("mailpush4 OK\r\n* ESEARCH (TAG \"mailpush5\") UID ALL 1,3,5\r\n* 4 EXISTS\r\nmailpush5 OK\r\n");
     play.hears("");
     play.passes(Duration::from_millis(40));
-    play.server("mailpush6 OK\r\n* 4 EXISTS\r\n* OK [UIDNEXT 7]\r\nmailpush7 OK\r\n");
-    play.server("* ESEARCH (TAG \"mailpush8\") UID ALL 1,3,5:6\r\nmailpush8 OK\r\n");
+    play.server("mailpush6 OK\r\n* ESEARCH (TAG \"mailpush7\") UID ALL 1,3,5:6\r\nmailpush7 OK\r\n");
     play.hears("* 4 EXISTS\r\ni OK Idle completed\r\n");
 }
 
@@ -116,4 +115,53 @@ fn a_server_that_hangs_or_closes_without_a_way_back_ends_the_session() {
     play.forget();
     play.passes(Duration::from_secs(10));
     play.hears("* BYE [UNAVAILABLE] The mail server has closed the connection\r\n");
+}
+
+#[test]
+fn flags_that_a_new_select_would_hide_are_asked_for() {
+    let mut play = Play::new(rules()).logged_in().selected().idling();
+    play.event(appended(&[6]), Some((4, 7)));
+    play.hears("* 4 EXISTS\r\n");
+    play.client("DONE\r\n");
+    play.asks("mailpush4 NOOP\r\nmailpush5 UID SEARCH RETURN (ALL) ALL\r\n");
+    play.server("mailpush4 OK\r\n* ESEARCH (TAG \"mailpush5\") UID ALL 1,3,5\r\nmailpush5 OK\r\n");
+    play.passes(Duration::from_millis(40));
+    play.asks("mailpush6 NOOP\r\nmailpush7 SELECT Team\r\nmailpush8 UID SEARCH RETURN (ALL) ALL\r\n");
+    // Perhaps in the new view already, as if it had been told.
+    play.event(flagged(3, &["\\Seen"], true, None), None);
+    play.server("mailpush6 OK\r\n* 4 EXISTS\r\n* OK [UIDNEXT 7]\r\nmailpush7 OK\r\n");
+    play.server("* ESEARCH (TAG \"mailpush8\") UID ALL 1,3,5:6\r\nmailpush8 OK\r\n");
+    play.hears("");
+    play.asks("mailpush9 NOOP\r\nmailpush10 UID SEARCH RETURN (ALL) ALL\r\nmailpush11 UID FETCH 3 (FLAGS)\r\n");
+    play.server("mailpush9 OK\r\n* ESEARCH (TAG \"mailpush10\") UID ALL 1,3,5:6\r\nmailpush10 OK\r\n");
+    play.server("* 2 FETCH (UID 3 FLAGS (\\Seen))\r\nmailpush11 OK\r\n");
+    play.hears("* 2 FETCH (FLAGS (\\Seen))\r\ni OK Idle completed\r\n");
+}
+
+#[test]
+fn a_server_that_lags_behind_the_snapshot_is_asked_for_all_flags() {
+    let mut play = Play::new(rules()).logged_in().selected().idling();
+    play.now -= Duration::from_secs(11);
+    play.event(appended(&[6]), Some((4, 7)));
+    play.hears("* 4 EXISTS\r\n");
+    play.client("DONE\r\n");
+    play.session.to_upstream.clear();
+    play.server("mailpush4 OK\r\n* ESEARCH (TAG \"mailpush5\") UID ALL 1,3,5\r\nmailpush5 OK\r\n");
+    play.passes(Duration::from_millis(40));
+    play.asks(
+        "mailpush6 NOOP\r\nmailpush7 SELECT Team\r\nmailpush8 UID SEARCH RETURN (ALL) ALL\r\nmailpush9 UID FETCH 1:* (FLAGS)\r\n",
+    );
+}
+
+#[test]
+fn lists_of_flags_are_never_lost() {
+    let mut play = Play::new(rules()).logged_in().selected().idling();
+    play.server("* FLAGS (\\Seen $a)\r\n");
+    play.hears("* FLAGS (\\Seen $a)\r\n");
+    play.client("DONE\r\n");
+    play.session.to_upstream.clear();
+    // With an answer that is not good enough.
+    play.server("* FLAGS (\\Seen $a $b)\r\nmailpush4 OK\r\n* ESEARCH (TAG \"mailpush5\") UID ALL 1,3,5\r\n* 4 EXISTS\r\n");
+    play.server("mailpush5 OK\r\n");
+    play.hears("* FLAGS (\\Seen $a $b)\r\n");
 }

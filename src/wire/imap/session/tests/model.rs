@@ -1,0 +1,93 @@
+//! A client, a server with any history, and everything between them that can go another way: they agree.
+//!
+//! The client believes what it is told and nothing else. Each message has a keyword of its own, so whoever tells flags
+//! under a wrong number is found out at once. A failed run prints its transcript with `MODEL_TRANSCRIPT=1`; with
+//! `MODEL_CASES` there are as many cases as wanted.
+
+mod chance;
+mod client;
+mod server;
+mod steps;
+mod store;
+mod world;
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use proptest::test_runner::{Config, TestRunner};
+
+use self::steps::{Profile, Step, Weather, profile, steps};
+use self::world::World;
+
+/// What became of a run.
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    /// The client was there to the end.
+    Whole,
+    /// The session was ended before: why.
+    Over(&'static str),
+}
+
+fn run(profile: &Profile, steps: &[Step]) -> Outcome {
+    let mut world = World::new(profile);
+    for step in steps {
+        world.note(step);
+        world.step(step);
+        if let Some(reason) = world.ended {
+            return Outcome::Over(reason);
+        }
+    }
+    world.note(&"calm");
+    world.calm_down();
+    if let Some(reason) = world.ended {
+        return Outcome::Over(reason);
+    }
+    assert!(world.client.only_idles(), "the client idles at last: {:?}", world.client.sent);
+    world.assert_agreement();
+    world.look_and_leave();
+    match world.client.over {
+        Some(_) => Outcome::Over(world.ended.unwrap_or_default()),
+        None => Outcome::Whole,
+    }
+}
+
+fn cases(number: u32) -> Config {
+    let cases = std::env::var("MODEL_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(number);
+    Config { cases, failure_persistence: None, max_shrink_iters: 20_000, ..Config::default() }
+}
+
+fn check(weather: Weather, number: u32, may_end: impl Fn(&Profile, &'static str) -> bool) {
+    let (whole, over) = (AtomicU32::new(0), AtomicU32::new(0));
+    let result = TestRunner::new(cases(number)).run(&(profile(weather), steps(weather)), |(profile, steps)| {
+        match run(&profile, &steps) {
+            Outcome::Whole => whole.fetch_add(1, Ordering::Relaxed),
+            Outcome::Over(reason) => {
+                assert!(may_end(&profile, reason), "ended: {reason}");
+                over.fetch_add(1, Ordering::Relaxed)
+            }
+        };
+        Ok(())
+    });
+    if let Err(fault) = result {
+        panic!("{fault}");
+    }
+    let (whole, over) = (whole.into_inner(), over.into_inner());
+    eprintln!("{weather:?}: {whole} whole, {over} ended by the gateway");
+    assert!(whole > over, "most sessions live: {whole}, {over}");
+}
+
+#[test]
+fn with_a_server_that_keeps_up_nothing_ever_ends_a_session() {
+    check(Weather::Fair, 256, |_, _| false);
+}
+
+#[test]
+fn a_connection_that_breaks_costs_at_most_the_session() {
+    check(Weather::Breaks, 192, |_, reason| matches!(reason, "upstream_closed" | "upstream_lags"));
+}
+
+#[test]
+fn a_server_that_lags_costs_at_most_the_session() {
+    check(Weather::Lags, 192, |profile, reason| {
+        profile.lag.as_millis() > 0 && matches!(reason, "upstream_lags" | "cannot_be_told")
+    });
+}
