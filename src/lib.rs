@@ -9,7 +9,7 @@
 //!  store change                               queue (own Kafka topic or partition)
 //!     │ Event                                    │ MessagePack
 //!     ▼                                          ▼
-//!  Publisher ── lookup ──▶ Registry           Consumer ─ decode once ─▶ Hub ──▶ session ──▶ WebSocket, SSE
+//!  Publisher ── lookup ──▶ Registry           Consumer ─ decode once ─▶ Hub ──▶ session ──▶ WebSocket, SSE, IMAP
 //!     │                       ▲                                          │
 //!     │                       └──────── register / unregister ───────────┘
 //!     └── encode once ── send ─▶ the queue of each node that wants it
@@ -24,14 +24,15 @@
 //! | [`cluster`] | what nodes share: registry and queue, as traits with their adapters | events, sessions |
 //! | [`push`] | moving events: publisher, consumer, hub, presence | client protocols |
 //! | [`http`] | what every HTTP server of ours shares: accept loop, refusals, reading events | routes |
-//! | [`edge`] | the doors: HTTP, WebSocket, SSE, tokens | rules of a protocol |
+//! | [`tls`] | certificates and authorities, for servers and for clients | protocols |
+//! | [`edge`] | the doors: HTTP, WebSocket, SSE, IMAP, tokens | rules of a protocol |
 //! | [`agent`] | the origin's side: spool, adapters of mail servers | client protocols |
 //! | [`config`] | typed settings and all that can be wrong with them | reading them anywhere else |
 //! | [`node`] | the composition root: the one place that names concrete adapters | logic |
 //! | [`dev`] | a cluster in one process | anything production needs |
 //! | [`cli`] | the commands | logic |
 //!
-//! `edge → http, push, wire, mail` · `agent → http, push, wire, mail` · `http → push, mail` · `push → cluster, mail` · `wire → mail` · `cluster → mail` · `mail → nothing of ours`; a
+//! `edge → http, tls, push, wire, mail` · `agent → http, tls, push, wire, mail` · `http → push, mail` · `push → cluster, mail` · `wire → mail` · `cluster → mail` · `mail → nothing of ours`; a
 //! test (`tests/rooms.rs`) holds this table.
 //!
 //! # The invariants that bind
@@ -39,7 +40,8 @@
 //! I-1 forward compatible, bad messages are skipped · I-2 nothing from an event reaches a wire raw · I-3 one znode per
 //! (key, node) · I-4 register before snapshot · I-5 settled before told · I-6 loss is never silent · I-7 clients hear
 //! only what came out of the queue · I-8 at least once, applied once · I-9 no telling a hidden mailbox from none ·
-//! I-14 no ZooKeeper session holds too much. `ARCHITECTURE.md` says where each is kept.
+//! I-11 no tagged OK before client and server mean the same by the same numbers · I-12 EXISTS never shrinks, EXPUNGE only where it
+//! may be · I-13 nothing from before STARTTLS, no password kept or logged · I-14 no ZooKeeper session holds too much. `ARCHITECTURE.md` says where each is kept.
 
 #![forbid(unsafe_code)]
 // A panic in a task takes a session with it: say why it cannot happen, or return an error. Standard output is for
@@ -56,4 +58,5 @@ pub mod http;
 pub mod mail;
 pub mod node;
 pub mod push;
+pub mod tls;
 pub mod wire;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use mailpush::cluster::queue::local::LocalQueues;
 use mailpush::cluster::registry::QueueNames;
 use mailpush::cluster::registry::local::LocalRegistry;
-use mailpush::config::{Millis, PlaintextAuth, ProxyHeader, QueueKind, RegistryKind, Secret, Settings, UpstreamTls};
+use mailpush::config::{ImapTls, Millis, PlaintextAuth, ProxyHeader, QueueKind, RegistryKind, Secret, Settings};
 use mailpush::edge::imap::proxy_protocol;
 use mailpush::node::{Cluster, Node};
 use mailpush::push::outbox::End;
@@ -216,7 +216,7 @@ async fn dead_and_silent_servers_are_set_aside_and_tried_again() {
 async fn servers_are_spoken_to_in_tls_and_must_be_who_they_are() {
     let folder = tempfile::tempdir().expect("a folder");
     certificate(folder.path(), "mail.example");
-    for (mode, starttls) in [(UpstreamTls::Tls, false), (UpstreamTls::Starttls, true)] {
+    for (mode, starttls) in [(ImapTls::Tls, false), (ImapTls::Starttls, true)] {
         let manners = Manners { tls: Some((acceptor(folder.path()), starttls)), ..Default::default() };
         let upstream = FakeUpstream::with(manners).await;
         let mut settings = settings(&[upstream.address]);
@@ -242,7 +242,7 @@ async fn a_server_whose_starttls_is_tampered_with_is_not_used() {
     for manners in [injecting, open] {
         let upstream = FakeUpstream::with(manners).await;
         let mut settings = settings(&[upstream.address]);
-        settings.imap.upstream.tls = UpstreamTls::Starttls;
+        settings.imap.upstream.tls = ImapTls::Starttls;
         settings.imap.upstream.ca_file = Some(folder.path().join("cert.pem"));
         settings.imap.upstream.tls_name = "mail.example".to_owned();
         let node = node(settings).await;

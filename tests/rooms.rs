@@ -10,8 +10,9 @@ const TABLE: &[(&str, &[&str])] = &[
     ("cluster", &["mail", "config"]),
     ("push", &["cluster", "mail"]),
     ("http", &["push", "mail"]),
-    ("edge", &["http", "push", "wire", "cluster", "mail", "config"]),
-    ("agent", &["http", "push", "wire", "cluster", "mail", "config"]),
+    ("tls", &["config"]),
+    ("edge", &["http", "tls", "push", "wire", "cluster", "mail", "config"]),
+    ("agent", &["http", "tls", "push", "wire", "cluster", "mail", "config"]),
     ("config", &["cluster", "edge", "mail"]),
 ];
 

@@ -61,9 +61,20 @@ fn introduction(dev: &Description) -> String {
     }
     let _ = writeln!(text, "  administrator\n    {}", dev.admin_token);
     let (Some(first), Some(last), Some(alice)) = (dev.nodes.first(), dev.nodes.last(), dev.users.first()) else { return text };
+    if let (Some(idling), Some(appending)) = (&last.imap, &first.imap) {
+        let door = idling.replacen(':', "/", 1);
+        let name = alice.user.split('@').next().unwrap_or_default();
+        let _ = write!(
+            text,
+            "\nIdle in alice's INBOX by IMAP, at node {}:\n\n  bash -c \"exec 3<>/dev/tcp/{door}; printf 'a LOGIN {name} {}\\r\\nb SELECT \
+             INBOX\\r\\nc IDLE\\r\\n' >&3; cat <&3\"\n\nLet a message arrive there, at node {} (in another terminal):\n\n  \
+             printf 'Subject: lunch?\\r\\n\\r\\nAt noon?\\r\\n' > mail.txt\n  curl -T mail.txt imap://{appending}/INBOX -u {name}:{}\n",
+            last.id, alice.password, first.id, alice.password
+        );
+    }
     let _ = write!(
         text,
-        "\nHear what happens in alice's INBOX, at node {}:\n\n  curl -N -H 'Authorization: Bearer {}' \\\n    '{}/v1/stream?mailbox=%23private:{}:INBOX'\n",
+        "\nThe same by HTTP: hear what happens in alice's INBOX, at node {}:\n\n  curl -N -H 'Authorization: Bearer {}' \\\n    '{}/v1/stream?mailbox=%23private:{}:INBOX'\n",
         last.id, alice.token, last.http, alice.user
     );
     let _ = write!(

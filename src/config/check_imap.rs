@@ -2,7 +2,7 @@
 
 use super::check::{Checker, Purpose};
 use super::check_cluster::is_host_and_port;
-use super::{ImapSettings, Park, Settings, UpstreamTls};
+use super::{ImapSettings, ImapTls, Park, Settings};
 use crate::edge::imap::nets::Net;
 
 /// RFC 9051 5.4: an autologout timer must be at least 30 minutes.
@@ -76,7 +76,7 @@ fn upstream(checker: &mut Checker<'_>, imap: &ImapSettings, purpose: Purpose) {
         let problem = format!("is {address:?}, not host:port");
         checker.require(&[&setting], is_host_and_port(address), problem, "Write it as host:port.");
     }
-    let plain = upstream.tls == UpstreamTls::None;
+    let plain = upstream.tls == ImapTls::None;
     for (name, set) in [("ca_file", upstream.ca_file.is_some()), ("tls_name", !upstream.tls_name.is_empty())] {
         let setting = format!("imap.upstream.{name}");
         let hint = "Set imap.upstream.tls to starttls or tls, or remove it: as it is, nothing would be encrypted.";

@@ -375,14 +375,6 @@ pub enum TlsVersion {
     V1_3,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum UpstreamTls {
-    None,
-    Starttls,
-    Tls,
-}
-
 /// Which PROXY header the mail server is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -468,7 +460,7 @@ impl ImapSettings {
 pub struct UpstreamSettings {
     /// `host:port` of each; all serve the same mail store.
     pub addresses: Vec<String>,
-    pub tls: UpstreamTls,
+    pub tls: ImapTls,
     /// Empty: the system's certificate authorities.
     pub ca_file: Option<PathBuf>,
     /// The name in the servers' certificates. Empty: the host in the address.
@@ -481,7 +473,7 @@ impl Default for UpstreamSettings {
     fn default() -> Self {
         Self {
             addresses: Vec::new(),
-            tls: UpstreamTls::None,
+            tls: ImapTls::None,
             ca_file: None,
             tls_name: String::new(),
             connect_timeout_ms: Millis(5_000),

@@ -24,7 +24,7 @@ use uuid::Uuid;
 use crate::cluster::queue::local::LocalQueues;
 use crate::cluster::registry::QueueNames;
 use crate::cluster::registry::local::LocalRegistry;
-use crate::config::{QueueKind, RegistryKind, Secret, Settings, UpstreamTls};
+use crate::config::{ImapTls, QueueKind, RegistryKind, Secret, Settings};
 use crate::edge::auth::Scopes;
 use crate::edge::auth::token::{TokenRequest, issue};
 use crate::mail::{Event, Uid};
@@ -116,7 +116,7 @@ impl Dev {
             settings.imap.listen = Some(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), imap_port));
             settings.imap.upstream.addresses = vec![store.address().to_string()];
             settings.imap.listen_tls = None;
-            settings.imap.upstream.tls = UpstreamTls::None;
+            settings.imap.upstream.tls = ImapTls::None;
             settings.imap.master.user = store.master().user.clone();
             settings.imap.master.password = Secret::new(store.master().password.as_str());
             settings.http.listen = SocketAddr::new(settings.http.listen.ip(), port);

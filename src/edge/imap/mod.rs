@@ -11,7 +11,6 @@ mod park;
 mod pipe;
 pub mod proxy_protocol;
 mod stream;
-pub mod tls;
 pub mod upstream;
 
 use std::net::{IpAddr, SocketAddr};
@@ -24,13 +23,13 @@ use tokio::sync::{Semaphore, watch};
 use self::limits::PerAddress;
 use self::nets::Net;
 use self::park::Pace;
-use self::tls::ServerTls;
 use self::upstream::Upstreams;
 use super::gateway::Gateway;
 use crate::cluster::registry::RegistryHealth;
 use crate::config::{ImapSettings, Park, PlaintextAuth};
 use crate::mail::user::UserNames;
 use crate::push::session::Transport;
+use crate::tls::{ServerTls, TlsError};
 use crate::wire::imap::credentials::Credentials;
 use crate::wire::imap::session::{Reentry, Rules};
 
@@ -91,7 +90,7 @@ pub async fn open(gateway: &Arc<Gateway>) -> Result<Option<Listening>> {
 }
 
 /// The certificate of these settings, if they name one.
-pub fn server_tls(settings: &ImapSettings) -> Result<Option<ServerTls>, tls::TlsError> {
+pub fn server_tls(settings: &ImapSettings) -> Result<Option<ServerTls>, TlsError> {
     match (&settings.certificate_file, &settings.key_file) {
         (Some(certificate), Some(key)) => ServerTls::load(certificate, key, settings.tls_min).map(Some),
         _ => Ok(None),

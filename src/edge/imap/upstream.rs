@@ -15,9 +15,9 @@ use tracing::{info, warn};
 
 use super::proxy_protocol;
 use super::stream::{Stream, tune};
-use super::tls::{TlsError, client_config};
-use crate::config::{ProxyHeader, UpstreamSettings, UpstreamTls};
+use crate::config::{ImapTls, ProxyHeader, UpstreamSettings};
 use crate::push::metrics::Metrics;
+use crate::tls::{TlsError, client_config};
 
 /// How long a server that failed is set aside: first, and at most. It doubles in between.
 const ASIDE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -32,7 +32,7 @@ pub struct Upstreams {
     targets: Vec<Target>,
     turn: AtomicUsize,
     tls: Option<TlsConnector>,
-    mode: UpstreamTls,
+    mode: ImapTls,
     timeout: Duration,
     proxy_header: ProxyHeader,
     metrics: Arc<Metrics>,
@@ -111,8 +111,8 @@ fn order(healths: &[Health], turn: usize, now: Instant) -> Vec<usize> {
 impl Upstreams {
     pub fn new(settings: &UpstreamSettings, metrics: Arc<Metrics>) -> Result<Self, TlsError> {
         let tls = match settings.tls {
-            UpstreamTls::None => None,
-            UpstreamTls::Starttls | UpstreamTls::Tls => Some(client_config(settings.ca_file.as_deref())?.into()),
+            ImapTls::None => None,
+            ImapTls::Starttls | ImapTls::Tls => Some(client_config(settings.ca_file.as_deref())?.into()),
         };
         let target = |address: &String| {
             let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host).trim_matches(['[', ']']);
@@ -182,7 +182,7 @@ impl Upstreams {
         let header = proxy_protocol::header(self.proxy_header, client, tcp.local_addr()?);
         tcp.write_all(&header).await?;
         let mut stream = match (&self.tls, self.mode) {
-            (Some(tls), UpstreamTls::Starttls) => {
+            (Some(tls), ImapTls::Starttls) => {
                 let greeting = starttls(&mut tcp).await?;
                 let stream = tls.connect(target.name.clone(), tcp).await?;
                 // No second greeting comes (RFC 9051 6.2.1); what the first one said of capabilities is not to be trusted.

@@ -8,6 +8,7 @@ mod facts;
 mod handover;
 mod idle;
 mod level;
+mod prelude;
 mod questions;
 mod relay;
 
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use self::facts::Facts;
 use self::idle::Idle;
+use self::prelude::{Prelude, Stops};
 use self::questions::Questions;
 use self::relay::Relayed;
 
@@ -156,6 +158,12 @@ pub struct Session {
     hold: Hold,
     /// A relayed command that must be understood, as far as it has come.
     command: Option<Box<relay::Gathering>>,
+    /// Where the command that is being gathered has synchronizing literals.
+    stops: Stops,
+    /// A command before authentication that the server takes part by part.
+    prelude: Option<Box<Prelude>>,
+    /// The server has said goodbye to the client itself.
+    said_bye: bool,
     /// A server's response to a question of the gateway, as far as it has come.
     response: Vec<u8>,
     /// Relayed commands whose tagged response has not come.
@@ -195,6 +203,9 @@ impl Session {
             held: Vec::new(),
             hold: Hold::No,
             command: None,
+            stops: Stops::default(),
+            prelude: None,
+            said_bye: false,
             response: Vec::new(),
             due: VecDeque::new(),
             sasl: None,
@@ -339,10 +350,10 @@ impl Session {
         }
         if self.idle.is_some() {
             self.idle_lost_upstream(now, asked.is_some());
-        } else if whole {
+        } else if whole && !self.said_bye {
             self.bye("The mail server has closed the connection", "upstream_closed");
         } else {
-            // In the middle of a response nothing can be said.
+            // In the middle of a response nothing can be said, and after a goodbye nothing more.
             self.close(b"", "upstream_closed");
         }
     }

@@ -23,7 +23,7 @@ use crate::wire::imap::write::{self, Changed};
 /// Events that wait while the server is asked; more than that, and it is asked again instead.
 const WAITING: usize = 256;
 /// Origins may interleave: a count that disagrees is looked at again after this long.
-const CHECK_HOLD: Duration = Duration::from_millis(200);
+pub(super) const CHECK_HOLD: Duration = Duration::from_millis(200);
 /// Flag sets told lately, so that the server's own word for them is not told again.
 const TOLD_FLAGS: usize = 32;
 /// A mailbox in which something appears all the time is asked for its UIDs at most so often before IDLE is left to the
@@ -97,6 +97,8 @@ pub(super) struct Idle {
     pub purpose: Option<Purpose>,
     pub path: Option<MailboxPath>,
     pub standing: Option<Standing>,
+    /// The registration has been settled at some time.
+    settled: bool,
     pub view: Option<View>,
     /// What the server's sequence numbers mean, while a connection stands.
     pub numbers: Option<RoaringBitmap>,
@@ -113,9 +115,11 @@ pub(super) struct Idle {
     /// Lines that wait until the client has been told that it idles.
     pub before: Vec<u8>,
     told_flags: Vec<(u32, u64)>,
+    /// How often in a row the server did not know of a change of flags yet.
+    pub unanswered: u8,
     snapshots: u8,
     register_due: Option<Instant>,
-    check_due: Option<Instant>,
+    pub check_due: Option<Instant>,
     keepalive_due: Instant,
     pub autologout_due: Instant,
     pub audit_due: Instant,
@@ -194,6 +198,7 @@ impl Session {
             purpose: None,
             path: None,
             standing: None,
+            settled: false,
             view: None,
             numbers: None,
             server_uidnext: 0,
@@ -204,6 +209,7 @@ impl Session {
             retry: None,
             before: Vec::new(),
             told_flags: Vec::new(),
+            unanswered: 0,
             snapshots: 0,
             register_due: None,
             check_due: None,
@@ -330,6 +336,7 @@ impl Session {
             self.facts.features,
         ));
         idle.numbers = Some(uids);
+        idle.settled |= idle.standing == Some(Standing::Settled);
         idle.stage = Stage::Idling;
         idle.snapshots = 0;
         idle.park_due = self.rules.park_after.map(|after| now + after);
@@ -357,9 +364,10 @@ impl Session {
         match (idle.stage, standing) {
             (Stage::Registering, Standing::Registered | Standing::Settled) => self.snapshot(now),
             (Stage::Registering, Standing::Unavailable) => self.hand_over(now),
-            // A publisher's lookup may have been stale until now (I-5).
-            (Stage::Idling, Standing::Settled) => self.level(now, Why::Refresh),
-            (Stage::Preparing, Standing::Settled) => idle.again = true,
+            // A publisher's lookup may have been stale until now (I-5). When it settles again after a break, the resync that
+            // follows is spread over the sessions, and this would not be.
+            (Stage::Idling, Standing::Settled) if !std::mem::replace(&mut idle.settled, true) => self.level(now, Why::Refresh),
+            (Stage::Preparing, Standing::Settled) => (idle.again, idle.settled) = (true, true),
             (Stage::Idling, Standing::Unavailable) => self.level(now, Why::Handover),
             (Stage::Upstream { .. } | Stage::Polling, Standing::Registered | Standing::Settled) => self.come_back(now),
             _ => {}
@@ -370,6 +378,13 @@ impl Session {
     /// An event of the watched mailbox, out of the queue.
     pub fn handle_event(&mut self, now: Instant, event: &Event) {
         let Some(idle) = &mut self.idle else { return };
+        if idle.path.as_ref() != Some(&event.mailbox) {
+            // Of a mailbox that was watched a moment ago; or of one that is moved here, where another was.
+            if matches!(&event.change, Change::MailboxRename { to } if idle.path.as_ref() == Some(to)) {
+                self.level(now, Why::Refresh);
+            }
+            return;
+        }
         match idle.stage {
             // The server tells what there is to tell.
             Stage::Upstream { .. } | Stage::Polling => {
@@ -452,7 +467,7 @@ impl Session {
             return self.bye("The mailbox has been moved out of your sight", "mailbox_renamed");
         };
         selected.name = name;
-        idle.standing = None;
+        (idle.standing, idle.settled) = (None, false);
         if let Some(old) = idle.path.replace(path.clone()) {
             self.actions.push_back(Action::Unwatch(old));
         }
@@ -563,9 +578,11 @@ impl Session {
                 return self.hand_over(now);
             }
         }
-        if let Some(Retry { why, due: Some(due), .. }) = idle.retry
-            && due <= now
+        if let Some(Retry { why, due: due @ Some(_), .. }) = &mut idle.retry
+            && past(*due)
         {
+            *due = None;
+            let why = *why;
             return self.level(now, why);
         }
         if self.questions.is_none() || matches!(idle.stage, Stage::Upstream { .. }) {
@@ -580,8 +597,11 @@ impl Session {
         let past = |due: Option<Instant>| due.is_some_and(|due| due <= now);
         if past(idle.check_due) {
             idle.check_due = None;
-            if idle.view.as_ref().is_some_and(View::is_doubtful) {
-                self.level(now, Why::Refresh);
+            if let Some(view) = &idle.view {
+                idle.ask |= view.unanswered();
+                if view.is_doubtful() || !idle.ask.is_empty() {
+                    self.level(now, Why::Refresh);
+                }
             }
         } else if idle.audit_due <= now {
             idle.audit_due = audit_due;

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::idle::{Idle, Purpose, Retry, Stage, Why};
+use super::idle::{CHECK_HOLD, Idle, Purpose, Retry, Stage, Why};
 use super::questions::{News, Question, Questions};
 use super::{Action, Session, Standing};
 use crate::wire::imap::write;
@@ -14,6 +14,8 @@ use crate::wire::imap::write;
 /// The first pause before a lagging server is asked again; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(40);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// How often a server is asked again for flags that it does not know of yet.
+const UNANSWERED: u8 = 8;
 /// Pauses while nothing but a late notification depends on it.
 const PATIENT_PAUSE: Duration = Duration::from_secs(15);
 
@@ -66,8 +68,12 @@ impl Session {
     pub(super) fn leveled(&mut self, now: Instant, why: Why, questions: Questions) {
         let (Some(idle), Some(selected)) = (&mut self.idle, &mut self.facts.selected) else { return };
         match &questions.refused {
-            None => {}
+            // What it does not tell of flags stays unknown.
+            None | Some((Question::Flags(_) | Question::AllFlags(_), _)) => {}
             Some((Question::Select, false)) => return self.bye("The mailbox cannot be selected any more", "mailbox_gone"),
+            Some((Question::Enable, _)) => {
+                return self.bye("[UNAVAILABLE] Your session cannot be set up again", "enable_refused");
+            }
             Some(_) => {
                 idle.numbers = questions.numbers;
                 return self.retry(now, why);
@@ -90,6 +96,11 @@ impl Session {
         idle.numbers = Some(truth);
         idle.ask.clear();
         idle.flags_lost = false;
+        // A server that lags may not know of a change of flags that an event told of: asked again, but not for ever.
+        idle.unanswered = if view.unanswered().is_empty() { 0 } else { idle.unanswered.saturating_add(1) };
+        if (1..=UNANSWERED).contains(&idle.unanswered) {
+            idle.check_due = Some(now + CHECK_HOLD * u32::from(idle.unanswered));
+        }
         let level = reconciled.is_level();
         let late = !reconciled.late.is_empty();
         self.to_client.extend_from_slice(&questions.lines);

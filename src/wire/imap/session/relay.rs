@@ -14,7 +14,7 @@ use crate::wire::imap::response::{self, Code, Response, Status, Untagged};
 use crate::wire::imap::sasl::Exchange;
 
 /// Commands that must be understood are gathered up to this size; a longer one passes without being understood.
-const GATHER_LIMIT: usize = 32 * 1024;
+pub(super) const GATHER_LIMIT: usize = 32 * 1024;
 
 /// A relayed command whose tagged response has not come.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ pub(super) enum Refused {
 #[derive(Debug)]
 pub(super) struct Gathering {
     /// `None`: it need not be understood, or is too long for that.
-    bytes: Option<Zeroizing<Vec<u8>>>,
+    pub bytes: Option<Zeroizing<Vec<u8>>>,
 }
 
 impl Session {
@@ -91,12 +91,16 @@ impl Session {
 
     fn read_command(&mut self, now: Instant, piece: &Piece<'_>, input: &mut &[u8]) -> Refused {
         if !piece.first {
-            return self.relay_rest(piece);
+            return if self.facts.authenticated { self.relay_rest(piece) } else { self.gather_rest(piece) };
         }
-        // What is no command is the server's to refuse, as it would without us.
-        let Ok(head) = Head::parse(piece.bytes) else {
-            self.to_upstream.extend_from_slice(piece.bytes);
-            return Refused::Nothing;
+        let head = match Head::parse(piece.bytes) {
+            Ok(head) => head,
+            Err(bad) if !self.facts.authenticated => return self.refuse(piece, bad.answer()),
+            // What is no command is the server's to refuse, as it would without us.
+            Err(_) => {
+                self.to_upstream.extend_from_slice(piece.bytes);
+                return Refused::Nothing;
+            }
         };
         match head.name {
             Name::Idle if self.facts.authenticated => {
@@ -112,6 +116,7 @@ impl Session {
                 let words = "NO [PRIVACYREQUIRED] Not without TLS: use STARTTLS or the TLS port";
                 self.refuse(piece, answer(head.tag, words))
             }
+            _ if !self.facts.authenticated => self.gather_first(piece),
             _ => self.relay_first(head, piece),
         }
     }
@@ -121,7 +126,7 @@ impl Session {
     }
 
     /// Answers a command that is not relayed. What belongs to it and comes anyway (RFC 7888) is swallowed first.
-    fn refuse(&mut self, piece: &Piece<'_>, answer: Vec<u8>) -> Refused {
+    pub(super) fn refuse(&mut self, piece: &Piece<'_>, answer: Vec<u8>) -> Refused {
         let awaited = matches!(&piece.kind, Kind::Line { literal: Some(literal) } if literal.sync);
         if piece.last || awaited {
             self.to_client.extend_from_slice(&answer);
@@ -159,7 +164,7 @@ impl Session {
         Refused::Nothing
     }
 
-    fn relay_first(&mut self, head: Head<'_>, piece: &Piece<'_>) -> Refused {
+    pub(super) fn relay_first(&mut self, head: Head<'_>, piece: &Piece<'_>) -> Refused {
         let what = match head.name {
             Name::Login | Name::Authenticate => What::Login,
             Name::Select | Name::Examine => What::Select(Box::default()),
@@ -199,7 +204,7 @@ impl Session {
 
     /// A whole command that was relayed: what will its success mean? One that cannot be understood is the server's to
     /// refuse.
-    fn understand(&mut self, bytes: &[u8]) {
+    pub(super) fn understand(&mut self, bytes: &[u8]) {
         let command = command::parse(bytes).map(|(_, command)| command).ok();
         let keeps = matches!(self.rules.reentry, Reentry::Credentials);
         let Some(relayed) = self.due.back_mut() else { return };
@@ -241,6 +246,7 @@ impl Session {
             return;
         }
         match piece.bytes {
+            [b'+', ..] if self.send_prelude() => {}
             [b'+', ..] => {
                 if matches!(self.hold, Hold::Login) && self.sasl.is_some() {
                     self.hold = Hold::SaslLine;
@@ -284,6 +290,7 @@ impl Session {
                 if *status == Status::PreAuth {
                     self.authenticated(None);
                 }
+                self.said_bye |= *status == Status::Bye;
             }
             _ => {}
         }
@@ -309,6 +316,7 @@ impl Session {
             self.to_client.extend_from_slice(line);
             return;
         };
+        self.prelude = None;
         // A literal that it refused will not come.
         if at + 1 == self.due.len() {
             self.client.refuse_literal();

@@ -48,11 +48,17 @@ fn what_follows_starttls_in_plain_text_is_nobodys() {
 fn commands_behind_a_login_wait_for_it() {
     let mut play = Play::new(rules());
     play.client("a LOGIN {5}\r\n");
-    play.server("+ go on\r\n");
     play.client("alice {3}\r\n");
-    play.server("+ go on\r\n");
+    play.hears("+ Go on\r\n+ Go on\r\n");
+    // Only once it is whole.
+    play.asks("");
     play.client("apw\r\nb SELECT INBOX\r\n");
-    play.asks("a LOGIN {5}\r\nalice {3}\r\napw\r\n");
+    play.asks("a LOGIN {5}\r\n");
+    play.server("+ go on\r\n");
+    play.asks("alice {3}\r\n");
+    play.server("+ go on\r\n");
+    play.asks("apw\r\n");
+    play.hears("");
     play.server("a OK In\r\n");
     play.does(&[Action::Authenticated { user: Some("alice".into()) }]);
     play.asks("");
@@ -143,4 +149,27 @@ fn when_the_server_closes_the_client_is_told_unless_it_was_in_the_middle() {
     play.session.handle_upstream_closed(play.now);
     play.hears("* 1 FETCH (BODY[] {100}\r\nabc");
     play.does(&[Action::Close { reason: "upstream_closed" }]);
+}
+
+#[test]
+fn nobody_passes_for_another_by_a_literal_that_the_server_reads_as_a_command() {
+    let mut play = Play::new(rules());
+    play.client("a XFOO {20+}\r\nc LOGIN alice apw12\r\nd LOGIN bob {3+}\r\nbpw\r\n");
+    play.hears("a BAD No literal may stand in this command before authentication\r\n");
+    play.asks("d LOGIN bob {3+}\r\nbpw\r\n");
+    play.client("\x01 LOGIN\r\n");
+    play.server("d NO Wrong\r\n");
+    play.hears("d NO Wrong\r\n* BAD Invalid tag\r\n");
+    play.client("e LOGIN bob {99999}\r\nf AUTHENTICATE EXTERNAL =\r\n");
+    play.hears("e BAD [TOOBIG] Too much before authentication\r\nf NO [CANNOT] This mechanism cannot pass a proxy\r\n");
+    play.asks("");
+}
+
+#[test]
+fn a_goodbye_is_said_once() {
+    let mut play = Play::new(rules()).logged_in();
+    play.client("z LOGOUT\r\n");
+    play.server("* BYE Logging out\r\nz OK Done\r\n");
+    play.session.handle_upstream_closed(play.now);
+    play.hears("* BYE Logging out\r\nz OK Done\r\n");
 }

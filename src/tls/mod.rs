@@ -1,4 +1,4 @@
-//! TLS to clients and to mail servers.
+//! TLS to clients and to mail servers, of the gateway and of the agent.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -27,7 +27,7 @@ pub enum TlsError {
     Empty(PathBuf),
     #[error("the certificate in {certificate} and the key in {key} cannot be used: {reason}")]
     Unusable { certificate: PathBuf, key: PathBuf, reason: String },
-    #[error("this machine has no certificate authorities to check mail servers with: set imap.upstream.ca_file")]
+    #[error("this machine has no certificate authorities to check mail servers with: set its ca_file")]
     NoRoots,
     #[error("TLS cannot be set up: {0}")]
     Setup(String),
