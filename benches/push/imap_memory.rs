@@ -25,7 +25,8 @@ use super::support::zookeeper::TestZookeeper;
 /// Clients, and how many events each of them gets in the burst.
 const CROWDS: [(usize, u32); 2] = [(1_000, 1_000), (10_000, 100)];
 const WARM_UP: usize = 60;
-const WARM_UP_EVENTS: u32 = 200;
+/// As many in all as a gateway remembers, so that it does before sessions are counted.
+const WARM_UP_EVENTS: u32 = 2_000;
 /// Below what one session's outbox holds.
 const ROUND: u32 = 50;
 /// Until memory is looked at: what is to be given back is given back by then.
