@@ -10,6 +10,11 @@ mod codec;
 mod crowd;
 mod fanout;
 mod floor;
+mod imap_crowd;
+mod imap_latency;
+mod imap_memory;
+mod imap_relay;
+mod imap_upstream;
 mod latency;
 mod lookup;
 mod memory;
@@ -24,7 +29,9 @@ use report::Report;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-const NAMES: [&str; 7] = ["codec", "view", "lookup", "registration", "fan-out", "memory", "latency"];
+const NAMES: [&str; 10] = [
+    "codec", "view", "lookup", "registration", "fan-out", "memory", "latency", "imap-latency", "imap-memory", "imap-relay",
+];
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -32,6 +39,9 @@ fn main() {
     if !arguments.iter().any(|argument| argument == "--bench") {
         println!("run me with: cargo bench -- [{}]", NAMES.join("|"));
         return;
+    }
+    if arguments.iter().any(|argument| argument == imap_upstream::MODE) {
+        return imap_upstream::main();
     }
     let chosen: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
     if let Some(unknown) = chosen.iter().find(|name| !NAMES.contains(&name.as_str())) {
@@ -66,6 +76,15 @@ fn main() {
     }
     if wanted("latency") {
         runtime.block_on(latency::run(&mut report));
+    }
+    if wanted("imap-latency") {
+        runtime.block_on(imap_latency::run(&mut report));
+    }
+    if wanted("imap-memory") {
+        runtime.block_on(imap_memory::run(&mut report, sockets));
+    }
+    if wanted("imap-relay") {
+        runtime.block_on(imap_relay::run(&mut report));
     }
     report.print();
 }

@@ -22,6 +22,14 @@ pub fn binary() -> String {
     std::env::var("BENCH_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_mailpush").to_owned())
 }
 
+/// Memory of a process, in KiB.
+#[derive(Debug, Clone, Copy)]
+pub struct Memory {
+    pub resident: f64,
+    /// What is shared with other processes counted by its share.
+    pub proportional: f64,
+}
+
 /// Killed when dropped.
 pub struct Server {
     process: Child,
@@ -47,12 +55,18 @@ impl Server {
 
     /// `mailpush serve` with a real registry and queue.
     pub async fn serve(zookeeper: &str, kafka: &str) -> Self {
+        Self::serve_with(zookeeper, kafka, &[]).await
+    }
+
+    /// The same with more settings.
+    pub async fn serve_with(zookeeper: &str, kafka: &str, settings: &[&str]) -> Self {
         let address = format!("127.0.0.1:{}", free_port());
-        let mut command = Self::command(&[
-            &format!("http.listen={address}"),
+        let own = [
+            &*format!("http.listen={address}"),
             &format!("registry.ensembles=[\"{zookeeper}\"]"),
             &format!("queue.brokers=[\"{kafka}\"]"),
-        ]);
+        ];
+        let mut command = Self::command(&[&own, settings].concat());
         let process = command.arg("serve").stdout(Stdio::null()).spawn().expect("start mailpush serve");
         let server = Self::new(process, address);
         let url = format!("http://{}/readyz", server.address);
@@ -90,6 +104,24 @@ impl Server {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("the server lives");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
         line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
+    /// What the process takes.
+    pub fn memory(&self) -> Memory {
+        let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.process.id())).expect("the server lives");
+        let of = |key: &str| {
+            let line = rollup.lines().find_map(|line| line.strip_prefix(key)).expect("its memory");
+            line.trim().trim_end_matches(" kB").parse().expect("a number")
+        };
+        Memory { resident: of("Rss:"), proportional: of("Pss:") }
+    }
+
+    /// The value of a metric without labels.
+    pub async fn metric(&self, name: &str) -> usize {
+        let answer = self.client.get(format!("http://{}/metrics", self.address)).send().await.expect("the metrics");
+        let text = answer.text().await.expect("the metrics");
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).expect("the metric");
+        line.parse().expect("a number")
     }
 
     /// CPU time so far, user's and system's, in seconds.
