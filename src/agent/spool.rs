@@ -256,12 +256,15 @@ impl Spool {
             return Ok(());
         }
         let scratch = self.folder.join("checkpoint.new");
-        fs::write(&scratch, format!("{head}\n"))?;
-        fs::rename(scratch, self.folder.join("checkpoint"))?;
+        let written = fs::write(&scratch, format!("{head}\n")).and_then(|()| fs::rename(scratch, self.folder.join("checkpoint")));
+        // On a full disk it cannot be written, and only what is removed here makes room: what is done is not replayed anyway
+        // once its segment is gone.
         let mut gone = Vec::new();
         {
             let mut state = self.state();
-            state.saved = head;
+            if written.is_ok() {
+                state.saved = head;
+            }
             while let Some(segment) = state.segments.front()
                 && segment.end() <= head
             {
@@ -269,7 +272,8 @@ impl Spool {
                 gone.extend(state.segments.pop_front());
             }
         }
-        gone.into_iter().try_for_each(|segment| fs::remove_file(self.folder.join(file_name(segment.first))))
+        gone.into_iter().try_for_each(|segment| fs::remove_file(self.folder.join(file_name(segment.first))))?;
+        written
     }
 
     /// Forces what was appended to the disk. Blocks for as long as that takes, and holds up nobody else.

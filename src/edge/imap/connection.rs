@@ -177,7 +177,7 @@ impl Connection {
                     }
                 }
                 Action::CloseUpstream => self.doing = Doing::CloseUpstream,
-                Action::OpenUpstream => self.open_upstream(),
+                Action::OpenUpstream { urgent } => self.open_upstream(urgent),
                 Action::Close { reason } => self.end(reason),
             }
         }
@@ -223,13 +223,16 @@ impl Connection {
         }
     }
 
-    fn open_upstream(&mut self) {
-        if !matches!(self.upstream, Upstream::None) {
-            return;
+    fn open_upstream(&mut self, urgent: bool) {
+        match self.upstream {
+            Upstream::None => {}
+            // What waits for its turn is let go.
+            Upstream::Opening(_) if urgent => {}
+            _ => return,
         }
         let (door, peer, seed) = (self.door.clone(), self.peer, self.seed);
         self.upstream = Upstream::Opening(Box::pin(async move {
-            if !door.pace.wait(seed).await {
+            if !urgent && !door.pace.wait(seed).await {
                 return None;
             }
             let connected = door.upstreams.connect(peer, true).await;

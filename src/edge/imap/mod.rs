@@ -15,6 +15,7 @@ pub mod upstream;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::net::TcpListener;
@@ -97,6 +98,9 @@ pub fn server_tls(settings: &ImapSettings) -> Result<Option<ServerTls>, TlsError
     }
 }
 
+/// Between batches of sessions that are told of a change.
+const TICK: Duration = Duration::from_millis(5);
+
 impl Door {
     fn new(gateway: Arc<Gateway>) -> Result<Self> {
         let settings = &gateway.settings.imap;
@@ -140,8 +144,15 @@ impl Door {
             let healthy = registered && queue.borrow_and_update().reachable;
             // First the value, then the table: whoever enters the table in between reads the value after.
             if self.healthy.send_replace(healthy) != healthy {
-                for session in self.gateway.sessions.all().iter().filter(|session| session.transport == Transport::Imap) {
-                    session.push_health(healthy);
+                let sessions = self.gateway.sessions.all();
+                // Spread: each asks the mail server.
+                let ticks = self.gateway.settings.sessions.resync_spread_ms.duration().as_millis() / TICK.as_millis();
+                let per_tick = sessions.len().div_ceil(usize::try_from(ticks).unwrap_or(1).max(1)).max(1);
+                for some in sessions.chunks(per_tick) {
+                    for session in some.iter().filter(|session| session.transport == Transport::Imap) {
+                        session.push_health(healthy);
+                    }
+                    tokio::time::sleep(TICK).await;
                 }
             }
             let changed = tokio::select! {

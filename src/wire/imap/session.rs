@@ -92,9 +92,12 @@ pub enum Action {
     Unwatch(MailboxPath),
     /// Let the upstream connection go, after writing what is due to it.
     CloseUpstream,
-    /// Connect upstream again (paced), TLS included; then [`Session::handle_upstream`] with the greeting, or
+    /// Connect upstream again (paced, unless it is urgent; a paced attempt under way becomes urgent), TLS included; then [`Session::handle_upstream`] with the greeting, or
     /// [`Session::handle_upstream_failed`].
-    OpenUpstream,
+    OpenUpstream {
+        /// The client waits for it: not paced.
+        urgent: bool,
+    },
     /// Write what is due to the client and close.
     Close { reason: &'static str },
 }

@@ -52,6 +52,8 @@ pub(super) struct Selected {
     pub name: Vec<u8>,
     /// EXAMINE, not SELECT.
     pub examined: bool,
+    /// The client has renamed something since: this may be its old name.
+    pub renamed: bool,
     pub uidvalidity: Option<UidValidity>,
     /// Of the last SELECT.
     pub uidnext: u32,
@@ -84,7 +86,7 @@ pub(super) fn permanent(list: &[&[u8]]) -> PermanentFlags {
 impl Facts {
     /// The path of the selected mailbox, if it can be told.
     pub fn path(&self, names: &UserNames) -> Option<MailboxPath> {
-        let selected = self.selected.as_ref()?;
+        let selected = self.selected.as_ref().filter(|selected| !selected.renamed)?;
         self.namespaces.as_ref()?.path(&selected.name, self.utf8, self.user.as_ref()?, names)
     }
 
@@ -114,6 +116,6 @@ impl Facts {
             Reentry::Credentials => self.login.is_some(),
             Reentry::MasterUser(_) => self.written_user.is_some(),
         };
-        admitted && self.selected.is_some() && !self.foreign && !self.saved_result
+        admitted && self.selected.as_ref().is_some_and(|selected| !selected.renamed) && !self.foreign && !self.saved_result
     }
 }

@@ -9,7 +9,7 @@ use super::Session;
 use super::idle::{Purpose, Stage, Why};
 use super::questions::{News, Question, Questions};
 
-/// The server's own IDLE has no answer to wait for; it is ended and begun again at each audit.
+/// Once it has begun, the server's own IDLE has no answer to wait for; it is ended and begun again at each audit.
 const UNBOUNDED: Duration = Duration::from_secs(365 * 24 * 3600);
 
 impl Session {
@@ -25,13 +25,15 @@ impl Session {
             selected.keywords = view.keywords().clone();
         }
         idle.numbers = None;
+        // What was told and what was open is history: the server speaks from here on.
+        idle.forget();
         // From now on the server tells.
         idle.waiting = Vec::new();
         idle.ask.clear();
         idle.audit_due = audit_due;
         if self.facts.offers.idle {
             idle.stage = Stage::Upstream { running: false, leaving: false };
-            self.ask(now + UNBOUNDED, News::Mirrored, None, [Question::Idle]);
+            self.ask(now + self.rules.catch_up, News::Mirrored, None, [Question::Idle]);
             if let Some(idle) = &mut self.idle {
                 idle.purpose = Some(Purpose::Idle);
             }
@@ -48,11 +50,12 @@ impl Session {
         idle.stage = Stage::Upstream { running: true, leaving: false };
         if let Some(questions) = &mut self.questions {
             idle.before.append(&mut questions.lines);
+            questions.due = now + UNBOUNDED;
         }
         self.tell_idling();
         let ending = self.idle.as_ref().is_some_and(|idle| idle.ending.is_some());
         if ending || !self.is_servers_business_still() {
-            self.leave_upstream();
+            self.leave_upstream(now);
         }
         self.resume(now);
     }
@@ -64,8 +67,11 @@ impl Session {
         self.is_servers_business() || told_path == Some(None) || awaited
     }
 
-    pub(super) fn leave_upstream(&mut self) {
+    pub(super) fn leave_upstream(&mut self, now: Instant) {
         let Some(idle) = &mut self.idle else { return };
+        if let Some(questions) = &mut self.questions {
+            questions.due = now + self.rules.catch_up;
+        }
         idle.stage = Stage::Upstream { running: true, leaving: true };
         self.to_upstream.extend_from_slice(b"DONE\r\n");
     }
@@ -103,13 +109,21 @@ impl Session {
         }
     }
 
+    /// Events may be missed from now on: the server takes over, once both sides are level.
+    pub(super) fn doubt(&mut self, now: Instant) {
+        if let Some(idle) = &mut self.idle {
+            idle.in_doubt = true;
+        }
+        self.level(now, Why::Handover);
+    }
+
     /// The cluster is well again.
     pub(super) fn come_back(&mut self, now: Instant) {
         if self.is_servers_business() {
             return;
         }
         match self.idle.as_ref().map(|idle| (idle.stage, idle.purpose)) {
-            Some((Stage::Upstream { running: true, leaving: false }, _)) => self.leave_upstream(),
+            Some((Stage::Upstream { running: true, leaving: false }, _)) => self.leave_upstream(now),
             Some((Stage::Polling, None)) => {
                 if let Some(idle) = &mut self.idle {
                     idle.poll_due = None;
@@ -125,7 +139,7 @@ impl Session {
         let Some(idle) = &self.idle else { return };
         match (idle.stage, self.healthy) {
             (Stage::Registering, false) => self.hand_over(now),
-            (Stage::Idling, false) => self.level(now, Why::Handover),
+            (Stage::Idling, false) => self.doubt(now),
             (Stage::Upstream { .. } | Stage::Polling, true) => self.come_back(now),
             _ => {}
         }

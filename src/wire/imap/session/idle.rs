@@ -125,7 +125,7 @@ pub(super) struct Idle {
     pub retry: Option<Retry>,
     /// Lines that wait until the client has been told that it idles.
     pub before: Vec<u8>,
-    told_flags: Vec<(u32, u64)>,
+    pub told_flags: Vec<(u32, u64)>,
     /// How often in a row the server did not know of a change of flags yet.
     pub unanswered: u8,
     snapshots: u8,
@@ -388,7 +388,7 @@ impl Session {
             // follows is spread over the sessions, and this would not be.
             (Stage::Idling, Standing::Settled) if !std::mem::replace(&mut idle.settled, true) => self.level(now, Why::Refresh),
             (Stage::Preparing, Standing::Settled) => (idle.again, idle.settled) = (true, true),
-            (Stage::Idling, Standing::Unavailable) => self.level(now, Why::Handover),
+            (Stage::Idling, Standing::Unavailable) => self.doubt(now),
             (Stage::Upstream { .. } | Stage::Polling, Standing::Registered | Standing::Settled) => self.come_back(now),
             _ => {}
         }
@@ -408,8 +408,10 @@ impl Session {
         match idle.stage {
             // The server tells what there is to tell.
             Stage::Upstream { .. } | Stage::Polling => {
-                if let Change::MailboxDelete = event.change {
-                    self.apply(now, event);
+                match &event.change {
+                    Change::MailboxDelete => self.apply(now, event),
+                    Change::MailboxRename { to } => self.rename(to.clone()),
+                    _ => {}
                 }
                 return;
             }
@@ -475,7 +477,8 @@ impl Session {
             Then::Renamed(path) => self.rename(path),
             Then::Reconcile(_) => self.level(now, Why::Refresh),
             _ if must_ask => self.level(now, Why::Refresh),
-            Then::Check => idle.check_due = Some(now + CHECK_HOLD),
+            // The first doubt counts: events that keep coming do not put it off.
+            Then::Check => drop(idle.check_due.get_or_insert(now + CHECK_HOLD)),
             Then::Nothing => {}
         }
     }
@@ -533,7 +536,7 @@ impl Session {
         idle.ending = Some(Ending { bad: !done, since: now });
         match idle.stage {
             Stage::Idling if idle.view.is_some() => self.level(now, Why::Done),
-            Stage::Upstream { running: true, leaving: false } => self.leave_upstream(),
+            Stage::Upstream { running: true, leaving: false } => self.leave_upstream(now),
             // The client's numbers are the server's: nothing is to be made level, an answer at most awaited.
             _ if self.questions.is_none() => self.finish(now),
             _ => {}
@@ -635,7 +638,7 @@ impl Session {
                 Stage::Idling if self.connected => {
                     self.ask_for(now, Purpose::Poll, News::Mirrored, None, [Question::Noop]);
                 }
-                Stage::Upstream { running: true, leaving: false } => self.leave_upstream(),
+                Stage::Upstream { running: true, leaving: false } => self.leave_upstream(now),
                 _ => {}
             }
         } else if past(idle.poll_due) {

@@ -26,6 +26,11 @@ impl Session {
         let Some(idle) = &mut self.idle else { return };
         if idle.purpose.is_some() {
             idle.again = true;
+            if why == Why::Done && matches!(idle.purpose, Some(Purpose::Greeting(Why::Refresh | Why::Handover))) {
+                // The client waits now: those who do not can let it pass.
+                idle.purpose = Some(Purpose::Greeting(why));
+                self.actions.push_back(Action::OpenUpstream { urgent: true });
+            }
             return;
         }
         if idle.view.is_none() {
@@ -42,10 +47,12 @@ impl Session {
         // Some end a connection that asks of a mailbox under a name that it has no more.
         let renamed = self.idle.as_ref().is_some_and(|idle| idle.renamed);
         let mut questions: Vec<Question> = if renamed { Vec::new() } else { vec![Question::Noop] };
-        if renamed || lags {
+        // A new SELECT would lose what is kept for `$` (RFC 5182): then the server's NOOP must do.
+        let anew = renamed || lags && !self.facts.saved_result;
+        if anew {
             questions.push(Question::Select);
         }
-        questions.extend(self.state_questions(now, renamed || lags));
+        questions.extend(self.state_questions(now, anew));
         let numbers = self.idle.as_mut().and_then(|idle| idle.numbers.take());
         self.ask_for(now, Purpose::Level(why), News::Swallowed, numbers, questions);
     }
@@ -95,7 +102,9 @@ impl Session {
             selected.uidnext = questions.uidnext;
         }
         let beyond = truth.max().map_or(1, |max| max.saturating_add(1));
-        idle.server_uidnext = idle.server_uidnext.max(beyond).max(questions.uidnext);
+        // Another server may lag behind the one before: its own word counts.
+        let before = if questions.fresh { 0 } else { idle.server_uidnext };
+        idle.server_uidnext = before.max(beyond).max(questions.uidnext);
         let reconciled = view.reconcile(&truth, idle.server_uidnext, &questions.flags);
         idle.numbers = Some(truth);
         idle.renamed = false;
@@ -184,7 +193,7 @@ impl Session {
 
     fn reopen(&mut self, now: Instant, why: Why) {
         self.connected = true;
-        self.actions.push_back(Action::OpenUpstream);
+        self.actions.push_back(Action::OpenUpstream { urgent: why == Why::Done });
         // Pacing and connecting are the shell's, and so is giving up on them.
         self.ask(now + Duration::from_secs(3600), News::Swallowed, None, [Question::Greeting]);
         if let Some(idle) = &mut self.idle {
@@ -255,6 +264,15 @@ impl Session {
 }
 
 impl Idle {
+    /// What was told, and what was to be asked, is of no more use.
+    pub fn forget(&mut self) {
+        self.told_flags = Vec::new();
+        self.waiting = Vec::new();
+        self.ask.clear();
+        self.asked.clear();
+        (self.again, self.flags_lost, self.check_due, self.retry) = (false, false, None, None);
+    }
+
     /// Whether the server may still be about to show changes that no event has told of.
     fn doubts(&self, now: Instant) -> bool {
         self.in_doubt || self.doubted_until.is_some_and(|until| now < until)

@@ -4,6 +4,7 @@
 //! news of the mailbox.
 
 use std::collections::VecDeque;
+use std::io::Write;
 use std::time::Instant;
 
 use roaring::RoaringBitmap;
@@ -21,6 +22,8 @@ use crate::wire::imap::namespace::Namespaces;
 use crate::wire::imap::response::{self, Code, Response, Status, Untagged};
 use crate::wire::imap::{set, write};
 
+/// A list of UIDs to ask for is written out up to this length.
+const LONGEST_SET: usize = 4096;
 /// An answer may be so long: a list of all UIDs of a very large mailbox without ESEARCH.
 const ANSWER_LIMIT: usize = 64 * 1024 * 1024;
 
@@ -67,9 +70,7 @@ pub(super) struct Questions {
     pub due: Instant,
     /// What the server's sequence numbers mean, kept true as it speaks; unknown after a new SELECT until it is asked.
     pub numbers: Option<RoaringBitmap>,
-    /// The UIDs were told.
-    known: bool,
-    /// And nothing has appeared since.
+    /// The UIDs were told, and nothing has appeared since.
     pub exact: bool,
     pub flags: Vec<(Uid, Flags, Option<ModSeq>)>,
     /// Mirrored lines that wait until the client has been told that it idles.
@@ -140,7 +141,13 @@ impl Session {
             Question::Uids => out.extend_from_slice(b"UID SEARCH ALL"),
             Question::Flags(uids) => {
                 out.extend_from_slice(b"UID FETCH ");
+                let start = out.len();
                 set::write(out, uids);
+                if out.len() - start > LONGEST_SET {
+                    // Servers bound their lines: too many are asked for, and told are those that are held.
+                    out.truncate(start);
+                    let _ = write!(out, "{}:{}", uids.min().unwrap_or(1), uids.max().unwrap_or(1));
+                }
                 out.extend_from_slice(flags);
             }
             Question::AllFlags(None) => {
@@ -236,9 +243,6 @@ impl Session {
                     // RFC 5530: it may be well again later.
                     let passing = matches!(code, Some(Code::Other(code)) if code.eq_ignore_ascii_case(b"UNAVAILABLE"));
                     questions.refused.get_or_insert((question, passing));
-                } else if question == Question::Uids && !questions.known {
-                    // Some say nothing where there is nothing.
-                    questions.know(RoaringBitmap::new());
                 }
                 if questions.waiting.is_empty() {
                     self.finish_questions(now);
@@ -365,7 +369,6 @@ impl Questions {
             fresh: false,
             due,
             numbers,
-            known: false,
             exact: false,
             flags: Vec::new(),
             lines: Vec::new(),
@@ -390,7 +393,7 @@ impl Questions {
 
     fn know(&mut self, uids: RoaringBitmap) {
         self.numbers = Some(uids);
-        (self.known, self.exact) = (true, true);
+        self.exact = true;
     }
 
     /// Keeps the meaning of the server's numbers true.
@@ -407,7 +410,7 @@ impl Questions {
                 }
             }
             Untagged::Exists(count) => {
-                if self.asks(&Question::Select) {
+                if matches!(self.waiting.front(), Some((_, Question::Select))) {
                     // A fresh view: nothing is known of it but its size.
                     self.numbers = None;
                 }

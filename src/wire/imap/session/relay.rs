@@ -8,10 +8,12 @@ use super::facts::{self, Login, Selected};
 use super::{Action, Hold, Reentry, Session, client_framer};
 use crate::wire::imap::capability::{self, Edit};
 use crate::wire::imap::command::{self, Command, Head, Name};
+use crate::wire::imap::credentials::Credentials;
 use crate::wire::imap::effects::Effects;
 use crate::wire::imap::framing::{Kind, Piece};
 use crate::wire::imap::response::{self, Code, Response, Status, Untagged};
 use crate::wire::imap::sasl::Exchange;
+use crate::wire::imap::write;
 
 /// Commands that must be understood are gathered up to this size; a longer one passes without being understood.
 pub(super) const GATHER_LIMIT: usize = 32 * 1024;
@@ -33,6 +35,8 @@ enum What {
     Unselect,
     /// NOTIFY, which the gateway does not follow.
     Notify,
+    /// It may have been the selected mailbox.
+    Rename,
 }
 
 /// Whether the literal that a piece announces is refused, so that the client will not send it.
@@ -103,6 +107,10 @@ impl Session {
             }
         };
         match head.name {
+            Name::Idle | Name::StartTls if !piece.last => self.refuse(piece, answer(head.tag, "BAD It takes no arguments")),
+            Name::Login | Name::Authenticate if self.facts.authenticated => {
+                self.refuse(piece, answer(head.tag, "BAD You are logged in already"))
+            }
             Name::Idle if self.facts.authenticated => {
                 self.hold = Hold::Barrier { tag: head.tag.into() };
                 self.pass_barrier(now);
@@ -170,9 +178,10 @@ impl Session {
             Name::Select | Name::Examine => What::Select(Box::default()),
             Name::Close | Name::Unselect => What::Unselect,
             Name::Notify => What::Notify,
+            Name::Rename => What::Rename,
             _ => What::Nothing,
         };
-        let is_understood = !matches!(what, What::Nothing | What::Unselect);
+        let is_understood = !matches!(what, What::Nothing | What::Unselect | What::Rename);
         self.due.push_back(Relayed { tag: head.tag.into(), what, effects: Effects::of(&head, piece.bytes) });
         self.to_upstream.extend_from_slice(piece.bytes);
         if !piece.last {
@@ -211,7 +220,15 @@ impl Session {
         match (command, &mut relayed.what) {
             (Some(Command::Login(login)), What::Login) => {
                 self.facts.written_user = String::from_utf8(login.user.clone()).ok();
-                self.facts.login = login.credentials().filter(|_| keeps).map(|held| Box::new(Login::Login(held)));
+                // What needs a literal could not be sent again as easily.
+                let plain = |held: &Credentials| {
+                    let mut scratch = Zeroizing::new(Vec::new());
+                    [held.user.as_bytes(), held.password.as_bytes()]
+                        .into_iter()
+                        .all(|text| write::astring(&mut scratch, text, false).is_ok())
+                };
+                let held = login.credentials().filter(|held| keeps && plain(held));
+                self.facts.login = held.map(|held| Box::new(Login::Login(held)));
                 self.hold = Hold::Login;
             }
             (Some(Command::Authenticate(command)), What::Login) => {
@@ -272,7 +289,7 @@ impl Session {
         };
         match &untagged {
             Untagged::Capability(_) | Untagged::Status { code: Some(Code::Capability(_)), .. } => {
-                if let Untagged::Status { status: Status::PreAuth, .. } = untagged {
+                if !self.facts.authenticated && matches!(untagged, Untagged::Status { status: Status::PreAuth, .. }) {
                     self.authenticated(None);
                 }
                 return self.relay_capabilities(line);
@@ -287,7 +304,7 @@ impl Session {
                 if let (Some(code), Some(selected)) = (code, selecting) {
                     selected.note(code);
                 }
-                if *status == Status::PreAuth {
+                if *status == Status::PreAuth && !self.facts.authenticated {
                     self.authenticated(None);
                 }
                 self.said_bye |= *status == Status::Bye;
@@ -328,10 +345,11 @@ impl Session {
             }
         }
         let Some(mut relayed) = self.due.remove(at) else { return };
-        let (ok, code) = match response::parse(line) {
-            Response::Tagged { status, code, .. } => (status == Status::Ok, code),
-            _ => (false, None),
+        let (status, code) = match response::parse(line) {
+            Response::Tagged { status, code, .. } => (status, code),
+            _ => (Status::Bad, None),
         };
+        let ok = status == Status::Ok;
         if let (What::Select(selected), Some(code)) = (&mut relayed.what, &code) {
             selected.note(code);
         }
@@ -341,11 +359,12 @@ impl Session {
             Some(Code::Capability(_)) => self.relay_capabilities(line),
             _ => self.to_client.extend_from_slice(line),
         }
-        self.done_relaying(ok, relayed);
+        self.done_relaying(status, relayed);
         self.pass_barrier(now);
     }
 
-    fn done_relaying(&mut self, ok: bool, relayed: Relayed) {
+    fn done_relaying(&mut self, status: Status, relayed: Relayed) {
+        let ok = status == Status::Ok;
         if ok {
             self.facts.saved_result |= relayed.effects.saves_result;
             self.facts.foreign |= relayed.effects.context;
@@ -371,9 +390,12 @@ impl Session {
                 self.facts.saved_result = false;
                 self.facts.selected = Some(selected);
             }
-            // A failed SELECT leaves nothing selected (RFC 9051 6.3.2).
+            // A failed SELECT leaves nothing selected (RFC 9051 6.3.2); one that is no command changes nothing.
+            (What::Select(_), false) if status == Status::Bad => {}
             (What::Select(_), false) | (What::Unselect, true) => self.facts.selected = None,
             (What::Notify, true) => self.facts.foreign = true,
+            // Under which name it is selected now, only a new SELECT tells.
+            (What::Rename, true) => self.facts.selected.iter_mut().for_each(|selected| selected.renamed = true),
             _ => {}
         }
     }

@@ -351,3 +351,40 @@ fn events_from_before_the_servers_own_idle_are_old() {
     play.server("mailpush2 OK\r\nmailpush3 OK\r\n* ESEARCH (TAG \"mailpush4\") UID ALL 1,3,5\r\nmailpush4 OK\r\n");
     play.hears("+ idling\r\n* 2 FETCH (FLAGS (\\Flagged))\r\n");
 }
+
+#[test]
+fn a_server_that_does_not_begin_or_end_its_idle_is_not_waited_for_for_ever() {
+    let mut play = Play::new(rules()).logged_in().selected();
+    play.session.handle_health(play.now, false);
+    play.client("i IDLE\r\n");
+    play.asks("mailpush1 IDLE\r\n");
+    play.passes(Duration::from_secs(10));
+    play.hears("* BYE [UNAVAILABLE] The mail server has closed the connection\r\n");
+}
+
+#[test]
+fn what_was_told_before_the_server_took_over_is_not_taken_for_told_after_it() {
+    let mut play = Play::new(rules()).logged_in().selected().idling();
+    play.event(flagged(5, &["\\Seen"], true, None), None);
+    play.hears("* 3 FETCH (FLAGS (\\Seen))\r\n");
+    play.session.handle_health(play.now, false);
+    play.server("mailpush4 OK\r\n* ESEARCH (TAG \"mailpush5\") UID ALL 1,3,5\r\nmailpush5 OK\r\n");
+    play.server("+ idling\r\n* 3 FETCH (FLAGS ())\r\n");
+    play.session.handle_health(play.now, true);
+    play.server("mailpush6 OK\r\nmailpush7 OK\r\n* ESEARCH (TAG \"mailpush8\") UID ALL 1,3,5\r\nmailpush8 OK\r\n");
+    play.hears("* 3 FETCH (FLAGS ())\r\n");
+    play.event(flagged(5, &["\\Seen"], true, None), None);
+    play.hears("* 3 FETCH (FLAGS (\\Seen))\r\n");
+}
+
+#[test]
+fn a_mailbox_that_the_client_itself_may_have_renamed_is_the_servers_business() {
+    let mut play = Play::new(rules()).logged_in().selected();
+    play.client("r RENAME Team Crew\r\n");
+    play.server("r OK\r\n");
+    play.forget();
+    play.client("i IDLE\r\n");
+    play.server(&format!("{NAMESPACE}mailpush1 OK\r\n"));
+    play.asks("mailpush1 NAMESPACE\r\nmailpush2 IDLE\r\n");
+    play.does(&[]);
+}

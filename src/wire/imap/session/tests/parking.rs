@@ -33,7 +33,7 @@ fn done_takes_the_connection_up_again_with_the_clients_own_state() {
     play.event(appended(&[6]), Some((4, 7)));
     play.hears("* 4 EXISTS\r\n");
     play.client("DONE\r\nc NOOP\r\n");
-    play.does(&[Action::OpenUpstream]);
+    play.does(&[Action::OpenUpstream { urgent: true }]);
     play.asks("");
     play.server("* OK [CAPABILITY IMAP4rev1] Ready\r\n");
     // base64 of alice NUL gw NUL gwpw
@@ -51,7 +51,7 @@ fn done_takes_the_connection_up_again_with_the_clients_own_state() {
 fn after_a_loss_all_flags_are_read_again() {
     let mut play = parked();
     play.session.handle_resync(play.now);
-    play.does(&[Action::OpenUpstream]);
+    play.does(&[Action::OpenUpstream { urgent: false }]);
     play.server("* OK Ready\r\n");
     play.server("mailpush5 OK In\r\n");
     play.forget();
@@ -66,14 +66,15 @@ fn after_a_loss_all_flags_are_read_again() {
 fn a_server_that_is_down_is_tried_again_and_a_waiting_client_not_for_ever() {
     let mut play = parked();
     play.client("DONE\r\n");
-    play.does(&[Action::OpenUpstream]);
+    play.does(&[Action::OpenUpstream { urgent: true }]);
     let mut attempts = 1;
     while !matches!(play.session.hold, Hold::Closed) {
         if play.session.questions.is_some() {
             play.session.handle_upstream_failed(play.now);
         }
         play.passes(Duration::from_secs(2));
-        attempts += std::iter::from_fn(|| play.session.poll_action()).filter(|a| *a == Action::OpenUpstream).count();
+        attempts +=
+            std::iter::from_fn(|| play.session.poll_action()).filter(|a| matches!(a, Action::OpenUpstream { .. })).count();
     }
     assert!(attempts > 5, "{attempts}");
     play.hears("* BYE [UNAVAILABLE] The mail server does not catch up: log in again\r\n");
@@ -97,7 +98,7 @@ fn a_connection_that_breaks_is_as_good_as_parked() {
     play.event(appended(&[6]), Some((4, 7)));
     play.hears("* 4 EXISTS\r\n");
     play.client("DONE\r\n");
-    play.does(&[Action::OpenUpstream]);
+    play.does(&[Action::OpenUpstream { urgent: true }]);
 }
 
 #[test]
@@ -112,4 +113,20 @@ fn a_saved_search_result_is_not_parked() {
     play.passes(Duration::from_secs(30));
     play.asks("");
     play.does(&[]);
+}
+
+#[test]
+fn a_client_that_waits_is_let_pass() {
+    let mut play = parked();
+    play.session.handle_resync(play.now);
+    play.does(&[Action::OpenUpstream { urgent: false }]);
+    play.client("DONE\r\n");
+    play.does(&[Action::OpenUpstream { urgent: true }]);
+    play.server("* OK Ready\r\n");
+    play.server("mailpush5 OK In\r\n");
+    play.server("mailpush6 OK\r\n");
+    play.server(SELECTED);
+    play.server("mailpush7 OK\r\n* ESEARCH (TAG \"mailpush8\") UID ALL 1,3,5\r\nmailpush8 OK\r\n");
+    play.server("mailpush9 OK\r\n");
+    play.hears("* 0 RECENT\r\ni OK Idle completed\r\n");
 }

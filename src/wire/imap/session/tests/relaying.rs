@@ -188,3 +188,20 @@ fn a_goodbye_is_said_once() {
     play.session.handle_upstream_closed(play.now);
     play.hears("* BYE Logging out\r\nz OK Done\r\n");
 }
+
+#[test]
+fn idle_and_starttls_with_a_literal_are_refused_with_all_that_belongs_to_them() {
+    let mut play = Play::new(rules()).logged_in();
+    play.client("a STARTTLS {14+}\r\nb SELECT Foo\r\n\r\nc IDLE {3}\r\nd NOOP\r\n");
+    play.hears("a BAD It takes no arguments\r\nc BAD It takes no arguments\r\n");
+    play.asks("d NOOP\r\n");
+}
+
+#[test]
+fn nobody_logs_in_twice() {
+    let mut play = Play::new(rules()).logged_in();
+    play.client("a LOGIN bob bpw\r\n");
+    play.hears("a BAD You are logged in already\r\n");
+    play.server("* PREAUTH Hello again\r\n");
+    play.does(&[]);
+}

@@ -152,8 +152,8 @@ impl World {
                     self.flush_to_server();
                     self.hang_up();
                 }
-                Action::OpenUpstream => {
-                    assert!(self.connection.is_none() && !self.connecting, "connected twice");
+                Action::OpenUpstream { urgent } => {
+                    assert!(self.connection.is_none() && (urgent || !self.connecting), "connected twice");
                     self.connecting = true;
                 }
                 Action::Close { reason } => self.ended = Some(reason),
