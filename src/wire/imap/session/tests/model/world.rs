@@ -14,14 +14,7 @@ use crate::mail::event::NewMessage;
 /// No run needs as many rounds to fall silent.
 const ROUNDS: usize = 10_000;
 /// So long the gateway waits for a server.
-const CATCH_UP: Duration = Duration::from_secs(10);
-
-/// What may go wrong in this run, besides the order of things.
-#[derive(Debug, Default)]
-pub struct Troubles {
-    pub lag: Duration,
-    pub broken: bool,
-}
+pub const CATCH_UP: Duration = Duration::from_secs(10);
 
 pub struct World {
     pub session: Session,
@@ -44,7 +37,10 @@ pub struct World {
     healthy: bool,
     /// Something was lost that no settling makes good.
     resync_due: bool,
-    pub troubles: Troubles,
+    /// At the beginning.
+    lag: Duration,
+    /// A connection has broken.
+    broken: bool,
     pub ended: Option<&'static str>,
     name: &'static str,
     chance: Chance,
@@ -75,7 +71,8 @@ impl World {
             settled: false,
             healthy: true,
             resync_due: false,
-            troubles: Troubles::default(),
+            lag: profile.lag,
+            broken: false,
             ended: None,
             name: if profile.shared { "shared/alice@example.org/Team" } else { "Team" },
             chance: Chance::new(profile.seed),
@@ -83,7 +80,6 @@ impl World {
             quiet_log: std::env::var_os("MODEL_TRANSCRIPT").is_none(),
         };
         world.store.lag = profile.lag;
-        world.troubles.lag = profile.lag;
         world.begin(profile);
         world
     }
@@ -156,7 +152,10 @@ impl World {
                     assert!(self.connection.is_none() && !self.connecting, "connected twice");
                     self.connecting = true;
                 }
-                Action::Close { reason } => self.ended = Some(reason),
+                Action::Close { reason } => {
+                    assert!(reason != "upstream_closed" || self.broken || self.client.is_leaving(), "nothing is broken");
+                    self.ended = Some(reason);
+                }
             }
         }
     }
@@ -206,6 +205,10 @@ impl World {
 
     fn pump_to_server(&mut self, most: usize) -> bool {
         if self.connecting {
+            // Losses are noticed before a new connection hides them.
+            if self.resync_due {
+                self.resync();
+            }
             self.connecting = false;
             if self.failures > 0 {
                 self.failures -= 1;
@@ -316,7 +319,7 @@ impl World {
         if !self.client.only_idles() && !self.chance.of(16) {
             return;
         }
-        self.troubles.broken = true;
+        self.broken = true;
         self.failures = failures;
         if self.connection.is_some() {
             self.hang_up();
@@ -522,7 +525,7 @@ impl World {
                 break;
             }
         }
-        if !self.troubles.lag.is_zero() {
+        if !self.lag.is_zero() {
             // What the server did not know when it was asked is noticed when it is asked next.
             self.pass(Duration::from_secs(700), true);
         }
@@ -540,7 +543,7 @@ impl World {
         for (slot, (uid, message)) in self.client.slots.iter().zip(&truth.messages) {
             assert!(slot.uid.is_none_or(|known| known == *uid), "{slot:?} is {uid}");
             // Longer than the gateway waits for a server, nobody can tell what it will still show.
-            let is_told = slot.flags.as_ref().is_none_or(|flags| *flags == message.flags) || self.troubles.lag > CATCH_UP;
+            let is_told = slot.flags.as_ref().is_none_or(|flags| *flags == message.flags) || self.lag > CATCH_UP;
             assert!(is_told, "{slot:?} has {message:?}");
         }
     }
