@@ -48,6 +48,7 @@ pub struct TestNode {
     process: Option<Child>,
     id: String,
     port: u16,
+    imap_port: u16,
     log: PathBuf,
 }
 
@@ -64,7 +65,12 @@ impl TestCluster {
 
     /// With a Kafka of its own, which the test may harm.
     pub async fn start_with_own_kafka(count: usize) -> Self {
-        Self::build(count, &[], Broker::Own(Box::new(TestKafka::start()))).await
+        Self::start_alone(count, &[]).await
+    }
+
+    /// The same, with settings that every node gets.
+    pub async fn start_alone(count: usize, settings: &[&str]) -> Self {
+        Self::build(count, settings, Broker::Own(Box::new(TestKafka::start()))).await
     }
 
     async fn build(count: usize, settings: &[&str], broker: Broker) -> Self {
@@ -92,6 +98,7 @@ impl TestCluster {
             process: None,
             id: format!("n{}", number + 1),
             port: free_port(),
+            imap_port: free_port(),
             log: self.folder.path().join(format!("n{}.log", number + 1)),
         };
         self.nodes.push(node);
@@ -106,6 +113,9 @@ impl TestCluster {
         let log = File::options().create(true).append(true).open(&node.log).expect("open the node's log");
         for setting in [format!("node.id={}", node.id), format!("http.listen=127.0.0.1:{}", node.port)] {
             command.args(["--set", &setting]);
+        }
+        if self.settings.iter().any(|setting| setting.starts_with("imap.upstream.addresses=")) {
+            command.args(["--set", &format!("imap.listen=127.0.0.1:{}", node.imap_port)]);
         }
         for setting in settings {
             command.args(["--set", setting]);
@@ -171,6 +181,11 @@ impl TestCluster {
         format!("ws://127.0.0.1:{}/v1/ws", self.nodes[node].port)
     }
 
+    /// The port of a node's IMAP door, which is open where the cluster has `imap.upstream.addresses`.
+    pub fn imap(&self, node: usize) -> u16 {
+        self.nodes[node].imap_port
+    }
+
     pub fn id(&self, node: usize) -> &str {
         &self.nodes[node].id
     }
@@ -232,6 +247,14 @@ impl TestCluster {
         let response = reqwest::Client::new().get(format!("{}{path}", self.http(node))).bearer_auth(token).send();
         let response = response.await.expect("an answer");
         (response.status().as_u16(), response.json().await.unwrap_or_default())
+    }
+
+    /// The value of a node's metric without labels.
+    pub async fn metric(&self, node: usize, name: &str) -> u64 {
+        let answer = reqwest::get(format!("{}/metrics", self.http(node))).await.expect("an answer");
+        let text = answer.text().await.expect("text");
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no metric {name}:\n{text}")).parse().expect("a number")
     }
 
     pub async fn becomes_ready(&self, node: usize) {

@@ -150,6 +150,13 @@ impl TestDovecot {
         }
     }
 
+    /// Runs `doveadm`, which must succeed.
+    pub fn doveadm(&self, arguments: &[&str]) {
+        let output = Command::new("/usr/bin/doveadm").arg("-c").arg(self.configuration()).args(arguments).output();
+        let output = output.expect("run doveadm");
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
     /// What it has logged.
     pub fn log(&self) -> String {
         let read = |name: &str| fs::read_to_string(self.folder.path().join(name)).unwrap_or_default();

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The folder with Kafka's and ZooKeeper's jars, fetched on first use (needs `mvn`, nothing else).
 ///
@@ -36,8 +37,20 @@ pub fn server_jars() -> &'static Path {
     })
 }
 
-/// A free loopback port. Somebody else may take it before its user does; starting a server on it retries.
+/// A free loopback port, below those that the kernel gives to connections that go out: a server that is killed and started
+/// again finds it free. Another process of tests may take it before its user does; starting a server on it retries.
 pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind a free port");
-    listener.local_addr().expect("the bound address").port()
+    const FIRST: u32 = 20_000;
+    const COUNT: u32 = 12_000;
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    // Processes that begin one after another begin far apart.
+    let start = std::process::id().wrapping_mul(97);
+    for _ in 0..COUNT {
+        let number = start.wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed)) % COUNT;
+        let port = u16::try_from(FIRST + number).expect("a port");
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no port is free");
 }

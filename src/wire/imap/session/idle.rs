@@ -120,6 +120,8 @@ pub(super) struct Idle {
     pub doubted_until: Option<Instant>,
     /// Changes of flags may have been missed that the server will not tell by itself.
     pub flags_lost: bool,
+    /// The mailbox has another name now: the server must be told so before anything is asked of it.
+    pub renamed: bool,
     pub retry: Option<Retry>,
     /// Lines that wait until the client has been told that it idles.
     pub before: Vec<u8>,
@@ -218,6 +220,7 @@ impl Session {
             in_doubt: true,
             doubted_until: None,
             flags_lost: false,
+            renamed: false,
             retry: None,
             before: Vec::new(),
             told_flags: Vec::new(),
@@ -495,6 +498,8 @@ impl Session {
         };
         selected.name = name;
         (idle.standing, idle.settled) = (None, false);
+        // Until the new name is registered nothing of it comes, and a fresh SELECT tells no changes.
+        (idle.renamed, idle.flags_lost) = (true, true);
         if let Some(old) = idle.path.replace(path.clone()) {
             self.actions.push_back(Action::Unwatch(old));
         }

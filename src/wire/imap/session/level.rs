@@ -39,11 +39,14 @@ impl Session {
         if !self.connected {
             return self.reopen(now, why);
         }
-        let mut questions = vec![Question::Noop];
-        if lags {
+        // Some end a connection that asks of a mailbox under a name that it has no more.
+        let renamed = self.idle.as_ref().is_some_and(|idle| idle.renamed);
+        let mut questions: Vec<Question> = if renamed { Vec::new() } else { vec![Question::Noop] };
+        let fresh = renamed || lags;
+        if fresh {
             questions.push(Question::Select);
         }
-        questions.extend(self.state_questions(now, lags));
+        questions.extend(self.state_questions(now, fresh));
         let numbers = self.idle.as_mut().and_then(|idle| idle.numbers.take());
         self.ask_for(now, Purpose::Level(why), News::Swallowed, numbers, questions);
     }
@@ -98,6 +101,7 @@ impl Session {
         idle.server_uidnext = idle.server_uidnext.max(beyond).max(questions.uidnext);
         let reconciled = view.reconcile(&truth, idle.server_uidnext, &questions.flags);
         idle.numbers = Some(truth);
+        idle.renamed = false;
         // A server that lags may not know of a change of flags that an event told of: asked again, but not for ever.
         idle.unanswered = if view.unanswered().is_empty() { 0 } else { idle.unanswered.saturating_add(1) };
         if (1..=UNANSWERED).contains(&idle.unanswered) {

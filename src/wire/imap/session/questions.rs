@@ -104,6 +104,8 @@ impl Session {
 
     fn send(&mut self, serial: u32, question: &Question) {
         let out = &mut self.to_upstream;
+        // RFC 7162 3.1: without asking for it, it may not be told, and then the client could not be told either.
+        let flags: &[u8] = if self.facts.features.fetch_has_modseq() { b" (FLAGS MODSEQ)" } else { b" (FLAGS)" };
         let tag = format!("mailpush{serial} ");
         match question {
             Question::Greeting => return,
@@ -139,9 +141,12 @@ impl Session {
             Question::Flags(uids) => {
                 out.extend_from_slice(b"UID FETCH ");
                 set::write(out, uids);
-                out.extend_from_slice(b" (FLAGS)");
+                out.extend_from_slice(flags);
             }
-            Question::AllFlags(None) => out.extend_from_slice(b"UID FETCH 1:* (FLAGS)"),
+            Question::AllFlags(None) => {
+                out.extend_from_slice(b"UID FETCH 1:*");
+                out.extend_from_slice(flags);
+            }
             Question::AllFlags(Some(since)) => {
                 out.extend_from_slice(format!("UID FETCH 1:* (FLAGS) (CHANGEDSINCE {})", since.0).as_bytes());
             }

@@ -299,13 +299,16 @@ impl Session {
 
     /// Passes a line on with its capability list rewritten.
     fn relay_capabilities(&mut self, line: &[u8]) {
+        // What a server says between LOGIN and its answer holds for whoever is in.
+        let entering = matches!(self.due.front(), Some(Relayed { what: What::Login, .. }));
+        let inside = self.facts.authenticated || entering;
         let edit = Edit {
-            starttls: self.setting.starttls && !self.setting.tls && !self.facts.authenticated,
-            login_disabled: self.login_disabled() && !self.facts.authenticated,
+            starttls: self.setting.starttls && !self.setting.tls && !inside,
+            login_disabled: self.login_disabled() && !inside,
         };
         let (rewritten, offers) = capability::rewrite(line, edit);
         self.facts.offers = offers;
-        self.facts.offers_are_known = self.facts.authenticated;
+        self.facts.offers_are_known = inside;
         self.to_client.extend_from_slice(&rewritten);
     }
 
@@ -361,6 +364,7 @@ impl Session {
             (What::Login, false) => {
                 self.sasl = None;
                 (self.facts.written_user, self.facts.login) = (None, None);
+                self.facts.offers_are_known = false;
                 self.hold = Hold::No;
             }
             (What::Select(selected), true) => {

@@ -20,6 +20,21 @@ fn capabilities_are_rewritten_wherever_they_appear() {
 }
 
 #[test]
+fn a_list_that_a_login_yields_is_that_of_the_authenticated_state() {
+    let mut play = plain(true);
+    play.session.setting.plaintext_auth = true;
+    // Dovecot says it so to clients that have asked before.
+    play.client("a LOGIN alice apw\r\n");
+    play.server("* CAPABILITY IMAP4rev1 NAMESPACE\r\na NO Not so\r\n");
+    play.hears("* CAPABILITY IMAP4rev1 NAMESPACE IDLE\r\na NO Not so\r\n");
+    assert!(!play.session.facts.offers_are_known, "it did not come to that");
+    play.client("b LOGIN alice apw\r\n");
+    play.server("* CAPABILITY IMAP4rev1 NAMESPACE\r\nb OK In\r\n");
+    play.hears("* CAPABILITY IMAP4rev1 NAMESPACE IDLE\r\nb OK In\r\n");
+    assert!(play.session.facts.offers_are_known);
+}
+
+#[test]
 fn passwords_are_not_taken_in_plain_text() {
     let mut play = plain(true);
     play.client("a LOGIN alice {3}\r\n");
