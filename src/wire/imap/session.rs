@@ -367,7 +367,7 @@ impl Session {
             return;
         }
         if self.idle.is_some() {
-            self.idle_lost_upstream(now, asked.is_some());
+            self.idle_lost_upstream(now, asked.as_deref());
         } else if whole && !self.said_bye {
             self.bye("The mail server has closed the connection", "upstream_closed");
         } else {

@@ -350,7 +350,7 @@ impl Session {
             selected.keywords.clone(),
             self.facts.features,
         ));
-        idle.numbers = Some(uids);
+        idle.numbers = Some(uids.clone());
         idle.settled |= idle.standing == Some(Standing::Settled);
         idle.in_doubt = idle.again || !idle.settled;
         idle.doubted_until = Some(now + self.rules.catch_up);
@@ -360,6 +360,14 @@ impl Session {
         idle.stage = Stage::Idling;
         idle.snapshots = 0;
         idle.park_due = self.rules.park_after.map(|after| now + after);
+        // What was heard of before must be in the snapshot, or be gone, unless the server lags.
+        let is_ahead = |event: &Event| match &event.change {
+            Change::MessageNew { messages } | Change::MessageAppend { messages } => {
+                messages.iter().any(|message| !uids.contains(message.uid.get()))
+            }
+            _ => false,
+        };
+        idle.again |= idle.waiting.iter().any(is_ahead);
         self.tell_idling();
         self.take_waiting(now);
     }

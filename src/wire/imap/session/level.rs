@@ -86,6 +86,7 @@ impl Session {
                 return self.bye("[UNAVAILABLE] Your session cannot be set up again", "enable_refused");
             }
             Some(_) => {
+                idle.ask_again(&questions);
                 idle.numbers = questions.numbers;
                 return self.retry(now, why, false);
             }
@@ -95,6 +96,7 @@ impl Session {
             return self.bye("The mailbox has been made anew (UIDVALIDITY)", "uidvalidity");
         }
         let Some(truth) = questions.numbers.clone().filter(|_| questions.exact) else {
+            idle.ask_again(&questions);
             idle.numbers = questions.numbers;
             return self.retry(now, why, false);
         };
@@ -113,7 +115,7 @@ impl Session {
         if (1..=UNANSWERED).contains(&idle.unanswered) {
             idle.check_due = Some(now + CHECK_HOLD * u32::from(idle.unanswered));
         }
-        idle.flags_were_asked(questions.fresh, now + self.rules.catch_up);
+        idle.flags_were_asked(questions.fresh, now, self.rules.catch_up);
         let level = reconciled.is_level();
         let late = !reconciled.late.is_empty();
         self.tell(&reconciled.tell);
@@ -183,6 +185,14 @@ impl Session {
             idle.park_due = self.rules.park_after.filter(|_| can_reenter).map(|after| now + after);
             return;
         }
+        if let Some(until) = idle.doubted_until {
+            // Nobody tells what the server shows only after it is gone: one last look.
+            idle.park_due = Some(until.max(now + FIRST_PAUSE));
+            if until <= now {
+                self.level(now, Why::Refresh);
+            }
+            return;
+        }
         idle.park_due = None;
         idle.numbers = None;
         self.serial = self.serial.wrapping_add(1);
@@ -239,24 +249,27 @@ impl Session {
         let asked = self.questions.take();
         self.connected = false;
         if self.idle.is_some() {
-            self.idle_lost_upstream(now, asked.is_some());
+            self.idle_lost_upstream(now, asked.as_deref());
         }
     }
 
     /// The connection is gone while the client idles. Events still flow; the server is needed again at DONE, or when
     /// something must be asked.
-    pub(super) fn idle_lost_upstream(&mut self, now: Instant, asked: bool) {
+    pub(super) fn idle_lost_upstream(&mut self, now: Instant, asked: Option<&Questions>) {
         let can_reenter = self.facts.can_reenter(&self.rules);
         let Some(idle) = &mut self.idle else { return };
         let purpose = idle.purpose.take();
         idle.numbers = None;
+        if let Some(questions) = asked {
+            idle.ask_again(questions);
+        }
         if !can_reenter || idle.view.is_none() || idle.stage != Stage::Idling {
             return self.bye("[UNAVAILABLE] The mail server has closed the connection", "upstream_closed");
         }
         let why = match purpose {
             Some(Purpose::Level(why) | Purpose::Greeting(why) | Purpose::Login(why)) => why,
             _ if idle.ending.is_some() => Why::Done,
-            _ if asked => Why::Refresh,
+            _ if asked.is_some() => Why::Refresh,
             _ => return,
         };
         self.retry(now, why, false);
@@ -278,14 +291,21 @@ impl Idle {
         self.in_doubt || self.doubted_until.is_some_and(|until| now < until)
     }
 
+    /// The answer cannot be used, but the server takes it for told.
+    pub fn ask_again(&mut self, questions: &Questions) {
+        self.ask.extend(questions.flags.iter().map(|(uid, ..)| uid.get()));
+    }
+
     /// The server has told the flags that it was asked for.
-    fn flags_were_asked(&mut self, fresh: bool, caught_up: Instant) {
+    fn flags_were_asked(&mut self, fresh: bool, now: Instant, catch_up: Duration) {
         self.asked |= std::mem::take(&mut self.ask);
         // What was lost meanwhile may have been before that.
         self.flags_lost &= self.again;
         if self.in_doubt {
             self.in_doubt = self.again || !self.settled;
-            self.doubted_until = Some(caught_up);
+            self.doubted_until = Some(now + catch_up);
+        } else if self.doubted_until.is_some_and(|until| until <= now) {
+            self.doubted_until = None;
         }
         if fresh {
             // These changes may be in the new view already, where the server does not tell them.

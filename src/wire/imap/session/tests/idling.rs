@@ -388,3 +388,16 @@ fn a_mailbox_that_the_client_itself_may_have_renamed_is_the_servers_business() {
     play.asks("mailpush1 NAMESPACE\r\nmailpush2 IDLE\r\n");
     play.does(&[]);
 }
+
+#[test]
+fn a_message_that_only_an_event_from_before_the_snapshot_knows_is_looked_for() {
+    let mut play = Play::new(rules()).logged_in().selected();
+    play.client("i IDLE\r\n");
+    play.server(&format!("{NAMESPACE}mailpush1 OK\r\n"));
+    play.event(appended(&[6]), None);
+    play.stands(Standing::Settled);
+    play.session.to_upstream.clear();
+    play.server("mailpush2 OK\r\n* ESEARCH (TAG \"mailpush3\") UID ALL 1,3,5\r\nmailpush3 OK\r\n");
+    play.hears("+ idling\r\n* 4 EXISTS\r\n");
+    play.asks("mailpush4 NOOP\r\nmailpush5 UID SEARCH RETURN (ALL) ALL\r\n");
+}

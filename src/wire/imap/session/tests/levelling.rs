@@ -165,3 +165,15 @@ fn lists_of_flags_are_never_lost() {
     play.server("mailpush5 OK\r\n");
     play.hears("* FLAGS (\\Seen $a $b)\r\n");
 }
+
+#[test]
+fn flags_in_an_answer_that_is_of_no_use_are_asked_for_again() {
+    let mut play = Play::new(rules()).logged_in().selected().idling();
+    play.client("DONE\r\n");
+    play.session.to_upstream.clear();
+    play.server("* 2 FETCH (FLAGS (\\Seen))\r\nmailpush4 OK\r\n");
+    play.server("* ESEARCH (TAG \"mailpush5\") UID ALL 1,3,5\r\n* 4 EXISTS\r\nmailpush5 OK\r\n");
+    play.hears("");
+    play.passes(Duration::from_millis(40));
+    play.asks("mailpush6 NOOP\r\nmailpush7 UID SEARCH RETURN (ALL) ALL\r\nmailpush8 UID FETCH 3 (FLAGS)\r\n");
+}

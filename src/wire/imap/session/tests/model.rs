@@ -11,12 +11,13 @@ mod steps;
 mod store;
 mod world;
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::collections::BTreeMap;
 
 use proptest::test_runner::{Config, TestRunner};
+use std::cell::RefCell;
 
 use self::steps::{Profile, Step, Weather, profile, steps};
-use self::world::World;
+use self::world::{CATCH_UP, World};
 
 /// What became of a run.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,6 +26,15 @@ enum Outcome {
     Whole,
     /// The session was ended before: why.
     Over(&'static str),
+}
+
+impl Outcome {
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Whole => "whole",
+            Self::Over(reason) => reason,
+        }
+    }
 }
 
 fn run(profile: &Profile, steps: &[Step]) -> Outcome {
@@ -55,24 +65,24 @@ fn cases(number: u32) -> Config {
     Config { cases, failure_persistence: None, max_shrink_iters: 20_000, ..Config::default() }
 }
 
+/// Runs many histories; `may_end` says which ones the gateway may end, and for what reason.
 fn check(weather: Weather, number: u32, may_end: impl Fn(&Profile, &'static str) -> bool) {
-    let (whole, over) = (AtomicU32::new(0), AtomicU32::new(0));
+    let ends = RefCell::new(BTreeMap::<&'static str, u32>::new());
     let result = TestRunner::new(cases(number)).run(&(profile(weather), steps(weather)), |(profile, steps)| {
-        match run(&profile, &steps) {
-            Outcome::Whole => whole.fetch_add(1, Ordering::Relaxed),
-            Outcome::Over(reason) => {
-                assert!(may_end(&profile, reason), "ended: {reason}");
-                over.fetch_add(1, Ordering::Relaxed)
-            }
-        };
+        let outcome = run(&profile, &steps);
+        if let Outcome::Over(reason) = outcome {
+            assert!(may_end(&profile, reason), "ended: {reason}");
+        }
+        *ends.borrow_mut().entry(outcome.reason()).or_default() += 1;
         Ok(())
     });
     if let Err(fault) = result {
         panic!("{fault}");
     }
-    let (whole, over) = (whole.into_inner(), over.into_inner());
-    eprintln!("{weather:?}: {whole} whole, {over} ended by the gateway");
-    assert!(whole > over, "most sessions live: {whole}, {over}");
+    let ends = ends.into_inner();
+    eprintln!("{weather:?}: {ends:?}");
+    let whole = ends.get(Outcome::Whole.reason()).copied().unwrap_or_default();
+    assert!(whole * 10 >= ends.values().sum::<u32>() * 8, "most sessions live: {ends:?}");
 }
 
 #[test]
@@ -86,8 +96,6 @@ fn a_connection_that_breaks_costs_at_most_the_session() {
 }
 
 #[test]
-fn a_server_that_lags_costs_at_most_the_session() {
-    check(Weather::Lags, 192, |profile, reason| {
-        profile.lag.as_millis() > 0 && matches!(reason, "upstream_lags" | "cannot_be_told")
-    });
+fn a_server_that_lags_for_too_long_costs_at_most_the_session() {
+    check(Weather::Lags, 192, |profile, reason| profile.lag > CATCH_UP && matches!(reason, "upstream_lags" | "cannot_be_told"));
 }

@@ -12,7 +12,10 @@ fn parked() -> Play {
     play.forget();
     play = play.selected().idling();
     play.passes(Duration::from_secs(30));
-    play.asks("mailpush4 LOGOUT\r\n");
+    play.asks("mailpush4 NOOP\r\nmailpush5 UID SEARCH RETURN (ALL) ALL\r\n");
+    play.server("mailpush4 OK\r\n* ESEARCH (TAG \"mailpush5\") UID ALL 1,3,5\r\nmailpush5 OK\r\n");
+    play.passes(Duration::from_secs(1));
+    play.asks("mailpush6 LOGOUT\r\n");
     play.does(&[Action::CloseUpstream]);
     play
 }
@@ -37,12 +40,12 @@ fn done_takes_the_connection_up_again_with_the_clients_own_state() {
     play.asks("");
     play.server("* OK [CAPABILITY IMAP4rev1] Ready\r\n");
     // base64 of alice NUL gw NUL gwpw
-    play.asks("mailpush5 AUTHENTICATE PLAIN YWxpY2UAZ3cAZ3dwdw==\r\n");
-    play.server("mailpush5 OK [CAPABILITY IMAP4rev1] In\r\n");
-    play.asks("mailpush6 ENABLE CONDSTORE\r\nmailpush7 SELECT Team (CONDSTORE)\r\nmailpush8 UID SEARCH RETURN (ALL) ALL\r\n");
-    play.server("* ENABLED CONDSTORE\r\nmailpush6 OK\r\n");
+    play.asks("mailpush7 AUTHENTICATE PLAIN YWxpY2UAZ3cAZ3dwdw==\r\n");
+    play.server("mailpush7 OK [CAPABILITY IMAP4rev1] In\r\n");
+    play.asks("mailpush8 ENABLE CONDSTORE\r\nmailpush9 SELECT Team (CONDSTORE)\r\nmailpush10 UID SEARCH RETURN (ALL) ALL\r\n");
+    play.server("* ENABLED CONDSTORE\r\nmailpush8 OK\r\n");
     play.server(SELECTED);
-    play.server("mailpush7 OK\r\n* ESEARCH (TAG \"mailpush8\") UID ALL 1,3,6\r\nmailpush8 OK\r\n");
+    play.server("mailpush9 OK\r\n* ESEARCH (TAG \"mailpush10\") UID ALL 1,3,6\r\nmailpush10 OK\r\n");
     play.hears("* 3 EXPUNGE\r\n* 0 RECENT\r\ni OK Idle completed\r\n");
     play.asks("c NOOP\r\n");
 }
@@ -53,12 +56,12 @@ fn after_a_loss_all_flags_are_read_again() {
     play.session.handle_resync(play.now);
     play.does(&[Action::OpenUpstream { urgent: false }]);
     play.server("* OK Ready\r\n");
-    play.server("mailpush5 OK In\r\n");
+    play.server("mailpush7 OK In\r\n");
     play.forget();
-    play.server("mailpush6 OK\r\n");
+    play.server("mailpush8 OK\r\n");
     play.server(SELECTED);
-    play.server("mailpush7 OK\r\n* ESEARCH (TAG \"mailpush8\") UID ALL 1,3,5\r\nmailpush8 OK\r\n");
-    play.server("* 1 FETCH (UID 1 FLAGS (\\Seen) MODSEQ (5))\r\nmailpush9 OK\r\n");
+    play.server("mailpush9 OK\r\n* ESEARCH (TAG \"mailpush10\") UID ALL 1,3,5\r\nmailpush10 OK\r\n");
+    play.server("* 1 FETCH (UID 1 FLAGS (\\Seen) MODSEQ (5))\r\nmailpush11 OK\r\n");
     play.hears("* 1 FETCH (FLAGS (\\Seen) MODSEQ (5))\r\n* 0 RECENT\r\n");
 }
 
@@ -84,7 +87,7 @@ fn a_server_that_is_down_is_tried_again_and_a_waiting_client_not_for_ever() {
 fn a_login_that_is_refused_ends_the_session() {
     let mut play = parked();
     play.client("DONE\r\n");
-    play.server("* OK Ready\r\nmailpush5 NO [AUTHENTICATIONFAILED] No\r\n");
+    play.server("* OK Ready\r\nmailpush7 NO [AUTHENTICATIONFAILED] No\r\n");
     play.hears("* BYE The mail server does not let you in any more\r\n");
 }
 

@@ -104,6 +104,11 @@ impl Client {
         self.sent.len() == 1 && matches!(self.sent.back(), Some((_, Doing::Idle { told: true, done: false, .. })))
     }
 
+    /// The server has said goodbye.
+    pub fn is_leaving(&self) -> bool {
+        self.over.as_ref().is_some_and(|words| words.contains("Logging out"))
+    }
+
     pub fn can_command(&self) -> bool {
         !self.idles() && self.literal.is_none() && self.over.is_none()
     }

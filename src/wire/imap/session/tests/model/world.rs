@@ -1,8 +1,11 @@
 //! Everything around the session: the pipes, the cluster, the clock, and who lets things go wrong.
 
+mod cluster;
+
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use self::cluster::flag_change;
 use super::super::*;
 use super::chance::Chance;
 use super::client::{Client, Doing};
@@ -14,14 +17,7 @@ use crate::mail::event::NewMessage;
 /// No run needs as many rounds to fall silent.
 const ROUNDS: usize = 10_000;
 /// So long the gateway waits for a server.
-const CATCH_UP: Duration = Duration::from_secs(10);
-
-/// What may go wrong in this run, besides the order of things.
-#[derive(Debug, Default)]
-pub struct Troubles {
-    pub lag: Duration,
-    pub broken: bool,
-}
+pub const CATCH_UP: Duration = Duration::from_secs(10);
 
 pub struct World {
     pub session: Session,
@@ -44,7 +40,10 @@ pub struct World {
     healthy: bool,
     /// Something was lost that no settling makes good.
     resync_due: bool,
-    pub troubles: Troubles,
+    /// At the beginning.
+    lag: Duration,
+    /// A connection has broken.
+    broken: bool,
     pub ended: Option<&'static str>,
     name: &'static str,
     chance: Chance,
@@ -75,7 +74,8 @@ impl World {
             settled: false,
             healthy: true,
             resync_due: false,
-            troubles: Troubles::default(),
+            lag: profile.lag,
+            broken: false,
             ended: None,
             name: if profile.shared { "shared/alice@example.org/Team" } else { "Team" },
             chance: Chance::new(profile.seed),
@@ -83,7 +83,6 @@ impl World {
             quiet_log: std::env::var_os("MODEL_TRANSCRIPT").is_none(),
         };
         world.store.lag = profile.lag;
-        world.troubles.lag = profile.lag;
         world.begin(profile);
         world
     }
@@ -156,7 +155,10 @@ impl World {
                     assert!(self.connection.is_none() && (urgent || !self.connecting), "connected twice");
                     self.connecting = true;
                 }
-                Action::Close { reason } => self.ended = Some(reason),
+                Action::Close { reason } => {
+                    assert!(reason != "upstream_closed" || self.broken || self.client.is_leaving(), "nothing is broken");
+                    self.ended = Some(reason);
+                }
             }
         }
     }
@@ -206,6 +208,10 @@ impl World {
 
     fn pump_to_server(&mut self, most: usize) -> bool {
         if self.connecting {
+            // Losses are noticed before a new connection hides them.
+            if self.resync_due {
+                self.resync();
+            }
             self.connecting = false;
             if self.failures > 0 {
                 self.failures -= 1;
@@ -316,7 +322,7 @@ impl World {
         if !self.client.only_idles() && !self.chance.of(16) {
             return;
         }
-        self.troubles.broken = true;
+        self.broken = true;
         self.failures = failures;
         if self.connection.is_some() {
             self.hang_up();
@@ -374,209 +380,5 @@ impl World {
             }
             Words::Done | Words::Nonsense => {}
         }
-    }
-
-    fn stand(&mut self, standing: Standing) {
-        let Some((path, stands)) = &mut self.watched else { return };
-        let path = path.clone();
-        match (*stands, standing) {
-            (Some(Standing::Settled), Standing::Registered) => return,
-            (_, Standing::Settled) => {
-                *stands = Some(standing);
-                // What had been looked up before has come by now, and is older than what was looked up since.
-                self.deliver_all();
-                self.settled = true;
-            }
-            _ => *stands = Some(standing),
-        }
-        self.note(&standing);
-        self.session.handle_standing(self.now, &path, standing);
-        self.after();
-    }
-
-    fn resync(&mut self) {
-        self.resync_due = false;
-        self.note(&"resync");
-        self.session.handle_resync(self.now);
-        self.after();
-    }
-
-    fn deliver_all(&mut self) {
-        while !self.queue.is_empty() {
-            self.deliver(0);
-        }
-    }
-
-    /// Delivers an event that others may have been before, as far as it can overtake them.
-    fn deliver(&mut self, at: usize) {
-        let at = at.min(self.queue.len().saturating_sub(1));
-        let Some(event) = self.queue.get(at) else { return };
-        let at = (0..at).find(|before| depends(&self.queue[*before], event)).unwrap_or(at);
-        let Some(event) = self.queue.remove(at) else { return };
-        if self.watched.is_some() && self.ended.is_none() {
-            self.note(&event.change);
-            self.session.handle_event(self.now, &event);
-            self.after();
-        }
-    }
-
-    fn change(&mut self, news: &News, fate: Fate, status: bool) {
-        let Some(change) = self.happen(news) else { return };
-        let mailbox = self.store.latest();
-        let status = status.then(|| Status {
-            messages: u32::try_from(mailbox.messages.len()).ok(),
-            uidnext: Some(mailbox.uidnext),
-            unseen: None,
-            highestmodseq: Some(ModSeq(mailbox.modseq)),
-        });
-        let event = Event {
-            id: EventId::now(),
-            mailbox: TEAM.parse().expect("a path"),
-            uidvalidity: UidValidity::new(9),
-            status,
-            change,
-            ..sample()
-        };
-        if self.watched.is_none() {
-            return;
-        }
-        match fate {
-            Fate::Lost => {
-                // Within the settle window a lookup may be stale; later the node is told that it missed something.
-                if self.settled {
-                    self.resync_due = true;
-                    self.queue.clear();
-                }
-            }
-            Fate::Twice => self.queue.extend([event.clone(), event]),
-            Fate::Once => self.queue.push_back(event),
-            Fate::Now => {
-                self.queue.push_back(event);
-                self.deliver_all();
-            }
-        }
-    }
-
-    /// Changes the mailbox; what is said of it.
-    fn happen(&mut self, news: &News) -> Option<Change> {
-        let now = self.now;
-        let held: Vec<u32> = self.store.latest().messages.keys().copied().collect();
-        let picked = |at: usize| held.get(at % held.len().max(1)).copied();
-        let uid = |uid: u32| Uid::new(uid).expect("not 0");
-        Some(match news {
-            News::Append(count) => {
-                let uids: Vec<u32> = self.store.change(now, |mailbox| (0..*count).map(|_| mailbox.append()).collect());
-                Change::MessageAppend { messages: uids.into_iter().map(|n| NewMessage::new(uid(n))).collect() }
-            }
-            News::Expunge { at, count } => {
-                let gone: Vec<u32> =
-                    (*at..*at + *count).filter_map(picked).collect::<std::collections::BTreeSet<_>>().into_iter().collect();
-                self.store.change(now, |mailbox| {
-                    mailbox.modseq += 1;
-                    gone.iter().for_each(|uid| drop(mailbox.messages.remove(uid)));
-                });
-                (!gone.is_empty()).then(|| Change::MessageExpunge { uids: gone.into_iter().map(uid).collect(), modseq: None })?
-            }
-            News::Flag { at, flags, set, whole, modseq } => {
-                let of = picked(*at)?;
-                let names = ["\\Seen", "\\Flagged", "$a", "$b"];
-                let flags: Marks = (0..4).filter(|bit| flags >> bit & 1 == 1).map(|bit| names[bit].to_owned()).collect();
-                self.store.change(now, |mailbox| mailbox.flag(of, &flags, *set));
-                let after = self.store.latest().messages.get(&of)?.clone();
-                let sift = |flags: &Marks| Flags::sift(flags.iter().map(String::as_str)).0;
-                let change = FlagChange {
-                    uid: uid(of),
-                    changed: sift(&flags),
-                    flags: whole.then(|| sift(&after.flags)),
-                    modseq: modseq.then_some(ModSeq(after.modseq)),
-                };
-                if *set { Change::FlagsSet { messages: vec![change] } } else { Change::FlagsClear { messages: vec![change] } }
-            }
-            News::Vague => Change::MailboxChange,
-        })
-    }
-
-    /// Everything is told, and everything works.
-    pub fn calm_down(&mut self) {
-        (self.failures, self.store.lag) = (0, Duration::ZERO);
-        if !self.healthy {
-            self.step(&Step::Health(true));
-        }
-        self.quiet();
-        for _ in 0..12 {
-            if self.ended.is_none() && !self.client.idles() && self.client.can_command() {
-                self.say(Words::Idle);
-            }
-            self.quiet();
-            if self.watched.as_ref().is_some_and(|(_, stands)| *stands != Some(Standing::Settled)) {
-                self.stand(Standing::Settled);
-            }
-            self.deliver_all();
-            if self.resync_due {
-                self.resync();
-            }
-            self.quiet();
-            self.speak_unasked();
-            self.pass(Duration::from_secs(25), true);
-            if self.ended.is_some() || self.is_at_peace() {
-                break;
-            }
-        }
-        if !self.troubles.lag.is_zero() {
-            // What the server did not know when it was asked is noticed when it is asked next.
-            self.pass(Duration::from_secs(700), true);
-        }
-    }
-
-    fn is_at_peace(&self) -> bool {
-        let settled = self.watched.as_ref().is_some_and(|(_, stands)| *stands == Some(Standing::Settled));
-        self.client.only_idles() && settled && self.queue.is_empty() && !self.resync_due
-    }
-
-    /// What the client believes is what is.
-    pub fn assert_agreement(&self) {
-        let truth = self.store.latest();
-        assert_eq!(self.client.slots.len(), truth.messages.len(), "how many there are: {:?}", self.client.slots);
-        for (slot, (uid, message)) in self.client.slots.iter().zip(&truth.messages) {
-            assert!(slot.uid.is_none_or(|known| known == *uid), "{slot:?} is {uid}");
-            // Longer than the gateway waits for a server, nobody can tell what it will still show.
-            let is_told = slot.flags.as_ref().is_none_or(|flags| *flags == message.flags) || self.troubles.lag > CATCH_UP;
-            assert!(is_told, "{slot:?} has {message:?}");
-        }
-    }
-
-    /// The client leaves IDLE and looks at everything.
-    pub fn look_and_leave(&mut self) {
-        self.say(Words::Noop);
-        self.pass(Duration::from_secs(25), true);
-        if self.ended.is_some() {
-            return;
-        }
-        self.assert_agreement();
-        if !self.client.slots.is_empty() {
-            self.client.send("FETCH 1:* (UID FLAGS)", Doing::Closed { certain: true });
-            self.quiet();
-            self.assert_agreement();
-            assert!(self.client.slots.iter().all(|slot| slot.uid.is_some() && slot.flags.is_some()));
-        }
-        self.client.send("LOGOUT", Doing::Setup);
-        self.quiet();
-        assert!(self.ended.is_some(), "it ends with LOGOUT");
-        self.client.over = None;
-    }
-}
-
-/// Whether the order of two events matters: without a modification sequence on both, nobody can tell which flags are newer.
-fn depends(one: &Event, other: &Event) -> bool {
-    let (Some(one), Some(other)) = (flag_change(one), flag_change(other)) else { return false };
-    let is_dated = |change: &FlagChange| change.flags.is_some() && change.modseq.is_some();
-    let are_deltas = one.flags.is_none() && other.flags.is_none();
-    one.uid == other.uid && !are_deltas && !(is_dated(one) && is_dated(other))
-}
-
-fn flag_change(event: &Event) -> Option<&FlagChange> {
-    match &event.change {
-        Change::FlagsSet { messages } | Change::FlagsClear { messages } => messages.first(),
-        _ => None,
     }
 }
