@@ -24,14 +24,18 @@ impl Session {
     /// Begins to make both sides level; does nothing where that is under way.
     pub(super) fn level(&mut self, now: Instant, why: Why) {
         let Some(idle) = &mut self.idle else { return };
-        if idle.purpose.is_some() {
-            idle.again = true;
-            if why == Why::Done && matches!(idle.purpose, Some(Purpose::Greeting(Why::Refresh | Why::Handover))) {
-                // The client waits now: those who do not can let it pass.
+        match idle.purpose {
+            None => {}
+            Some(Purpose::Greeting(Why::Refresh | Why::Handover)) if why == Why::Done => {
+                // The client waits now: those who do not can let it pass. What is asked is the same.
                 idle.purpose = Some(Purpose::Greeting(why));
                 self.actions.push_back(Action::OpenUpstream { urgent: true });
+                return;
             }
-            return;
+            Some(_) => {
+                idle.again = true;
+                return;
+            }
         }
         if idle.view.is_none() {
             return;

@@ -126,10 +126,10 @@ fn a_client_that_waits_is_let_pass() {
     play.client("DONE\r\n");
     play.does(&[Action::OpenUpstream { urgent: true }]);
     play.server("* OK Ready\r\n");
-    play.server("mailpush5 OK In\r\n");
-    play.server("mailpush6 OK\r\n");
+    play.server("mailpush7 OK In\r\n");
+    play.server("mailpush8 OK\r\n");
     play.server(SELECTED);
-    play.server("mailpush7 OK\r\n* ESEARCH (TAG \"mailpush8\") UID ALL 1,3,5\r\nmailpush8 OK\r\n");
-    play.server("mailpush9 OK\r\n");
+    play.server("mailpush9 OK\r\n* ESEARCH (TAG \"mailpush10\") UID ALL 1,3,5\r\nmailpush10 OK\r\n");
+    play.server("mailpush11 OK\r\n");
     play.hears("* 0 RECENT\r\ni OK Idle completed\r\n");
 }

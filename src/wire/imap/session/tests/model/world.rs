@@ -152,8 +152,9 @@ impl World {
                     self.hang_up();
                 }
                 Action::OpenUpstream { urgent } => {
-                    assert!(self.connection.is_none() && (urgent || !self.connecting), "connected twice");
-                    self.connecting = true;
+                    // What is on its way, or there already, is only made urgent.
+                    assert!(urgent || self.connection.is_none() && !self.connecting, "connected twice");
+                    self.connecting |= self.connection.is_none();
                 }
                 Action::Close { reason } => {
                     assert!(reason != "upstream_closed" || self.broken || self.client.is_leaving(), "nothing is broken");
