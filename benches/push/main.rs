@@ -29,9 +29,8 @@ use report::Report;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-const NAMES: [&str; 10] = [
-    "codec", "view", "lookup", "registration", "fan-out", "memory", "latency", "imap-latency", "imap-memory", "imap-relay",
-];
+const NAMES: [&str; 10] =
+    ["codec", "view", "lookup", "registration", "fan-out", "memory", "latency", "imap-latency", "imap-memory", "imap-relay"];
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
