@@ -144,9 +144,9 @@ fn words() -> impl Strategy<Value = Words> {
 
 fn step(weather: Weather) -> impl Strategy<Value = Step> {
     let breaks = if matches!(weather, Weather::Breaks) { 3 } else { 0 };
-    let fate = prop_oneof![4 => Just(Fate::Now), 5 => Just(Fate::Once), 2 => Just(Fate::Twice), 2 => Just(Fate::Lost)];
+    let fate = prop_oneof![4 => Just(Fate::Now), 5 => Just(Fate::Once), 2 => Just(Fate::Twice), 5 => Just(Fate::Lost)];
     let standing = prop_oneof![
-        3 => Just(Standing::Registered),
+        6 => Just(Standing::Registered),
         6 => Just(Standing::Settled),
         1 => Just(Standing::Unavailable),
     ];
