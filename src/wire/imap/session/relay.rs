@@ -103,6 +103,9 @@ impl Session {
             }
         };
         match head.name {
+            Name::Idle if self.facts.authenticated && !is_bare_idle(&head, piece.bytes) => {
+                self.refuse(piece, answer(head.tag, "BAD IDLE takes no arguments"))
+            }
             Name::Idle if self.facts.authenticated => {
                 self.hold = Hold::Barrier { tag: head.tag.into() };
                 self.pass_barrier(now);
@@ -395,6 +398,11 @@ impl Session {
             self.begin_idle(now, tag);
         }
     }
+}
+
+/// Whether nothing stands behind IDLE (RFC 2177): a literal there would be read as what ends it.
+pub(super) fn is_bare_idle(head: &Head<'_>, line: &[u8]) -> bool {
+    line.trim_ascii_end().len() == head.tag.len() + b" IDLE".len()
 }
 
 pub(super) fn answer(tag: &[u8], words: &str) -> Vec<u8> {
