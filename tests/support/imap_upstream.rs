@@ -263,7 +263,7 @@ async fn lie(stream: TcpStream, lies: Lies, users: &std::sync::Mutex<Vec<String>
             users.push(user.clone());
             connection = users.iter().filter(|one| **one == user).count();
         }
-        let deeds = lies(&user, connection, &line).unwrap_or_else(|| vec![Deed::Say(honest(tag, &upper, &mut idles))]);
+        let deeds = lies(&user, connection, &line).unwrap_or_else(|| vec![Deed::Say(honest(tag, &upper, &user, &mut idles))]);
         for deed in deeds {
             match deed {
                 Deed::Say(text) => stream.write_all(text.replace("TAG", tag).as_bytes()).await?,
@@ -289,7 +289,7 @@ async fn lie(stream: TcpStream, lies: Lies, users: &std::sync::Mutex<Vec<String>
 }
 
 /// An honest answer. `idles` is the tag of an IDLE that goes on.
-fn honest(tag: &str, command: &str, idles: &mut Option<String>) -> String {
+fn honest(tag: &str, command: &str, user: &str, idles: &mut Option<String>) -> String {
     if let Some(idle) = idles.take() {
         return format!("{idle} {}\r\n", if tag.eq_ignore_ascii_case("DONE") { "OK done" } else { "BAD Expected DONE" });
     }
@@ -304,7 +304,7 @@ fn honest(tag: &str, command: &str, idles: &mut Option<String>) -> String {
              {tag} OK [READ-WRITE] done\r\n"
         ),
         ("UID", Some("SEARCH")) => format!("* ESEARCH (TAG \"{tag}\") UID ALL 1:3\r\n{tag} OK done\r\n"),
-        ("IDLE", None) => {
+        ("IDLE", None) if !user.is_empty() => {
             *idles = Some(tag.to_owned());
             "+ idling\r\n".to_owned()
         }
