@@ -196,3 +196,120 @@ async fn talk(stream: impl AsyncRead + AsyncWrite + Unpin, seen: &Seen) -> std::
         stream.flush().await?;
     }
 }
+
+/// What a [`Liar`] does in answer to a line.
+#[derive(Debug, Clone)]
+pub enum Deed {
+    Say(String),
+    /// This over and over, until nobody takes it any more or so much is sent.
+    Flood(&'static [u8], u64),
+    /// Never says anything again.
+    Hang,
+    Close,
+}
+
+/// What a [`Liar`] is told: the number of the user's connection (from 1), and the line, without its end. `None`: it does
+/// as an honest server would.
+pub type Lies = fn(user: &str, connection: usize, line: &str) -> Option<Vec<Deed>>;
+
+/// A mail server with three messages, UIDs 1 to 3, that does not always say so. Who logs in decides what it lies about.
+pub struct Liar {
+    pub address: SocketAddr,
+    pub seen: Arc<Seen>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Liar {
+    pub async fn start(lies: Lies) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("its address");
+        let seen = Arc::new(Seen::default());
+        let all = seen.clone();
+        let task = tokio::spawn(async move {
+            let users = Arc::new(std::sync::Mutex::new(Vec::<String>::new()));
+            loop {
+                let (stream, _) = listener.accept().await.expect("a connection");
+                let (users, seen) = (users.clone(), all.clone());
+                seen.connections.fetch_add(1, Ordering::AcqRel);
+                tokio::spawn(async move {
+                    let _ = lie(stream, lies, &users, &seen).await;
+                    seen.ended.fetch_add(1, Ordering::AcqRel);
+                });
+            }
+        });
+        Self { address, seen, _task: AbortOnDropHandle::new(task) }
+    }
+}
+
+const INSIDE: &str = "CAPABILITY IMAP4rev1 LITERAL+ IDLE NAMESPACE ESEARCH UIDPLUS";
+
+async fn lie(stream: TcpStream, lies: Lies, users: &std::sync::Mutex<Vec<String>>, seen: &Seen) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut stream = BufReader::new(stream);
+    stream.write_all(b"* OK [CAPABILITY IMAP4rev1 LITERAL+ IDLE] ready\r\n").await?;
+    let (mut user, mut connection, mut idles) = (String::new(), 0, None);
+    loop {
+        let mut line = Vec::new();
+        if stream.read_until(b'\n', &mut line).await? == 0 {
+            return Ok(());
+        }
+        let line = String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']).to_owned();
+        note(seen, line.as_bytes());
+        let (tag, command) = line.split_once(' ').unwrap_or((&line, ""));
+        let upper = command.to_ascii_uppercase();
+        if let Some(name) = upper.strip_prefix("LOGIN ") {
+            user = name.split(' ').next().unwrap_or_default().trim_matches('"').to_ascii_lowercase();
+            let mut users = users.lock().expect("the users");
+            users.push(user.clone());
+            connection = users.iter().filter(|one| **one == user).count();
+        }
+        let deeds = lies(&user, connection, &line).unwrap_or_else(|| vec![Deed::Say(honest(tag, &upper, &user, &mut idles))]);
+        for deed in deeds {
+            match deed {
+                Deed::Say(text) => stream.write_all(text.replace("TAG", tag).as_bytes()).await?,
+                Deed::Flood(bytes, most) => {
+                    let many = bytes.repeat(64 * 1024 / bytes.len());
+                    let mut sent = 0;
+                    while sent < most {
+                        stream.write_all(&many).await?;
+                        sent += many.len() as u64;
+                        seen.sent.store(sent, Ordering::Release);
+                    }
+                }
+                Deed::Hang => {
+                    let mut rest = [0; 1024];
+                    while stream.read(&mut rest).await? > 0 {}
+                    return Ok(());
+                }
+                Deed::Close => return stream.shutdown().await,
+            }
+        }
+        stream.flush().await?;
+    }
+}
+
+/// An honest answer. `idles` is the tag of an IDLE that goes on.
+fn honest(tag: &str, command: &str, user: &str, idles: &mut Option<String>) -> String {
+    if let Some(idle) = idles.take() {
+        return format!("{idle} {}\r\n", if tag.eq_ignore_ascii_case("DONE") { "OK done" } else { "BAD Expected DONE" });
+    }
+    let mut words = command.split(' ');
+    let name = words.next().unwrap_or_default();
+    match (name, words.next()) {
+        ("LOGIN", _) => format!("{tag} OK [{INSIDE}] in\r\n"),
+        ("CAPABILITY", _) => format!("* {INSIDE}\r\n{tag} OK done\r\n"),
+        ("NAMESPACE", _) => format!("* NAMESPACE ((\"\" \"/\")) NIL NIL\r\n{tag} OK done\r\n"),
+        ("SELECT", _) => format!(
+            "* FLAGS (\\Seen)\r\n* 3 EXISTS\r\n* 0 RECENT\r\n* OK [UIDVALIDITY 9] v\r\n* OK [UIDNEXT 4] n\r\n\
+             {tag} OK [READ-WRITE] done\r\n"
+        ),
+        ("UID", Some("SEARCH")) => format!("* ESEARCH (TAG \"{tag}\") UID ALL 1:3\r\n{tag} OK done\r\n"),
+        ("IDLE", None) if !user.is_empty() => {
+            *idles = Some(tag.to_owned());
+            "+ idling\r\n".to_owned()
+        }
+        ("NOOP" | "FETCH" | "UID" | "STORE", _) => format!("{tag} OK done\r\n"),
+        ("LOGOUT", _) => format!("* BYE\r\n{tag} OK done\r\n"),
+        _ => format!("{tag} BAD what?\r\n"),
+    }
+}

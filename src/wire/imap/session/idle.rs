@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use roaring::RoaringBitmap;
 
 use super::questions::{News, Question, Questions};
-use super::relay::{Refused, answer};
+use super::relay::{Refused, answer, is_bare_idle};
 use super::{Action, Hold, Session, Standing};
 use crate::mail::event::{Change, Event};
 use crate::mail::flags::Flags;
@@ -561,7 +561,7 @@ impl Session {
         let Some(end) = input.windows(2).position(|two| two == b"\r\n") else { return false };
         let (line, rest) = input.split_at(end + 2);
         let tag = match Head::parse(line) {
-            Ok(Head { tag, name: Name::Idle, uid: false }) if known_good => tag,
+            Ok(head @ Head { name: Name::Idle, .. }) if known_good && is_bare_idle(&head, line) => head.tag,
             _ => return false,
         };
         self.to_client.extend_from_slice(&answer(&idle.tag, "OK Idle completed"));

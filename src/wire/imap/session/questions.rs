@@ -26,6 +26,8 @@ use crate::wire::imap::{set, write};
 const LONGEST_SET: usize = 4096;
 /// An answer may be so long: a list of all UIDs of a very large mailbox without ESEARCH.
 const ANSWER_LIMIT: usize = 64 * 1024 * 1024;
+/// No mailbox has more messages: `1:4294967295` is short to say, and would be long to tell a client.
+const MESSAGES: u64 = 10_000_000;
 
 /// One thing to ask.
 #[derive(Debug, Clone, PartialEq)]
@@ -291,10 +293,10 @@ impl Session {
                 self.facts.namespaces = Some(Box::new(Namespaces::personal_only(list.delimiter)));
                 return;
             }
-            Untagged::Search(uids) if questions.asks(&Question::Uids) => return questions.know(uids.clone()),
+            Untagged::Search(uids) if questions.asks(&Question::Uids) => return self.learn_uids(uids.clone()),
             // Nothing found: no ALL.
             Untagged::Esearch(found) if questions.asks(&Question::Uids) => {
-                return questions.know(found.all.clone().unwrap_or_default());
+                return self.learn_uids(found.all.clone().unwrap_or_default());
             }
             Untagged::Capability(list) => {
                 self.facts.offers = Offers::of(list);
@@ -308,6 +310,15 @@ impl Session {
         match questions.news {
             News::Mirrored => self.mirror(untagged, raw),
             News::Swallowed => self.swallow(untagged, raw),
+        }
+    }
+
+    fn learn_uids(&mut self, uids: RoaringBitmap) {
+        if uids.len() > MESSAGES {
+            return self.close(b"* BYE [UNAVAILABLE] The mail server's answer is too long\r\n", "upstream_nonsense");
+        }
+        if let Some(questions) = &mut self.questions {
+            questions.know(uids);
         }
     }
 

@@ -107,7 +107,10 @@ impl Session {
             }
         };
         match head.name {
-            Name::Idle | Name::StartTls if !piece.last => self.refuse(piece, answer(head.tag, "BAD It takes no arguments")),
+            Name::Idle if self.facts.authenticated && !is_bare_idle(&head, piece.bytes) => {
+                self.refuse(piece, answer(head.tag, "BAD IDLE takes no arguments"))
+            }
+            Name::StartTls if !piece.last => self.refuse(piece, answer(head.tag, "BAD STARTTLS takes no arguments")),
             Name::Login | Name::Authenticate if self.facts.authenticated => {
                 self.refuse(piece, answer(head.tag, "BAD You are logged in already"))
             }
@@ -417,6 +420,11 @@ impl Session {
             self.begin_idle(now, tag);
         }
     }
+}
+
+/// Whether nothing stands behind IDLE (RFC 2177): a literal there would be read as what ends it.
+pub(super) fn is_bare_idle(head: &Head<'_>, line: &[u8]) -> bool {
+    line.trim_ascii_end().len() == head.tag.len() + b" IDLE".len()
 }
 
 pub(super) fn answer(tag: &[u8], words: &str) -> Vec<u8> {

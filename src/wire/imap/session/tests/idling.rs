@@ -401,3 +401,24 @@ fn a_message_that_only_an_event_from_before_the_snapshot_knows_is_looked_for() {
     play.hears("+ idling\r\n* 4 EXISTS\r\n");
     play.asks("mailpush4 NOOP\r\nmailpush5 UID SEARCH RETURN (ALL) ALL\r\n");
 }
+
+#[test]
+fn idle_takes_no_arguments() {
+    let mut play = Play::new(rules()).logged_in().selected();
+    play.client("a IDLE now\r\nb IDLE {5}\r\nc IDLE {5+}\r\nDONE!\r\nd NOOP\r\n");
+    play.hears("a BAD IDLE takes no arguments\r\nb BAD IDLE takes no arguments\r\nc BAD IDLE takes no arguments\r\n");
+    play.asks("d NOOP\r\n");
+    let mut play = Play::new(rules()).logged_in().selected().idling();
+    play.client("DONE\r\nj IDLE now\r\n");
+    play.hears("");
+    play.server("mailpush4 OK\r\n* ESEARCH (TAG \"mailpush5\") UID ALL 1,3,5\r\nmailpush5 OK\r\n");
+    play.hears("i OK Idle completed\r\nj BAD IDLE takes no arguments\r\n");
+}
+
+#[test]
+fn more_messages_than_any_mailbox_has_are_not_believed() {
+    let mut play = Play::new(rules()).logged_in().selected().idling();
+    play.client("DONE\r\n");
+    play.server("mailpush4 OK\r\n* ESEARCH (TAG \"mailpush5\") UID ALL 1:4294967295\r\nmailpush5 OK\r\n");
+    play.hears("* BYE [UNAVAILABLE] The mail server's answer is too long\r\n");
+}

@@ -193,7 +193,7 @@ fn a_goodbye_is_said_once() {
 fn idle_and_starttls_with_a_literal_are_refused_with_all_that_belongs_to_them() {
     let mut play = Play::new(rules()).logged_in();
     play.client("a STARTTLS {14+}\r\nb SELECT Foo\r\n\r\nc IDLE {3}\r\nd NOOP\r\n");
-    play.hears("a BAD It takes no arguments\r\nc BAD It takes no arguments\r\n");
+    play.hears("a BAD STARTTLS takes no arguments\r\nc BAD IDLE takes no arguments\r\n");
     play.asks("d NOOP\r\n");
 }
 
