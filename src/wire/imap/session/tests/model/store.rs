@@ -71,7 +71,7 @@ impl Store {
         let mut mailbox = Mailbox { messages: BTreeMap::new(), uidnext: 1, modseq: 1, keywords: Marks::new() };
         while mailbox.uidnext < uidnext {
             let uid = mailbox.append();
-            if uid % 2 == 0 {
+            if uid.is_multiple_of(2) {
                 mailbox.messages.remove(&uid);
             }
         }

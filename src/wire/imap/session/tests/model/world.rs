@@ -277,7 +277,10 @@ impl World {
             }
             let Some(due) = self.session.poll_timeout().filter(|due| *due <= until) else {
                 self.now = until;
-                return if pumped { self.quiet() } else { () };
+                if pumped {
+                    self.quiet();
+                }
+                return;
             };
             self.now = self.now.max(due);
             self.session.handle_timeout(self.now);
