@@ -13,7 +13,7 @@ mod world;
 
 use std::collections::BTreeMap;
 
-use proptest::test_runner::{Config, TestRunner};
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use std::cell::RefCell;
 
 use self::steps::{Profile, Step, Weather, profile, steps};
@@ -60,15 +60,20 @@ fn run(profile: &Profile, steps: &[Step]) -> Outcome {
     }
 }
 
-fn cases(number: u32) -> Config {
-    let cases = std::env::var("MODEL_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(number);
-    Config { cases, failure_persistence: None, max_shrink_iters: 20_000, ..Config::default() }
+/// The same cases in every normal run, so that it says something of the code and nothing of chance; others each time when a
+/// number is asked for.
+fn runner(number: u32) -> TestRunner {
+    let config = |cases| Config { cases, failure_persistence: None, max_shrink_iters: 20_000, ..Config::default() };
+    match std::env::var("MODEL_CASES").ok().and_then(|text| text.parse().ok()) {
+        Some(cases) => TestRunner::new(config(cases)),
+        None => TestRunner::new_with_rng(config(number), TestRng::deterministic_rng(RngAlgorithm::ChaCha)),
+    }
 }
 
 /// Runs many histories; `may_end` says which ones the gateway may end, and for what reason.
 fn check(weather: Weather, number: u32, may_end: impl Fn(&Profile, &'static str) -> bool) {
     let ends = RefCell::new(BTreeMap::<&'static str, u32>::new());
-    let result = TestRunner::new(cases(number)).run(&(profile(weather), steps(weather)), |(profile, steps)| {
+    let result = runner(number).run(&(profile(weather), steps(weather)), |(profile, steps)| {
         let outcome = run(&profile, &steps);
         if let Outcome::Over(reason) = outcome {
             assert!(may_end(&profile, reason), "ended: {reason}");
