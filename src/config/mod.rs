@@ -12,6 +12,8 @@ mod file;
 mod load;
 mod schema;
 mod settings;
+mod settings_agent;
+mod settings_imap;
 mod text;
 mod wording;
 
@@ -24,6 +26,8 @@ pub use check_agent::socket_mode;
 pub use fault::{Fault, Origin};
 pub use load::{CLI_VARIABLES, Sources, load, load_for};
 pub use settings::*;
+pub use settings_agent::*;
+pub use settings_imap::*;
 
 /// Every setting, commented, with its default: what `mailpush check --print-default` prints.
 pub const DEFAULT_TOML: &str = include_str!("default.toml");

@@ -11,6 +11,7 @@ mod level;
 mod prelude;
 mod questions;
 mod relay;
+mod timers;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
