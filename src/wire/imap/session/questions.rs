@@ -22,6 +22,8 @@ use crate::wire::imap::namespace::Namespaces;
 use crate::wire::imap::response::{self, Code, Response, Status, Untagged};
 use crate::wire::imap::{set, write};
 
+/// News that come with the answers are kept up to so many bytes: flags of a million messages, say.
+const NEWS_LIMIT: usize = 64 * 1024 * 1024;
 /// A list of UIDs to ask for is written out up to this length.
 const LONGEST_SET: usize = 4096;
 /// An answer may be so long: a list of all UIDs of a very large mailbox without ESEARCH.
@@ -307,6 +309,10 @@ impl Session {
             _ => {}
         }
         questions.follow(untagged);
+        let heard = questions.lines.len() + questions.flags.len() * size_of::<(Uid, Flags, Option<ModSeq>)>();
+        if heard > NEWS_LIMIT {
+            return self.close(b"* BYE [UNAVAILABLE] The mail server has too much to say\r\n", "upstream_nonsense");
+        }
         match questions.news {
             News::Mirrored => self.mirror(untagged, raw),
             News::Swallowed => self.swallow(untagged, raw),
@@ -429,7 +435,8 @@ impl Questions {
                 self.exact &= known == Some(u64::from(*count));
             }
             Untagged::Recent(count) => self.recent = Some(*count),
-            Untagged::Fetch(fetch) => {
+            // What is mirrored the client hears from the server itself.
+            Untagged::Fetch(fetch) if self.news == News::Swallowed => {
                 let named = fetch.uid.or_else(|| Uid::new(self.numbers.as_ref()?.select(fetch.seq.checked_sub(1)?)?));
                 if let (Some(uid), Some(flags)) = (named, &fetch.flags) {
                     self.flags.push((uid, flags.clone(), fetch.modseq));
