@@ -146,19 +146,18 @@ struct Gateway {
     _agent: TestAgent,
     dovecot: TestDovecot,
     certificate: TempDir,
-    ports: (u16, u16),
+    tls: u16,
 }
 
 impl Gateway {
     async fn start() -> Self {
-        let (certificate, ports) = (certificate(), (free_port(), free_port()));
+        let (certificate, tls) = (certificate(), free_port());
         let mut agent = TestAgent::new();
         let dovecot = TestDovecot::start(Options { agent: agent.url(), extra: String::new() }).await;
         let upstream = format!("127.0.0.1:{}", dovecot.imap_port);
         let file = |name: &str| certificate.path().join(name).display().to_string();
         let settings = [
-            format!("imap.listen=127.0.0.1:{}", ports.0),
-            format!("imap.listen_tls=127.0.0.1:{}", ports.1),
+            format!("imap.listen_tls=127.0.0.1:{tls}"),
             format!("imap.certificate_file={}", file("cert.pem")),
             format!("imap.key_file={}", file("key.pem")),
             format!("imap.upstream.addresses={upstream}"),
@@ -172,14 +171,14 @@ impl Gateway {
             "agent.imap.timeout_ms=10000".to_owned(),
         ];
         agent.launch(cluster.command(&["agent"]), &completing.each_ref().map(String::as_str)).await;
-        Self { cluster, _agent: agent, dovecot, certificate, ports }
+        Self { cluster, _agent: agent, dovecot, certificate, tls }
     }
 
     fn place(&self) -> Place {
         Place {
             name: "the gateway",
-            imap: self.ports.0,
-            tls: Some((self.ports.1, self.certificate.path().join("cert.pem"))),
+            imap: self.cluster.imap(0),
+            tls: Some((self.tls, self.certificate.path().join("cert.pem"))),
             lmtp: Some(self.dovecot.lmtp_port),
             user: "alice".to_owned(),
             password: password("alice"),
