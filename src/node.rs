@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{info, warn};
 
+use crate::cluster::acls::Acls;
 use crate::cluster::queue::gc;
 use crate::cluster::queue::kafka::KafkaQueues;
 use crate::cluster::queue::{QueueError, QueueHealth, QueueName, QueueSystem};
@@ -30,6 +31,7 @@ use crate::http::server::{Bounds, serve};
 use crate::mail::ids::NodeId;
 use crate::mail::key::Key;
 use crate::push::access::OwnersOnly;
+use crate::push::access::source::RightsSource;
 use crate::push::clock::unix_ms;
 use crate::push::consumer::NodeConsumer;
 use crate::push::hub::Hub;
@@ -57,6 +59,10 @@ pub struct Cluster {
     pub registrar: Arc<dyn Registrar>,
     pub directory: Arc<dyn Directory>,
     pub queues: Arc<dyn QueueSystem>,
+    /// The ACLs that the registry keeps, where it can.
+    pub acls: Option<Arc<dyn Acls>>,
+    /// Who knows the rights, in place of what the settings name.
+    pub rights: Option<Arc<dyn RightsSource>>,
     pub names: QueueNames,
 }
 
@@ -80,7 +86,7 @@ impl Cluster {
             }
             RegistryKind::Local => anyhow::bail!("registry.kind = \"local\" works within one process only: use mailpush dev"),
         };
-        Ok(Self { registrar, directory, queues, names })
+        Ok(Self { registrar, directory, queues, acls: None, rights: None, names })
     }
 
     /// A publisher of this process.
@@ -341,6 +347,7 @@ fn build(
         subscriptions,
         publisher,
         directory: cluster.directory.clone(),
+        acls: cluster.acls.clone(),
         registry_health: cluster.registrar.health(),
         queue_health,
         metrics,

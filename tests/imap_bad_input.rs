@@ -56,7 +56,7 @@ async fn node(upstream: SocketAddr, change: impl FnOnce(&mut Settings)) -> Node 
     let names = QueueNames::new("t").expect("a prefix");
     let local = LocalRegistry::new(names.clone()).node();
     let queues = LocalQueues::new(Duration::from_secs(60), 100);
-    let cluster = Cluster { registrar: local.clone(), directory: local, queues, names };
+    let cluster = Cluster { registrar: local.clone(), directory: local, queues, acls: None, rights: None, names };
     Node::start(Arc::new(settings), cluster).await.expect("a node")
 }
 

@@ -45,7 +45,7 @@ async fn node(settings: Settings) -> Node {
     let local = LocalRegistry::new(QueueNames::new("t").expect("a prefix")).node();
     let names = QueueNames::new("t").expect("a prefix");
     let queues = LocalQueues::new(Duration::from_secs(60), 100);
-    let cluster = Cluster { registrar: local.clone(), directory: local, queues, names };
+    let cluster = Cluster { registrar: local.clone(), directory: local, queues, acls: None, rights: None, names };
     Node::start(Arc::new(settings), cluster).await.expect("a node")
 }
 

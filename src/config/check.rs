@@ -6,7 +6,9 @@ use jsonwebtoken::{Algorithm, AlgorithmFamily};
 use reqwest::Url;
 
 use super::fault::Fault;
-use super::{AuthSettings, HttpSettings, NodeSettings, Settings, TlsSettings, check_agent, check_cluster, check_imap};
+use super::{
+    AuthSettings, HttpSettings, NodeSettings, Settings, TlsSettings, check_access, check_agent, check_cluster, check_imap,
+};
 use crate::mail::ids::NodeId;
 
 /// What the settings are loaded for: not every command needs every setting.
@@ -40,6 +42,7 @@ pub(super) fn check(settings: &Settings, purpose: Purpose, known_bad: &BTreeSet<
         http(&mut checker, &settings.http);
         check_cluster::sessions(&mut checker, settings);
         check_imap::imap(&mut checker, settings, purpose);
+        check_access::access(&mut checker, settings);
     }
     auth(&mut checker, &settings.auth, purpose);
     if purpose == Purpose::Agent {

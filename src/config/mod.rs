@@ -4,6 +4,7 @@
 //! holds it and the `Default`s here to each other. Secrets are kept in [`Secret`], which does not print.
 
 mod check;
+mod check_access;
 mod check_agent;
 mod check_cluster;
 mod check_imap;
@@ -12,6 +13,7 @@ mod file;
 mod load;
 mod schema;
 mod settings;
+mod settings_access;
 mod settings_agent;
 mod settings_imap;
 mod text;
@@ -26,6 +28,7 @@ pub use check_agent::socket_mode;
 pub use fault::{Fault, Origin};
 pub use load::{CLI_VARIABLES, Sources, load, load_for};
 pub use settings::*;
+pub use settings_access::*;
 pub use settings_agent::*;
 pub use settings_imap::*;
 

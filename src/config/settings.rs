@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AgentSettings, ImapSettings};
+use super::{AccessSettings, AgentSettings, ImapSettings};
 
 /// A text that is never printed or logged.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +62,7 @@ pub struct Settings {
     pub auth: AuthSettings,
     pub registry: RegistrySettings,
     pub queue: QueueSettings,
+    pub access: AccessSettings,
     pub imap: ImapSettings,
     pub agent: AgentSettings,
     pub log: LogSettings,

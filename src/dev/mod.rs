@@ -125,7 +125,14 @@ impl Dev {
                 settings.http.allowed_origins.push(format!("http://localhost:{port}"));
             }
             let local = registry.node();
-            let cluster = Cluster { registrar: local.clone(), directory: local, queues: queues.clone(), names: names.clone() };
+            let cluster = Cluster {
+                registrar: local.clone(),
+                directory: local,
+                queues: queues.clone(),
+                acls: None,
+                rights: None,
+                names: names.clone(),
+            };
             started.push(Node::start(Arc::new(settings), cluster).await?);
         }
         let description = describe(&settings, &started, &store)?;

@@ -15,6 +15,7 @@ use super::auth::{AuthError, Authenticator, Identity, Scopes};
 use super::followers::Followers;
 use super::imap::upstream::Upstreams;
 use super::tickets::Tickets;
+use crate::cluster::acls::Acls;
 use crate::cluster::queue::QueueHealth;
 use crate::cluster::registry::{Directory, NodeRecord, RegistryHealth};
 use crate::config::Settings;
@@ -46,6 +47,8 @@ pub struct Gateway {
     pub subscriptions: Arc<Subscriptions>,
     pub publisher: Arc<Publisher>,
     pub directory: Arc<dyn Directory>,
+    /// The ACLs that the registry keeps, where it can.
+    pub acls: Option<Arc<dyn Acls>>,
     pub registry_health: watch::Receiver<RegistryHealth>,
     pub queue_health: watch::Receiver<QueueHealth>,
     pub metrics: Arc<Metrics>,

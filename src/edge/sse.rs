@@ -185,7 +185,8 @@ impl SseSession {
                 self.push("error", None, &push::refused(&Refusal { id: Some(tag), error }));
                 self.over = true;
             }
-            Outgoing::Standing { .. } | Outgoing::Health(_) => {}
+            Outgoing::Revoked { key } => self.push("revoked", None, &push::revoked(&key)),
+            Outgoing::Standing { .. } | Outgoing::Health(_) | Outgoing::AskRights { .. } => {}
             Outgoing::End(end) => self.end(goodbye(end)),
         }
     }

@@ -465,7 +465,11 @@ impl Connection {
                 }
             }
             Outgoing::Settled { tag, key, outcome } => self.settled(tag, &key, outcome),
-            Outgoing::Standing { .. } | Outgoing::Health(_) => {}
+            Outgoing::Revoked { key } => {
+                let actions = self.session.handle_revoked(&key);
+                self.act(actions);
+            }
+            Outgoing::Standing { .. } | Outgoing::Health(_) | Outgoing::AskRights { .. } => {}
             Outgoing::End(end) => self.close(goodbye(end)),
         }
     }

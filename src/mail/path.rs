@@ -100,6 +100,20 @@ impl MailboxPath {
         self.owner() == user.as_str()
     }
 
+    /// What this mailbox is called once `from` has become `to`: the mailbox itself, and everything below it. `None`: it is not
+    /// touched. Renaming INBOX touches nothing else: its messages move, and what lies below it stays (RFC 9051 6.3.6).
+    pub fn renamed(&self, from: &Self, to: &Self) -> Option<Self> {
+        if from.name() == "INBOX" {
+            return None;
+        }
+        let below = self.text.strip_prefix(from.as_str())?;
+        match below.strip_prefix('/') {
+            // What would become too long is as good as gone.
+            Some(_) => Self::new(to.namespace(), to.owner(), &format!("{}{below}", to.name())).ok(),
+            None => below.is_empty().then(|| to.clone()),
+        }
+    }
+
     /// The same mailbox with its owner in the normal form: what an edge does to each path it takes in.
     pub fn normalised(&self, names: &UserNames) -> Result<Self, InvalidPath> {
         if self.owner().is_empty() {
@@ -182,6 +196,23 @@ mod tests {
         assert_eq!(path.normalised(&names).unwrap().as_str(), "#private:bob@x.org:INBOX");
         let shared: MailboxPath = "#shared::News".parse().unwrap();
         assert_eq!(shared.normalised(&names).unwrap(), shared);
+    }
+
+    #[test]
+    fn a_rename_takes_along_what_lies_below() {
+        let path = |name: &str| format!("#private:bob:{name}").parse::<MailboxPath>().unwrap();
+        for (name, from, to, renamed) in [
+            ("A", "A", "X/Y", Some("X/Y")),
+            ("A/B/C", "A", "X", Some("X/B/C")),
+            ("AB", "A", "X", None),
+            ("A", "A/B", "X", None),
+            ("INBOX", "INBOX", "Old", None),
+            ("INBOX/A", "INBOX", "Old", None),
+        ] {
+            assert_eq!(path(name).renamed(&path(from), &path(to)), renamed.map(path), "{name}: {from} becomes {to}");
+        }
+        let other: MailboxPath = "#private:eve:A/B".parse().unwrap();
+        assert_eq!(other.renamed(&path("A"), &path("X")), None);
     }
 
     #[test]

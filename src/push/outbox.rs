@@ -40,6 +40,15 @@ pub enum Outgoing {
     },
     /// Whether the node can promise to hear of changes now.
     Health(bool),
+    /// The right to hear of this is gone, and with it the subscription: nothing of it follows.
+    Revoked {
+        key: Key,
+    },
+    /// Only the session itself can ask what rights its user has on this mailbox now; the answer goes to
+    /// [`super::subscriptions::Subscriptions::learned`].
+    AskRights {
+        key: Key,
+    },
     /// A subscription asked for with this tag stands, or does not.
     Settled {
         tag: u32,

@@ -140,6 +140,11 @@ impl Publisher {
         results
     }
 
+    /// As [`Self::publish_batch`], for changes of ACLs that are in the registry's ACLs already.
+    pub async fn publish_written(&self, events: &[Event]) -> Vec<Result<Published, PublishError>> {
+        self.publish_batch(events).await
+    }
+
     /// One lookup for all of these, then their sends.
     async fn publish_some(&self, events: &[Event]) -> Vec<Result<Published, PublishError>> {
         let count = u32::try_from(events.len()).unwrap_or(u32::MAX);

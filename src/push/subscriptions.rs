@@ -13,6 +13,7 @@ use super::sessions::Sessions;
 use crate::mail::codec::EnvelopeFields;
 use crate::mail::event::EventTypes;
 use crate::mail::key::Key;
+use crate::mail::rights::Rights;
 
 /// What subscribing needs; one a node.
 pub struct Subscriptions {
@@ -99,6 +100,10 @@ impl Subscriptions {
         held.push(Held { lease, since, serial, wanted: EVERYTHING, rights: "", waiting: Vec::new(), watched: true });
         self.sessions.note(true, session.subscription_record(key.clone(), since));
     }
+
+    /// What the session itself learned of its user's rights on a watched key, after [`super::outbox::Outgoing::AskRights`]
+    /// or unasked; `None`: the mail server did not answer.
+    pub fn learned(&self, _session: &Arc<SessionHandle>, _key: &Key, _rights: Option<Rights>) {}
 
     /// Puts a holding into the hub, and answers everybody who waits for it before any event can come.
     fn activate(&self, session: &Arc<SessionHandle>, holding: &mut Held) {

@@ -571,6 +571,10 @@ impl Connection {
                     self.session.handle_standing(now, &path, standing);
                 }
                 Outgoing::Health(healthy) => self.session.handle_health(now, healthy),
+                Outgoing::Revoked { .. } => {
+                    self.dismiss("revoked", "You may not read this mailbox any more");
+                }
+                Outgoing::AskRights { .. } => {}
                 // An IMAP session watches mailboxes, and asks for no subscriptions.
                 Outgoing::Standing { .. } | Outgoing::Settled { .. } => {}
                 Outgoing::End(End::Draining { .. }) => {

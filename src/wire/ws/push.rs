@@ -82,6 +82,9 @@ enum Push<'a> {
         keys: &'a [Key],
         reason: &'a str,
     },
+    Revoked {
+        key: &'a Key,
+    },
     Expiring {
         in_ms: u64,
     },
@@ -136,6 +139,11 @@ pub fn resync(keys: &[Key], reason: &str) -> Bytes {
     json(&Push::Resync { keys, reason })
 }
 
+/// The right to hear of this is gone, and the subscription with it.
+pub fn revoked(key: &Key) -> Bytes {
+    json(&Push::Revoked { key })
+}
+
 pub fn expiring(in_ms: u64) -> Bytes {
     json(&Push::Expiring { in_ms })
 }
@@ -176,6 +184,7 @@ mod tests {
         assert_eq!(text(pong(3)), r#"{"id":3,"ping":{}}"#);
         let account = Key::Account(UserName::new("bob").unwrap());
         assert_eq!(text(resync(&[account], "overflow")), r#"{"resync":{"keys":[{"account":"bob"}],"reason":"overflow"}}"#);
+        assert_eq!(text(revoked(&key)), r##"{"revoked":{"key":{"mailbox":"#private:bob:INBOX"}}}"##);
         let goodbye = Goodbye { reason: CloseReason::Draining, reconnect_after: Some(Duration::from_millis(1500)) };
         let expected =
             r#"{"disconnect":{"code":4412,"reason":"the node is going down","reconnect":true,"reconnect_after_ms":1500}}"#;

@@ -278,6 +278,13 @@ impl Session {
         vec![Action::Send(push::refused(&Refusal { id: Some(id), error }))]
     }
 
+    /// The right to hear of this is gone; the session goes on.
+    pub fn handle_revoked(&mut self, key: &Key) -> Vec<Action> {
+        let Phase::Connected(who) = &mut self.phase else { return Vec::new() };
+        who.subscriptions.retain(|held| held != key);
+        vec![Action::Send(push::revoked(key))]
+    }
+
     /// Ends the session with a goodbye: the push first (proxies lose close codes), then the close frame.
     pub fn close(&mut self, now: Now, goodbye: Goodbye) -> Vec<Action> {
         if matches!(self.phase, Phase::Closing { .. } | Phase::Ended) {

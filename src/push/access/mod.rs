@@ -1,5 +1,7 @@
 //! Who may subscribe to what.
 
+pub mod source;
+
 use crate::mail::key::Key;
 use crate::mail::user::UserName;
 

@@ -1,0 +1,76 @@
+//! The checks of the sources of rights.
+
+use super::check::Checker;
+use super::{AccessSettings, RegistryKind, RightsKind, Settings};
+
+impl AccessSettings {
+    /// The source of each namespace that has its own.
+    pub fn namespaces(&self) -> impl Iterator<Item = (&str, Option<RightsKind>)> {
+        self.by_namespace.iter().map(|entry| match entry.split_once('=') {
+            Some((namespace, kind)) => (namespace.trim(), RightsKind::named(kind.trim())),
+            None => (entry.as_str(), None),
+        })
+    }
+}
+
+impl RightsKind {
+    fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "registry" => Self::Registry,
+            "imap" => Self::Imap,
+            "owners" => Self::Owners,
+            _ => return None,
+        })
+    }
+
+    /// What `auto` means with these settings.
+    pub fn resolved(self, settings: &Settings) -> Self {
+        match self {
+            Self::Auto if !settings.imap.upstream.addresses.is_empty() => Self::Imap,
+            Self::Auto if settings.registry.kind != RegistryKind::Broadcast => Self::Registry,
+            Self::Auto => Self::Owners,
+            kind => kind,
+        }
+    }
+}
+
+pub(super) fn access(checker: &mut Checker<'_>, settings: &Settings) {
+    let access = &settings.access;
+    let least = [
+        ("timeout_ms", access.timeout_ms.0, 1),
+        ("recheck_ms", access.recheck_ms.0, 1),
+        ("max_age_ms", access.max_age_ms.0, access.recheck_ms.0.saturating_mul(2)),
+        ("rechecks_per_second", access.rechecks_per_second.into(), 1),
+        ("shared_mailboxes", access.shared_mailboxes as u64, 1),
+    ];
+    for (name, value, least) in least {
+        checker.at_least(&format!("access.{name}"), value, least);
+    }
+    let named = access.namespaces().enumerate().map(|(index, (namespace, kind))| {
+        let setting = format!("access.by_namespace[{index}]");
+        (setting, namespace.starts_with('#') && namespace.len() > 1, kind)
+    });
+    for (setting, is_namespace, kind) in named {
+        let hint = "Write a namespace, =, and registry, imap or owners: \"#shared=registry\".";
+        checker.require(&[&setting], is_namespace && kind.is_some(), "names no namespace and source", hint);
+        if let Some(kind) = kind {
+            source(checker, settings, &setting, kind);
+        }
+    }
+    source(checker, settings, "access.source", access.source);
+}
+
+fn source(checker: &mut Checker<'_>, settings: &Settings, setting: &str, kind: RightsKind) {
+    checker.require(
+        &[setting, "registry.kind"],
+        kind != RightsKind::Registry || settings.registry.kind != RegistryKind::Broadcast,
+        "is registry, but there is none",
+        "Set registry.kind to \"zookeeper\", or take the rights from elsewhere.",
+    );
+    checker.require(
+        &[setting, "imap.upstream.addresses"],
+        kind != RightsKind::Imap || !settings.imap.upstream.addresses.is_empty(),
+        "is imap, but no mail server is named",
+        "Name the mail servers in imap.upstream.addresses, or take the rights from elsewhere.",
+    );
+}

@@ -1,0 +1,156 @@
+//! An access control list, and what follows from it for one user.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Identifier, InvalidIdentifier, Rights, RightsChange, Subject};
+use crate::mail::path::MailboxPath;
+use crate::mail::user::UserNames;
+
+/// One identifier of an ACL with its sign: with `-` in front the rights are taken away, whoever else gives them
+/// (RFC 4314 2).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Entry {
+    pub identifier: Identifier,
+    pub negative: bool,
+}
+
+impl Entry {
+    /// Reads what a server, a client or an origin wrote; see [`Identifier::read`].
+    pub fn read(text: &str, names: &UserNames) -> Result<Self, InvalidIdentifier> {
+        let (negative, text) = sign(text);
+        Ok(Self { identifier: Identifier::read(text, names)?, negative })
+    }
+}
+
+fn sign(text: &str) -> (bool, &str) {
+    text.strip_prefix('-').map_or((false, text), |text| (true, text))
+}
+
+impl FromStr for Entry {
+    type Err = InvalidIdentifier;
+
+    fn from_str(text: &str) -> Result<Self, InvalidIdentifier> {
+        let (negative, text) = sign(text);
+        Ok(Self { identifier: text.parse()?, negative })
+    }
+}
+
+impl TryFrom<String> for Entry {
+    type Error = InvalidIdentifier;
+
+    fn try_from(text: String) -> Result<Self, InvalidIdentifier> {
+        text.parse()
+    }
+}
+
+impl From<Entry> for String {
+    fn from(entry: Entry) -> Self {
+        entry.to_string()
+    }
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.negative {
+            f.write_str("-")?;
+        }
+        write!(f, "{}", self.identifier)
+    }
+}
+
+/// Who has which rights on one mailbox. The owner's are not in it: they are all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Acl {
+    /// None of them empty.
+    entries: BTreeMap<Entry, Rights>,
+}
+
+/// One change of an ACL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AclEdit {
+    pub entry: Entry,
+    pub change: RightsChange,
+}
+
+impl Acl {
+    pub fn get(&self, entry: &Entry) -> Rights {
+        self.entries.get(entry).copied().unwrap_or_default()
+    }
+
+    /// An entry without rights is none.
+    pub fn set(&mut self, entry: Entry, rights: Rights) {
+        if rights.is_empty() {
+            self.entries.remove(&entry);
+        } else {
+            self.entries.insert(entry, rights);
+        }
+    }
+
+    /// Whether it is another ACL now.
+    pub fn edit(&mut self, edit: &AclEdit) -> bool {
+        let held = self.get(&edit.entry);
+        let rights = edit.change.apply(held);
+        self.set(edit.entry.clone(), rights);
+        rights != held
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&Entry, Rights)> {
+        self.entries.iter().map(|(entry, rights)| (entry, *rights))
+    }
+
+    /// What `subject` may do with `mailbox`: everything with one's own; else what all entries about the subject give
+    /// together, without what any negative one takes (RFC 4314 2).
+    pub fn effective(&self, mailbox: &MailboxPath, subject: &Subject) -> Rights {
+        if mailbox.is_owned_by(&subject.user) {
+            return Rights::ALL;
+        }
+        let (mut given, mut taken) = (Rights::NONE, Rights::NONE);
+        for (entry, rights) in self.iter().filter(|(entry, _)| subject.is(&entry.identifier, false)) {
+            match entry.negative {
+                false => given = given.with(rights),
+                true => taken = taken.with(rights),
+            }
+        }
+        given.without(taken)
+    }
+}
+
+impl FromIterator<(Entry, Rights)> for Acl {
+    fn from_iter<I: IntoIterator<Item = (Entry, Rights)>>(entries: I) -> Self {
+        let mut acl = Self::default();
+        entries.into_iter().for_each(|(entry, rights)| acl.set(entry, rights));
+        acl
+    }
+}
+
+/// As a table of texts: `{"bob@example.org":"lrs","-group:temps":"r"}`.
+impl Serialize for Acl {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.iter().map(|(entry, rights)| (entry.to_string(), rights.to_string())))
+    }
+}
+
+/// An unknown letter is an error: rights that are not understood must not be lost.
+impl<'de> Deserialize<'de> for Acl {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let table = BTreeMap::<String, String>::deserialize(deserializer)?;
+        let read = |(entry, rights): (String, String)| {
+            let entry = entry.parse::<Entry>().map_err(serde::de::Error::custom)?;
+            Ok((entry, rights.parse::<Rights>().map_err(serde::de::Error::custom)?))
+        };
+        table.into_iter().map(read).collect()
+    }
+}

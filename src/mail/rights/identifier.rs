@@ -1,0 +1,142 @@
+//! Whom an entry of an ACL is about (RFC 4314 2).
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::mail::user::{InvalidUser, UserName, UserNames};
+
+/// Whom an entry of an ACL is about. Written as a user's name, `group:staff`, `anyone`, `authenticated` or `owner`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Identifier {
+    /// Everybody, also who has not logged in.
+    Anyone,
+    /// Everybody who has logged in.
+    Authenticated,
+    /// Whoever owns the mailbox. The owner has all rights anyhow.
+    Owner,
+    User(UserName),
+    Group(Arc<str>),
+}
+
+/// What begins a group's name.
+const GROUP: &str = "group:";
+
+/// Why a text is no identifier.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidIdentifier {
+    #[error("an identifier is a user's name, group:NAME, anyone, authenticated or owner: {0}")]
+    User(#[from] InvalidUser),
+    #[error("a group's name must not be empty or hold control characters, and is at most 320 bytes long")]
+    Group,
+}
+
+impl Identifier {
+    /// Reads what a server, a client or an origin wrote, and brings a user's name to its normal form. Besides the forms of
+    /// this type, those of mail servers are understood: `$staff` (Dovecot, James), `anybody` (James: `$any`, `$$anybody`).
+    pub fn read(text: &str, names: &UserNames) -> Result<Self, InvalidIdentifier> {
+        Ok(match Self::word(text)? {
+            Some(identifier) => identifier,
+            None => Self::User(names.normalise(text)?),
+        })
+    }
+
+    /// Everything but a user.
+    fn word(text: &str) -> Result<Option<Self>, InvalidIdentifier> {
+        Ok(Some(match text {
+            "anyone" | "anybody" | "$any" | "$$anybody" => Self::Anyone,
+            "authenticated" | "$authenticated" | "$$authenticated" => Self::Authenticated,
+            "owner" | "$owner" | "$$owner" => Self::Owner,
+            text => match text.strip_prefix(GROUP).or_else(|| text.strip_prefix('$')) {
+                Some(group) if group.is_empty() || group.len() > 320 || group.chars().any(char::is_control) => {
+                    return Err(InvalidIdentifier::Group);
+                }
+                Some(group) => Self::Group(group.into()),
+                None => return Ok(None),
+            },
+        }))
+    }
+}
+
+impl FromStr for Identifier {
+    type Err = InvalidIdentifier;
+
+    /// Reads a text whose user name is in its normal form already.
+    fn from_str(text: &str) -> Result<Self, InvalidIdentifier> {
+        Ok(match Self::word(text)? {
+            Some(identifier) => identifier,
+            None => Self::User(UserName::new(text)?),
+        })
+    }
+}
+
+impl TryFrom<String> for Identifier {
+    type Error = InvalidIdentifier;
+
+    fn try_from(text: String) -> Result<Self, InvalidIdentifier> {
+        text.parse()
+    }
+}
+
+impl From<Identifier> for String {
+    fn from(identifier: Identifier) -> Self {
+        identifier.to_string()
+    }
+}
+
+impl fmt::Display for Identifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Anyone => f.write_str("anyone"),
+            Self::Authenticated => f.write_str("authenticated"),
+            Self::Owner => f.write_str("owner"),
+            Self::User(user) => write!(f, "{user}"),
+            Self::Group(group) => write!(f, "{GROUP}{group}"),
+        }
+    }
+}
+
+/// Who asks for rights: a user who has logged in, and the groups that the user is in. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Subject {
+    pub user: UserName,
+    /// Sorted, each once; without `group:`.
+    groups: Arc<[Arc<str>]>,
+}
+
+impl Subject {
+    pub fn new<G: AsRef<str>>(user: UserName, groups: impl IntoIterator<Item = G>) -> Self {
+        let mut groups: Vec<Arc<str>> = groups.into_iter().map(|group| group.as_ref().into()).collect();
+        groups.sort_unstable();
+        groups.dedup();
+        Self { user, groups: groups.into() }
+    }
+
+    /// A user in no groups.
+    pub fn alone(user: UserName) -> Self {
+        Self { user, groups: Arc::default() }
+    }
+
+    pub fn groups(&self) -> &[Arc<str>] {
+        &self.groups
+    }
+
+    /// Whether an entry for `identifier` is about this user. `owner`: the mailbox is the user's own.
+    pub fn is(&self, identifier: &Identifier, owner: bool) -> bool {
+        match identifier {
+            Identifier::Anyone | Identifier::Authenticated => true,
+            Identifier::Owner => owner,
+            Identifier::User(user) => *user == self.user,
+            Identifier::Group(group) => self.groups.binary_search(group).is_ok(),
+        }
+    }
+
+    /// Every identifier that is about this user, but for `owner`.
+    pub fn identifiers(&self) -> impl Iterator<Item = Identifier> {
+        let groups = self.groups.iter().cloned().map(Identifier::Group);
+        [Identifier::Anyone, Identifier::Authenticated, Identifier::User(self.user.clone())].into_iter().chain(groups)
+    }
+}
