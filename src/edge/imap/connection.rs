@@ -22,10 +22,12 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use tracing::{debug, info};
 
 use super::Door;
+use super::announce::Announcements;
 use super::entrance::{Permits, handshake};
 use super::pipe::{HIGH, Progress, poll_read};
 use super::stream::Stream;
 use super::upstream::Connected;
+use crate::edge::gateway::Gateway;
 use crate::mail::ids::SessionId;
 use crate::mail::key::Key;
 use crate::mail::user::UserName;
@@ -91,6 +93,7 @@ pub struct Connection {
     to_upstream: Progress,
     doing: Doing,
     handle: Option<Arc<SessionHandle>>,
+    announcements: Announcements,
     /// When the oldest event among what waits for the client was consumed.
     oldest: Option<Instant>,
     /// The client has shut its side: until when the server may still answer.
@@ -130,6 +133,7 @@ impl Connection {
             to_upstream: Progress::default(),
             doing: Doing::Nothing,
             handle: None,
+            announcements: Announcements::default(),
             oldest: None,
             half_closed: None,
             farewell: None,
@@ -166,15 +170,23 @@ impl Connection {
             match action {
                 Action::StartTls => self.doing = Doing::StartTls,
                 Action::Authenticated { user } => self.authenticated(user),
-                Action::Watch(path) => {
+                Action::Watch(path) => self.with_handle(|gateway, handle| {
+                    gateway.subscriptions.watch(handle, &Key::Mailbox(path));
+                }),
+                Action::Unwatch(path) => self.with_handle(|gateway, handle| {
+                    gateway.subscriptions.unsubscribe(handle, &Key::Mailbox(path));
+                }),
+                Action::Rights { mailbox, rights } => self.with_handle(|gateway, handle| {
+                    gateway.subscriptions.learned(handle, &Key::Mailbox(mailbox), rights);
+                }),
+                Action::AclChanged { mailbox, identifier, rights } => {
                     if let Some(handle) = &self.handle {
-                        self.door.gateway.subscriptions.watch(handle, &Key::Mailbox(path));
+                        let user = handle.user.clone();
+                        self.announcements.acl_changed(&self.door.gateway, user, mailbox, identifier, rights);
                     }
                 }
-                Action::Unwatch(path) => {
-                    if let Some(handle) = &self.handle {
-                        self.door.gateway.subscriptions.unsubscribe(handle, &Key::Mailbox(path));
-                    }
+                Action::AclNotUnderstood => {
+                    Announcements::not_understood(&self.door.gateway, self.handle.as_ref().map(|handle| &handle.user));
                 }
                 Action::CloseUpstream => self.doing = Doing::CloseUpstream,
                 Action::OpenUpstream { urgent } => self.open_upstream(urgent),
@@ -185,6 +197,12 @@ impl Connection {
         let stuck = matches!(self.upstream, Upstream::None) && self.session.poll_timeout().is_none();
         if stuck && self.doing == Doing::Nothing && self.ending.is_none() {
             self.end("upstream_closed");
+        }
+    }
+
+    fn with_handle(&self, act: impl FnOnce(&Gateway, &Arc<SessionHandle>)) {
+        if let Some(handle) = &self.handle {
+            act(&self.door.gateway, handle);
         }
     }
 
@@ -571,12 +589,10 @@ impl Connection {
                     self.session.handle_standing(now, &path, standing);
                 }
                 Outgoing::Health(healthy) => self.session.handle_health(now, healthy),
-                Outgoing::Revoked { .. } => {
-                    self.dismiss("revoked", "You may not read this mailbox any more");
-                }
-                Outgoing::AskRights { .. } => {}
+                Outgoing::Revoked { key: Key::Mailbox(path) } => self.session.handle_revoked(&path),
+                Outgoing::AskRights { key: Key::Mailbox(path) } => self.session.handle_rights_check(now, &path),
                 // An IMAP session watches mailboxes, and asks for no subscriptions.
-                Outgoing::Standing { .. } | Outgoing::Settled { .. } => {}
+                Outgoing::Standing { .. } | Outgoing::Revoked { .. } | Outgoing::AskRights { .. } | Outgoing::Settled { .. } => {}
                 Outgoing::End(End::Draining { .. }) => {
                     self.dismiss("draining", "The server is going down, connect again");
                 }

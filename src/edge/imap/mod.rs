@@ -3,6 +3,7 @@
 //! A connection enters ([`entrance`]): PROXY header, limits, TLS, a mail server. Then one task relays for it
 //! ([`connection`]), reading and writing for a session that knows no sockets.
 
+mod announce;
 mod connection;
 mod entrance;
 mod limits;
@@ -27,11 +28,13 @@ use self::park::Pace;
 use self::upstream::Upstreams;
 use super::gateway::Gateway;
 use crate::cluster::registry::RegistryHealth;
-use crate::config::{ImapSettings, Park, PlaintextAuth};
+use crate::config::{ImapSettings, Park, PlaintextAuth, RightsKind, Settings};
+use crate::mail::path::PRIVATE;
 use crate::mail::user::UserNames;
 use crate::push::session::Transport;
 use crate::tls::{ServerTls, TlsError};
 use crate::wire::imap::credentials::Credentials;
+use crate::wire::imap::namespace::SHARED;
 use crate::wire::imap::session::{Reentry, Rules};
 
 /// What all IMAP connections of a node share.
@@ -107,7 +110,7 @@ impl Door {
         let upstreams = Arc::new(Upstreams::new(&settings.upstream, gateway.metrics.clone()).context("imap.upstream")?);
         let trusted = settings.proxy_protocol_from.iter().map(|net| net.parse());
         Ok(Self {
-            rules: Arc::new(rules(settings, gateway.names.clone())),
+            rules: Arc::new(rules(&gateway.settings, gateway.names.clone())),
             tls: server_tls(settings).context("imap.certificate_file")?,
             upstreams: gateway.upstreams.get_or_init(|| upstreams).clone(),
             trusted: trusted.collect::<Result<_, _>>().context("imap.proxy_protocol_from")?,
@@ -167,7 +170,18 @@ impl Door {
     }
 }
 
-fn rules(settings: &ImapSettings, names: UserNames) -> Rules {
+/// The namespaces whose rights the mail server knows, and tells nobody but the user: each session must ask for itself.
+fn asks_rights(settings: &Settings) -> Vec<&'static str> {
+    let of = |namespace: &str| {
+        let own = settings.access.namespaces().find(|(named, _)| *named == namespace).and_then(|(_, kind)| kind);
+        own.unwrap_or(settings.access.source).resolved(settings)
+    };
+    let has_master = !settings.imap.master.user.is_empty();
+    [PRIVATE, SHARED].into_iter().filter(|namespace| !has_master && of(namespace) == RightsKind::Imap).collect()
+}
+
+fn rules(all: &Settings, names: UserNames) -> Rules {
+    let settings = &all.imap;
     let master = || Credentials::new(settings.master.user.clone(), settings.master.password.expose());
     let (park_after, reentry) = match settings.park {
         Park::Never => (None, Reentry::Never),
@@ -186,5 +200,6 @@ fn rules(settings: &ImapSettings, names: UserNames) -> Rules {
         park_after,
         reentry,
         names,
+        asks_rights: asks_rights(all),
     }
 }
