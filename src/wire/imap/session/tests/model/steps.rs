@@ -176,7 +176,7 @@ fn step(weather: Weather) -> impl Strategy<Value = Step> {
         1 => Just(Step::Resync),
         3 => Just(Step::Unasked),
         4 => Just(Step::Check),
-        1 => (1..4u8).prop_map(Step::NoAnswer),
+        5 => (1..4u8).prop_map(Step::NoAnswer),
         1 => prop::bool::weighted(0.2).prop_map(|denied| if denied { Step::Deny } else { Step::Check }),
         16 => words().prop_map(Step::Say),
     ];
