@@ -68,8 +68,8 @@ impl Announcements {
     }
 
     /// The client changed an ACL, and nobody can be told which.
-    pub fn not_understood(gateway: &Gateway, actor: Option<&UserName>) {
-        let user = actor.map(UserName::as_str).unwrap_or_default();
+    pub fn not_understood(gateway: &Gateway, actor: Option<UserName>) {
+        let user = actor.as_ref().map(UserName::as_str).unwrap_or_default();
         warn!(user, "a client has changed an ACL by a command that the gateway cannot read: nobody is told of it");
         count(gateway, "not_understood");
     }

@@ -30,6 +30,7 @@ use super::upstream::Connected;
 use crate::edge::gateway::Gateway;
 use crate::mail::ids::SessionId;
 use crate::mail::key::Key;
+use crate::mail::rights::Subject;
 use crate::mail::user::UserName;
 use crate::push::metrics::Metrics;
 use crate::push::outbox::{End, Outgoing, Resync, Standing};
@@ -181,12 +182,12 @@ impl Connection {
                 }),
                 Action::AclChanged { mailbox, identifier, rights } => {
                     if let Some(handle) = &self.handle {
-                        let user = handle.user.clone();
+                        let user = handle.user();
                         self.announcements.acl_changed(&self.door.gateway, user, mailbox, identifier, rights);
                     }
                 }
                 Action::AclNotUnderstood => {
-                    Announcements::not_understood(&self.door.gateway, self.handle.as_ref().map(|handle| &handle.user));
+                    Announcements::not_understood(&self.door.gateway, self.handle.as_ref().map(|handle| handle.user()));
                 }
                 Action::CloseUpstream => self.doing = Doing::CloseUpstream,
                 Action::OpenUpstream { urgent } => self.open_upstream(urgent),
@@ -226,7 +227,7 @@ impl Connection {
         let Some(user) = user else { return Ok(None) };
         let Ok(user) = gateway.names.normalise(&user) else { return refuse("identity", "This is no user's name") };
         let id = SessionId::random(gateway.node().clone());
-        match gateway.open_session(id, user.clone(), Transport::Imap, self.peer) {
+        match gateway.open_session(id, Subject::alone(user.clone()), Transport::Imap, self.peer) {
             Ok(handle) => {
                 debug!(session = %handle.id, %user, peer = %self.peer, "an IMAP session begins");
                 if gateway.is_draining() {
@@ -592,7 +593,8 @@ impl Connection {
                 Outgoing::Revoked { key: Key::Mailbox(path) } => self.session.handle_revoked(&path),
                 Outgoing::AskRights { key: Key::Mailbox(path) } => self.session.handle_rights_check(now, &path),
                 // An IMAP session watches mailboxes, and asks for no subscriptions.
-                Outgoing::Standing { .. } | Outgoing::Revoked { .. } | Outgoing::AskRights { .. } | Outgoing::Settled { .. } => {}
+                Outgoing::Standing { .. } | Outgoing::Settled { .. } | Outgoing::Moved { .. } => {}
+                Outgoing::Revoked { .. } | Outgoing::AskRights { .. } => {}
                 Outgoing::End(End::Draining { .. }) => {
                     self.dismiss("draining", "The server is going down, connect again");
                 }

@@ -28,9 +28,8 @@ use self::park::Pace;
 use self::upstream::Upstreams;
 use super::gateway::Gateway;
 use crate::cluster::registry::RegistryHealth;
-use crate::config::{ImapSettings, Park, PlaintextAuth, RightsKind, Settings};
+use crate::config::{ImapSettings, Park, PlaintextAuth};
 use crate::mail::path::PRIVATE;
-use crate::mail::user::UserNames;
 use crate::push::session::Transport;
 use crate::tls::{ServerTls, TlsError};
 use crate::wire::imap::credentials::Credentials;
@@ -110,7 +109,7 @@ impl Door {
         let upstreams = Arc::new(Upstreams::new(&settings.upstream, gateway.metrics.clone()).context("imap.upstream")?);
         let trusted = settings.proxy_protocol_from.iter().map(|net| net.parse());
         Ok(Self {
-            rules: Arc::new(rules(&gateway.settings, gateway.names.clone())),
+            rules: Arc::new(rules(&gateway)),
             tls: server_tls(settings).context("imap.certificate_file")?,
             upstreams: gateway.upstreams.get_or_init(|| upstreams).clone(),
             trusted: trusted.collect::<Result<_, _>>().context("imap.proxy_protocol_from")?,
@@ -170,24 +169,16 @@ impl Door {
     }
 }
 
-/// The namespaces whose rights the mail server knows, and tells nobody but the user: each session must ask for itself.
-fn asks_rights(settings: &Settings) -> Vec<&'static str> {
-    let of = |namespace: &str| {
-        let own = settings.access.namespaces().find(|(named, _)| *named == namespace).and_then(|(_, kind)| kind);
-        own.unwrap_or(settings.access.source).resolved(settings)
-    };
-    let has_master = !settings.imap.master.user.is_empty();
-    [PRIVATE, SHARED].into_iter().filter(|namespace| !has_master && of(namespace) == RightsKind::Imap).collect()
-}
-
-fn rules(all: &Settings, names: UserNames) -> Rules {
-    let settings = &all.imap;
+fn rules(gateway: &Gateway) -> Rules {
+    let settings = &gateway.settings.imap;
     let master = || Credentials::new(settings.master.user.clone(), settings.master.password.expose());
     let (park_after, reentry) = match settings.park {
         Park::Never => (None, Reentry::Never),
         Park::Credentials => (Some(settings.park_after_ms.duration()), Reentry::Credentials),
         Park::MasterUser => (Some(settings.park_after_ms.duration()), Reentry::MasterUser(master())),
     };
+    let access = &gateway.subscriptions.access;
+    let asks_rights = [PRIVATE, SHARED].into_iter().filter(|namespace| access.asks_sessions(namespace)).collect();
     Rules {
         line_limit: settings.line_limit_bytes,
         login_deadline: settings.login_deadline_ms.duration(),
@@ -199,7 +190,7 @@ fn rules(all: &Settings, names: UserNames) -> Rules {
         poll: settings.poll_ms.duration(),
         park_after,
         reentry,
-        names,
-        asks_rights: asks_rights(all),
+        names: gateway.names.clone(),
+        asks_rights,
     }
 }
