@@ -126,6 +126,8 @@ pub(super) struct Idle {
     pub renamed: bool,
     /// While IDLE is the server's own: rights are to be asked for at the next opportunity.
     pub rights_due: bool,
+    /// Rights that are being told are doubted already: asked for again.
+    pub rights_doubted: bool,
     pub retry: Option<Retry>,
     /// Lines that wait until it is known that the user may read.
     pub untold: Vec<u8>,
@@ -205,6 +207,7 @@ impl Session {
             flags_lost: false,
             renamed: false,
             rights_due: false,
+            rights_doubted: false,
             retry: None,
             untold: Vec::new(),
             before: Vec::new(),

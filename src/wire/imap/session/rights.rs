@@ -86,7 +86,7 @@ impl Session {
     /// Takes in what was said of rights, if that was asked.
     pub(super) fn heed_rights(&mut self, questions: &Questions) -> Heeded {
         let Some((mailbox, told)) = &questions.rights else { return Heeded::Readable };
-        let Some(idle) = self.idle.as_ref().filter(|idle| idle.path.as_ref() == Some(mailbox)) else {
+        let Some(idle) = self.idle.as_mut().filter(|idle| idle.path.as_ref() == Some(mailbox)) else {
             // It has another name by now.
             return Heeded::Unknown;
         };
@@ -106,6 +106,9 @@ impl Session {
                 (Some(Rights::NONE), Heeded::Over)
             }
         };
+        let is_doubted = std::mem::take(&mut idle.rights_doubted) && heeded == Heeded::Readable;
+        // What was asked before the doubt does not settle it.
+        let rights = rights.filter(|_| !is_doubted);
         self.actions.push_back(Action::Rights { mailbox: mailbox.clone(), rights });
         if heeded == Heeded::Over {
             self.bye(REVOKED, "revoked");
@@ -117,6 +120,7 @@ impl Session {
     pub fn handle_rights_check(&mut self, now: Instant, mailbox: &MailboxPath) {
         let is_asked = self.idle.as_ref().is_some_and(|idle| idle.path.as_ref() == Some(mailbox)) && self.checks_rights();
         let Some(idle) = self.idle.as_mut().filter(|_| is_asked) else { return };
+        idle.rights_doubted |= self.questions.as_ref().is_some_and(|questions| questions.rights.is_some());
         match idle.stage {
             // It is asked with the snapshot.
             Stage::Registering => {}

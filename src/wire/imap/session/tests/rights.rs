@@ -195,7 +195,11 @@ fn a_check_that_comes_while_the_server_is_asked_is_made_afterwards() {
     play.session.handle_rights_check(play.now, &bobs());
     play.asks("");
     answers(&mut play, 5, "1,3,5", READ);
+    // What was asked before the doubt does not settle it.
+    play.does(&[unknown()]);
     play.asks("mailpush8 NOOP\r\nmailpush9 UID SEARCH RETURN (ALL) ALL\r\nmailpush10 MYRIGHTS shared/bob/Team\r\n");
+    answers(&mut play, 8, "1,3,5", READ);
+    play.does(&[told("lrs")]);
     // The same while the snapshot is read.
     let mut play = preparing(asking());
     play.session.handle_rights_check(play.now, &bobs());
@@ -303,7 +307,7 @@ fn a_server_without_idle_is_asked_in_between() {
     play.server("* MYRIGHTS shared/bob/Team lr\r\nmailpush8 OK\r\n");
     play.asks("mailpush9 MYRIGHTS shared/bob/Team\r\n");
     play.server("* MYRIGHTS shared/bob/Team lr\r\nmailpush9 OK\r\n");
-    play.does(&[told("lr"), told("lr")]);
+    play.does(&[unknown(), told("lr")]);
     loop {
         play.passes(Duration::from_secs(15));
         if !play.session.to_upstream.is_empty() {
