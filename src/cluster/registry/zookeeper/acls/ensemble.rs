@@ -113,7 +113,11 @@ impl Ensemble {
     }
 
     async fn patiently<T>(&self, call: impl Future<Output = Result<T, RegistryError>>) -> Result<T, RegistryError> {
-        timeout(self.patience, call).await.unwrap_or_else(|_| Err(self.link.reason()))
+        tokio::select! {
+            biased;
+            () = self.link.gone() => Err(RegistryError::Closed),
+            result = timeout(self.patience, call) => result.unwrap_or_else(|_| Err(self.link.reason())),
+        }
     }
 
     /// Reads these, carries out what is planned from it, and returns what belongs to it.

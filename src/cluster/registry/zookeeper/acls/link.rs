@@ -70,6 +70,11 @@ impl Link {
         &self.settings.access
     }
 
+    /// Returns once the registry is closed or has been dropped.
+    pub async fn gone(&self) {
+        self.settings.gone.cancelled().await;
+    }
+
     fn running(&self) -> &Running {
         self.running.get_or_init(|| {
             let (asks, asked) = mpsc::channel(WAITING);

@@ -144,9 +144,9 @@ mod tests {
         assert_eq!(
             shown(&made),
             [
-                "create /acl/1d/#private:bob@x.org:A",
-                "create /shares/6a/=anyone/#private:bob@x.org:A",
-                "create /shares/f7/@eve@x.org/#private:bob@x.org:A",
+                "create /acl/1b/#private:bob@x.org:A",
+                "create /shares/d6/=anyone/#private:bob@x.org:A",
+                "create /shares/3b/@eve@x.org/#private:bob@x.org:A",
             ]
         );
         let stored = Stored { acl: first.clone(), version: 7 };
@@ -154,17 +154,17 @@ mod tests {
         assert_eq!(
             shown(&write(&path("A"), Some(&stored), &second).unwrap()),
             [
-                "set /acl/1d/#private:bob@x.org:A if 7",
-                "delete /shares/6a/=anyone/#private:bob@x.org:A",
-                "create /shares/26/=group:a%2Fb/#private:bob@x.org:A",
+                "set /acl/1b/#private:bob@x.org:A if 7",
+                "delete /shares/d6/=anyone/#private:bob@x.org:A",
+                "create /shares/f7/=group:a%2Fb/#private:bob@x.org:A",
             ]
         );
         assert_eq!(
             shown(&write(&path("A"), Some(&stored), &Acl::default()).unwrap()),
             [
-                "delete /acl/1d/#private:bob@x.org:A if 7",
-                "delete /shares/6a/=anyone/#private:bob@x.org:A",
-                "delete /shares/f7/@eve@x.org/#private:bob@x.org:A",
+                "delete /acl/1b/#private:bob@x.org:A if 7",
+                "delete /shares/d6/=anyone/#private:bob@x.org:A",
+                "delete /shares/3b/@eve@x.org/#private:bob@x.org:A",
             ]
         );
         assert_eq!(write(&path("A"), Some(&stored), &first).unwrap(), []);
@@ -179,11 +179,11 @@ mod tests {
         assert_eq!(
             shown(&ops),
             [
-                "delete /acl/1d/#private:bob@x.org:A if 1",
-                "set /acl/1d/#private:bob@x.org:B if 2",
-                "delete /shares/6a/=anyone/#private:bob@x.org:A",
-                "delete /shares/f7/@eve@x.org/#private:bob@x.org:B",
-                "create /shares/6a/=anyone/#private:bob@x.org:B",
+                "delete /acl/1b/#private:bob@x.org:A if 1",
+                "set /acl/1b/#private:bob@x.org:B if 2",
+                "delete /shares/d6/=anyone/#private:bob@x.org:A",
+                "delete /shares/3b/@eve@x.org/#private:bob@x.org:B",
+                "create /shares/d6/=anyone/#private:bob@x.org:B",
             ]
         );
         let same = Stored { acl: moved.acl.clone(), version: 3 };
@@ -197,12 +197,12 @@ mod tests {
         let all: Vec<(String, bool)> = parents(&made).into_iter().map(|parent| (parent.path, parent.passing)).collect();
         let expected = [
             ("/acl", false),
-            ("/acl/1d", false),
+            ("/acl/1b", false),
             ("/shares", false),
-            ("/shares/6a", false),
-            ("/shares/6a/=anyone", true),
-            ("/shares/f7", false),
-            ("/shares/f7/@eve@x.org", true),
+            ("/shares/3b", false),
+            ("/shares/3b/@eve@x.org", true),
+            ("/shares/d6", false),
+            ("/shares/d6/=anyone", true),
         ];
         assert_eq!(all, expected.map(|(path, passing)| (path.to_owned(), passing)));
         let stored = Stored { acl: acl(r#"{"anyone":"l"}"#), version: 0 };
