@@ -74,19 +74,20 @@ impl Cluster {
             QueueKind::Kafka => KafkaQueues::new(&settings.queue).context("the queue's settings")?,
             QueueKind::Local => anyhow::bail!("queue.kind = \"local\" works within one process only: use mailpush dev"),
         };
-        let (registrar, directory, acls): (Arc<dyn Registrar>, Arc<dyn Directory>, Option<Arc<dyn Acls>>) =
-            match settings.registry.kind {
-                RegistryKind::Zookeeper => {
-                    let registry = ZookeeperRegistry::connect(&settings.registry, names.clone()).await;
-                    let registry = registry.context("the registry's settings")?;
-                    (registry.clone(), registry.clone(), Some(registry))
-                }
-                RegistryKind::Broadcast => {
-                    let registry = BroadcastRegistry::new(&names);
-                    (registry.clone(), registry, None)
-                }
-                RegistryKind::Local => anyhow::bail!("registry.kind = \"local\" works within one process only: use mailpush dev"),
-            };
+        let mut acls: Option<Arc<dyn Acls>> = None;
+        let (registrar, directory): (Arc<dyn Registrar>, Arc<dyn Directory>) = match settings.registry.kind {
+            RegistryKind::Zookeeper => {
+                let registry = ZookeeperRegistry::connect(&settings.registry, names.clone()).await;
+                let registry = registry.context("the registry's settings")?;
+                acls = Some(registry.clone());
+                (registry.clone(), registry)
+            }
+            RegistryKind::Broadcast => {
+                let registry = BroadcastRegistry::new(&names);
+                (registry.clone(), registry)
+            }
+            RegistryKind::Local => anyhow::bail!("registry.kind = \"local\" works within one process only: use mailpush dev"),
+        };
         Ok(Self { registrar, directory, queues, acls, rights: None, names })
     }
 
