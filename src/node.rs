@@ -76,10 +76,12 @@ impl Cluster {
             QueueKind::Kafka => KafkaQueues::new(&settings.queue).context("the queue's settings")?,
             QueueKind::Local => anyhow::bail!("queue.kind = \"local\" works within one process only: use mailpush dev"),
         };
+        let mut acls: Option<Arc<dyn Acls>> = None;
         let (registrar, directory): (Arc<dyn Registrar>, Arc<dyn Directory>) = match settings.registry.kind {
             RegistryKind::Zookeeper => {
                 let registry = ZookeeperRegistry::connect(&settings.registry, names.clone()).await;
                 let registry = registry.context("the registry's settings")?;
+                acls = Some(registry.clone());
                 (registry.clone(), registry)
             }
             RegistryKind::Broadcast => {
@@ -88,7 +90,7 @@ impl Cluster {
             }
             RegistryKind::Local => anyhow::bail!("registry.kind = \"local\" works within one process only: use mailpush dev"),
         };
-        Ok(Self { registrar, directory, queues, acls: None, rights: None, names })
+        Ok(Self { registrar, directory, queues, acls, rights: None, names })
     }
 
     /// A publisher of this process.
