@@ -138,6 +138,14 @@ async fn dovecot_tells_of_a_change_at_the_very_next_question() {
     let team = "#private:alice:Team/Entwürfe";
     alice.ok("CREATE Team/Entw&APw-rfe").await;
     assert_eq!(rights(&source, "bob", team).await.as_deref(), Ok(""));
+    alice.ok("SETACL Team/Entw&APw-rfe bob l").await;
+    let mut standing = dovecot.client("bob").await;
+    let asked = "MYRIGHTS shared/alice/Team/Entw&APw-rfe";
+    let told = standing.ok(asked).await;
+    standing.ok("LIST \"\" shared/*").await;
+    alice.ok("SETACL Team/Entw&APw-rfe bob lr").await;
+    assert_eq!(rights(&source, "bob", team).await.as_deref(), Ok("lr"));
+    assert_eq!(standing.ok(asked).await[0], told[0], "a connection that stands answers from its memory");
     for round in 0..3 {
         alice.ok("SETACL Team/Entw&APw-rfe bob lr").await;
         assert_eq!(rights(&source, "bob", team).await.as_deref(), Ok("lr"), "round {round}");
