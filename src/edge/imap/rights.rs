@@ -310,10 +310,12 @@ enum Failure {
 fn settle<T>(asked: Result<Result<T, ImapError>, tokio::time::error::Elapsed>) -> (Result<T, NoAnswer>, bool) {
     match asked {
         Ok(Ok(answer)) => (Ok(answer), false),
-        Ok(Err(error)) => {
-            let broken = !matches!(error, ImapError::Refused(_));
-            (Err(NoAnswer(error.to_string())), broken)
+        // The server's words may name the mailbox.
+        Ok(Err(ImapError::Refused(refusal))) => {
+            let code = refusal.code.as_deref().unwrap_or("it does not say why");
+            (Err(NoAnswer(format!("the mail server cannot tell now ({code})"))), false)
         }
+        Ok(Err(error)) => (Err(NoAnswer(error.to_string())), true),
         Err(_) => (Err(too_late()), true),
     }
 }

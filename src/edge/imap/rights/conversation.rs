@@ -142,7 +142,7 @@ impl<'a> Conversation<'a> {
             self.list(&pattern, take).await?;
         }
         if too_many {
-            return Err(ImapError::Refused(Refusal::new("it lists too many mailboxes of others")));
+            return Err(ImapError::Protocol("it lists too many mailboxes of others"));
         }
         Ok(found.into_iter().collect())
     }
