@@ -37,6 +37,10 @@ pub struct Metrics {
     pub closed: Family<Labels, Counter>,
     /// Tokens refused, by reason.
     pub tokens_refused: Family<Labels, Counter>,
+    /// Questions for rights, by source and outcome.
+    pub rights_questions: Family<Labels, Counter>,
+    /// Seconds until they were answered, or given up, by source.
+    pub rights_latency: Family<Labels, Histogram>,
     pub http_requests: Family<Labels, Counter>,
     /// IMAP connections turned away, by reason.
     pub imap_refused: Family<Labels, Counter>,
@@ -79,6 +83,8 @@ impl Default for Metrics {
             opened: Family::default(),
             closed: Family::default(),
             tokens_refused: Family::default(),
+            rights_questions: Family::default(),
+            rights_latency: Family::new_with_constructor(histogram),
             http_requests: Family::default(),
             imap_refused: Family::default(),
             imap_upstream: Family::default(),
@@ -108,6 +114,9 @@ impl Default for Metrics {
         r.register("sessions_opened", "Sessions opened, by transport", metrics.opened.clone());
         r.register("sessions_closed", "Sessions closed, by reason", metrics.closed.clone());
         r.register("tokens_refused", "Tokens refused, by reason", metrics.tokens_refused.clone());
+        r.register("rights_questions", "Questions for rights, by source and outcome", metrics.rights_questions.clone());
+        let help = "Until a question for rights was answered or given up";
+        r.register_with_unit("rights_latency", help, Unit::Seconds, metrics.rights_latency.clone());
         r.register("http_requests", "HTTP requests, by route and status", metrics.http_requests.clone());
         r.register("imap_refused", "IMAP connections turned away, by reason", metrics.imap_refused.clone());
         r.register("imap_upstream_connects", "Connections to mail servers, by outcome", metrics.imap_upstream.clone());
@@ -137,6 +146,12 @@ impl Metrics {
         if by > 0 {
             family.get_or_create(&vec![(label, value)]).inc_by(by);
         }
+    }
+
+    /// Counts a question for rights, and observes the seconds that it took.
+    pub fn rights_asked(&self, source: &'static str, outcome: &'static str, seconds: f64) {
+        self.rights_questions.get_or_create(&vec![("source", source), ("outcome", outcome)]).inc();
+        self.rights_latency.get_or_create(&vec![("source", source)]).observe(seconds);
     }
 
     /// Observes the time, in seconds, that an event took to reach `stage` from the one before.
