@@ -58,6 +58,8 @@ struct Inner {
     /// A user is in it for as long as a task asks for that user. No more wait than there are callers.
     waiting: Mutex<HashMap<UserName, Batch>>,
     logins: Logins,
+    /// The server was seen to go by the rights of the user, and not by those of the master user.
+    goes_by_users: AtomicBool,
     warned: Mutex<Option<Instant>>,
     told_unable: AtomicBool,
     metrics: Arc<Metrics>,
@@ -118,6 +120,7 @@ impl ImapRights {
             connections: Semaphore::new(CONNECTIONS),
             waiting: Mutex::default(),
             logins: Logins::default(),
+            goes_by_users: AtomicBool::new(false),
             warned: Mutex::default(),
             told_unable: AtomicBool::new(false),
             metrics,
@@ -255,8 +258,9 @@ impl Inner {
             return if known { Ok(None) } else { Err(NoAnswer(REFUSED.to_owned())) };
         }
         let refusal = match self.log_in(user).await {
-            Ok(conversation) => {
+            Ok(mut conversation) => {
                 self.logins.let_in(user);
+                self.check(&mut conversation).await?;
                 return Ok(Some(conversation));
             }
             Err(Failure::Refused(reason)) => reason,
@@ -278,6 +282,22 @@ impl Inner {
         if known { Ok(None) } else { Err(NoAnswer(format!("{REFUSED}: {refusal}"))) }
     }
 
+    /// A server that goes by the rights of the master user has the wrong answer to everything: mostly none, which would take
+    /// all rights away from all. Once it is seen not to do so it does not begin to.
+    async fn check(&self, conversation: &mut Conversation<'_>) -> Result<(), NoAnswer> {
+        if self.goes_by_users.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        match settle(Ok(conversation.is_the_user().await)).0? {
+            Some(false) => Err(NoAnswer(NOT_THE_USER.to_owned())),
+            Some(true) => {
+                self.goes_by_users.store(true, Ordering::Relaxed);
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
     async fn log_in(&self, user: &UserName) -> Result<Conversation<'_>, Failure> {
         let connected = self.upstreams.connect_for_nobody().await.map_err(|error| Failure::Other(error.to_string()))?;
         let opened = Conversation::open(connected, &self.master, user, &self.names).await;
@@ -297,6 +317,8 @@ impl Inner {
     }
 }
 
+const NOT_THE_USER: &str =
+    "the mail server does not let users read their INBOX where the master user logs in as them (Dovecot: acl_user = %u)";
 const REFUSED: &str = "the mail server does not let the master user in (imap.master)";
 
 /// Why somebody could not be logged in.
