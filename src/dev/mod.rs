@@ -129,7 +129,7 @@ impl Dev {
                 registrar: local.clone(),
                 directory: local,
                 queues: queues.clone(),
-                acls: None,
+                acls: Some(registry.acls()),
                 rights: None,
                 names: names.clone(),
             };

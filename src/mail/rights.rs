@@ -6,6 +6,8 @@ mod identifier;
 use std::fmt;
 use std::str::FromStr;
 
+use serde::Serialize;
+
 pub use acl::{Acl, AclEdit, Entry};
 pub use identifier::{Identifier, InvalidIdentifier, Subject};
 
@@ -31,6 +33,9 @@ impl Rights {
     pub const LOOKUP: Self = Self(1);
     /// `l` and `r`: what happens to its messages too.
     pub const READ: Self = Self(0b11);
+
+    /// `a`: who may do what can be seen and changed.
+    pub const ADMINISTER: Self = Self(1 << 10);
 
     /// Reads letters in any order. The obsolete `c` and `d` stand for `k` and for `xte` (RFC 4314 2.1.1: how the two are
     /// tied together is the server's choice; this is what its own example does).
@@ -98,6 +103,12 @@ impl Rights {
 impl fmt::Display for Rights {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         LETTERS.iter().filter(|letter| self.contains(Self::bit(**letter))).try_for_each(|letter| write!(f, "{}", *letter as char))
+    }
+}
+
+impl Serialize for Rights {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

@@ -17,3 +17,4 @@ pub mod publisher;
 pub mod session;
 pub mod sessions;
 pub mod subscriptions;
+pub mod written;
