@@ -41,8 +41,6 @@ use crate::wire::imap::credentials::Credentials;
 
 /// Connections for questions at a time, on one node: each is a login. More: a burst of questions is a burst of logins.
 const CONNECTIONS: usize = 8;
-/// Between warnings that the mail server cannot be asked.
-const WARNING: Duration = Duration::from_secs(60);
 
 /// See the module's words.
 pub struct ImapRights {
@@ -60,7 +58,6 @@ struct Inner {
     logins: Logins,
     /// The server was seen to go by the rights of the user, and not by those of the master user.
     goes_by_users: AtomicBool,
-    warned: Mutex<Option<Instant>>,
     told_unable: AtomicBool,
     metrics: Arc<Metrics>,
 }
@@ -121,7 +118,6 @@ impl ImapRights {
             waiting: Mutex::default(),
             logins: Logins::default(),
             goes_by_users: AtomicBool::new(false),
-            warned: Mutex::default(),
             told_unable: AtomicBool::new(false),
             metrics,
         };
@@ -191,10 +187,7 @@ impl Inner {
             let _place = self.connections.acquire().await;
             let Some(batch) = self.take(&user) else { return };
             // Whatever goes wrong in there, the user is not to be left with a task that is no more.
-            let asked = AssertUnwindSafe(Box::pin(self.ask(&user, batch))).catch_unwind().await;
-            if let Ok(Err(error)) = asked {
-                self.warn(&error);
-            }
+            let _ = AssertUnwindSafe(Box::pin(self.ask(&user, batch))).catch_unwind().await;
         }
     }
 
@@ -210,38 +203,28 @@ impl Inner {
         Some(batch)
     }
 
-    /// Answers everything in the batch; returns why something could not be answered.
-    async fn ask(&self, user: &UserName, mut batch: Batch) -> Result<(), NoAnswer> {
+    /// Answers everything in the batch.
+    async fn ask(&self, user: &UserName, mut batch: Batch) {
         let deadline = Instant::now() + self.timeout;
         let opened = timeout_at(deadline, self.open(user)).await.unwrap_or_else(|_| Err(too_late()));
         let mut conversation = match opened {
             Ok(Some(conversation)) => conversation,
             // Who is nobody to the mail server has no rights there.
-            Ok(None) => {
-                batch.answer_all(&Ok(Rights::NONE));
-                return Ok(());
-            }
-            Err(error) => {
-                batch.answer_all(&Err(error.clone()));
-                return Err(error);
-            }
+            Ok(None) => return batch.answer_all(&Ok(Rights::NONE)),
+            Err(error) => return batch.answer_all(&Err(error)),
         };
-        let mut trouble = Ok(());
         while let Some((mailbox, askers)) = batch.rights.pop_first() {
             if askers.iter().all(Asker::is_closed) {
                 continue;
             }
             let (result, broken) = settle(timeout_at(deadline, conversation.rights(&mailbox)).await);
-            trouble = trouble.and(result.clone().map(drop));
             answer(askers, &result);
             if let (true, Err(error)) = (broken, result) {
-                batch.answer_all(&Err(error));
-                return trouble;
+                return batch.answer_all(&Err(error));
             }
         }
         if !batch.shared.is_empty() {
             let (result, _) = settle(timeout_at(deadline, conversation.shared()).await);
-            trouble = trouble.and(result.clone().map(drop));
             answer(batch.shared, &result);
         }
         if let Some(missing) = conversation.missing()
@@ -249,7 +232,6 @@ impl Inner {
         {
             warn!(missing, "the mail server cannot tell who has which rights: nobody hears of mailboxes of others");
         }
-        trouble
     }
 
     /// `None`: the server lets the master user in as others, but not as this one.
@@ -305,15 +287,6 @@ impl Inner {
             ImapError::Login(refusal) if !refusal.is(conversation::PASSING) => Failure::Refused(refusal.to_string()),
             error => Failure::Other(error.to_string()),
         })
-    }
-
-    fn warn(&self, reason: &NoAnswer) {
-        let now = Instant::now();
-        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
-        if warned.is_none_or(|at| now.duration_since(at) >= WARNING) {
-            *warned = Some(now);
-            warn!(%reason, "the mail server does not answer who has which rights: what depends on it is not told");
-        }
     }
 }
 
