@@ -22,7 +22,7 @@ pub struct Entry {
 impl Entry {
     /// Reads what a server, a client or an origin wrote; see [`Identifier::read`].
     pub fn read(text: &str, names: &UserNames) -> Result<Self, InvalidIdentifier> {
-        let (negative, text) = sign(text);
+        let (negative, text) = sign(text.trim());
         Ok(Self { identifier: Identifier::read(text, names)?, negative })
     }
 }
@@ -143,14 +143,31 @@ impl Serialize for Acl {
     }
 }
 
-/// An unknown letter is an error: rights that are not understood must not be lost.
+/// An unknown letter is an error, and so is an entry that comes twice, in two spellings perhaps: rights that are not
+/// understood must not be lost.
 impl<'de> Deserialize<'de> for Acl {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let table = BTreeMap::<String, String>::deserialize(deserializer)?;
-        let read = |(entry, rights): (String, String)| {
-            let entry = entry.parse::<Entry>().map_err(serde::de::Error::custom)?;
-            Ok((entry, rights.parse::<Rights>().map_err(serde::de::Error::custom)?))
-        };
-        table.into_iter().map(read).collect()
+        struct Table;
+
+        impl<'de> serde::de::Visitor<'de> for Table {
+            type Value = Acl;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a table of identifiers and their rights")
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut table: A) -> Result<Acl, A::Error> {
+                let mut seen = BTreeMap::new();
+                while let Some((entry, rights)) = table.next_entry::<Entry, Rights>()? {
+                    let name = entry.to_string();
+                    if seen.insert(entry, rights).is_some() {
+                        return Err(serde::de::Error::custom(format_args!("{name:?} is there twice")));
+                    }
+                }
+                Ok(seen.into_iter().collect())
+            }
+        }
+
+        deserializer.deserialize_map(Table)
     }
 }
