@@ -5,6 +5,7 @@
 //! queue alone (I-7). One mail store, in memory, is behind all of them; what changes in it goes the same way.
 
 pub mod imap;
+pub mod rights;
 pub mod server;
 pub mod store;
 
@@ -130,7 +131,7 @@ impl Dev {
                 directory: local,
                 queues: queues.clone(),
                 acls: None,
-                rights: None,
+                rights: Some(Arc::new(store.rights())),
                 names: names.clone(),
             };
             started.push(Node::start(Arc::new(settings), cluster).await?);

@@ -114,9 +114,11 @@ impl Acl {
     /// What `subject` may do with `mailbox`: everything with one's own; else what all entries about the subject give
     /// together, without what any negative one takes (RFC 4314 2).
     pub fn effective(&self, mailbox: &MailboxPath, subject: &Subject) -> Rights {
-        if mailbox.is_owned_by(&subject.user) {
-            return Rights::ALL;
-        }
+        if mailbox.is_owned_by(&subject.user) { Rights::ALL } else { self.leaves(subject) }
+    }
+
+    /// What is left to `subject`, who does not own the mailbox.
+    pub fn leaves(&self, subject: &Subject) -> Rights {
         let (mut given, mut taken) = (Rights::NONE, Rights::NONE);
         for (entry, rights) in self.iter().filter(|(entry, _)| subject.is(&entry.identifier, false)) {
             match entry.negative {
