@@ -206,11 +206,11 @@ fn describe(settings: &Settings, nodes: &[Node], store: &Store) -> Result<Descri
         ws: format!("ws://{}/v1/ws", node.address()),
         imap: node.imap().plain.map(|address| address.to_string()),
     });
-    let all = [Scopes::PUSH, Scopes::SUBSCRIPTIONS_READ, Scopes::SESSIONS_WRITE, Scopes::EVENTS_PUBLISH];
+    let scopes = Scopes::ALL.names().filter_map(|name| name.parse::<Scopes>().ok());
     Ok(Description {
         nodes: nodes.collect(),
         store_imap: store.address().to_string(),
         users: users.collect::<Result<_>>()?,
-        admin_token: token(&format!("admin@{DOMAIN}"), all.into_iter().collect())?,
+        admin_token: token(&format!("admin@{DOMAIN}"), scopes.collect())?,
     })
 }
