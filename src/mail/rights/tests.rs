@@ -362,7 +362,7 @@ proptest! {
 
     #[test]
     fn entries_read_back(name in "\\PC{1,40}", group in "\\PC{1,40}", negative in any::<bool>(), drawn in any_entry()) {
-        let user = UserName::new(name).ok().map(|name| Identifier::User(name));
+        let user = UserName::new(name).ok().map(Identifier::User);
         let named = user.into_iter().chain([Identifier::Group(group.into())]).map(|identifier| Entry { identifier, negative });
         for entry in named.chain([drawn]) {
             prop_assert_eq!(entry.to_string().parse::<Entry>().unwrap(), entry);
@@ -370,7 +370,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_read_is_shown_in_a_form_that_reads_the_same(text in "[-$! ]{0,2}(user:|group:)?(anyone|Owner|anybody|bob|[ -~]{0,8})") {
+    fn what_is_read_is_shown_so_that_it_reads_the_same(text in "[-$! ]{0,2}(user:|group:)?(anyone|Owner|bob|[ -~]{0,8})") {
         let names = UserNames::default();
         if let Ok(read) = Entry::read(&text, &names) {
             prop_assert_eq!(&Entry::read(&read.to_string(), &names).unwrap(), &read);
@@ -394,7 +394,7 @@ proptest! {
         acl in any_acl(), identifier in any_identifier(), rights in any_rights(), subject in any_subject(),
     ) {
         let before = acl.effective(&team(), &subject);
-        let (mut after, entry) = (acl.clone(), Entry { identifier, negative: true });
+        let (mut after, entry) = (acl, Entry { identifier, negative: true });
         after.edit(&AclEdit { entry, change: RightsChange::Add(rights) });
         prop_assert!(before.contains(after.effective(&team(), &subject)));
     }
@@ -404,7 +404,7 @@ proptest! {
         acl in any_acl(), identifier in any_identifier(), rights in any_rights(), subject in any_subject(),
     ) {
         let before = acl.effective(&team(), &subject);
-        let (mut after, entry) = (acl.clone(), Entry { identifier, negative: false });
+        let (mut after, entry) = (acl, Entry { identifier, negative: false });
         after.edit(&AclEdit { entry, change: RightsChange::Add(rights) });
         prop_assert!(after.effective(&team(), &subject).contains(before));
     }
