@@ -20,7 +20,7 @@ use crate::cluster::queue::{QueueError, QueueHealth, QueueName, QueueSystem};
 use crate::cluster::registry::broadcast::BroadcastRegistry;
 use crate::cluster::registry::zookeeper::ZookeeperRegistry;
 use crate::cluster::registry::{Directory, NodeRecord, Place, QueueId, QueueNames, Registrar};
-use crate::config::{QueueKind, RegistryKind, Settings, Topology};
+use crate::config::{QueueKind, RegistryKind, RightsKind, Settings, Topology};
 use crate::edge::auth::{Authenticator, user_names};
 use crate::edge::followers::{self, Followers};
 use crate::edge::gateway::Gateway;
@@ -30,8 +30,9 @@ use crate::edge::tickets::Tickets;
 use crate::http::server::{Bounds, serve};
 use crate::mail::ids::NodeId;
 use crate::mail::key::Key;
-use crate::push::access::OwnersOnly;
+use crate::push::access::registry::RegistryRights;
 use crate::push::access::source::RightsSource;
+use crate::push::access::{self, Access, Via};
 use crate::push::clock::unix_ms;
 use crate::push::consumer::NodeConsumer;
 use crate::push::hub::Hub;
@@ -40,7 +41,8 @@ use crate::push::outbox::{End, Resync};
 use crate::push::presence::{Break, Presence};
 use crate::push::publisher::{Everyone, Options, Publisher};
 use crate::push::sessions::Sessions;
-use crate::push::subscriptions::Subscriptions;
+use crate::push::subscriptions::{Parts, Subscriptions};
+use crate::push::written::WriteThrough;
 use crate::wire::ws::push::ToldLimits;
 use crate::wire::ws::session::Rules;
 
@@ -101,7 +103,14 @@ impl Cluster {
             Topology::Broadcast => Everyone::Queues(vec![self.names.shared()]),
         };
         let (max_event_bytes, max_in_flight) = (settings.queue.max_event_bytes, settings.queue.max_in_flight);
-        let options = Options { firehose, max_event_bytes, max_in_flight, everyone };
+        let acls = self.acls.as_ref().map(|acls| {
+            let is_registry = |kind: RightsKind| kind.resolved(settings) == RightsKind::Registry;
+            let access = &settings.access;
+            let namespaces = access.namespaces().filter_map(|(name, kind)| Some((name.to_owned(), is_registry(kind?))));
+            WriteThrough { acls: acls.clone(), others: is_registry(access.source), by_namespace: namespaces.collect() }
+        });
+        let acls = acls.filter(|acls| acls.others || acls.by_namespace.values().any(|kept| *kept));
+        let options = Options { firehose, max_event_bytes, max_in_flight, everyone, acls };
         Ok(Publisher::new(self.directory.clone(), self.queues.clone(), metrics, options))
     }
 }
@@ -194,7 +203,7 @@ impl Node {
         let (gaps, gaps_seen) = mpsc::unbounded_channel();
         let consumer = NodeConsumer {
             queue: queue.clone(),
-            hub: gateway.hub.clone(),
+            subscriptions: gateway.subscriptions.clone(),
             metrics: gateway.metrics.clone(),
             position: position.clone(),
             gaps,
@@ -312,14 +321,16 @@ fn build(
         settings.imap.connections_per_user,
         record.started_at.saturating_mul(1_000),
     ));
-    let subscriptions = Arc::new(Subscriptions {
+    let (access, notices) = Access::start(access_options(settings, cluster), metrics.clone());
+    let subscriptions = Subscriptions::start(Parts {
         hub: hub.clone(),
         presence: presence.clone(),
         sessions: sessions.clone(),
-        access: Arc::new(OwnersOnly),
+        access,
+        notices,
+        metrics: metrics.clone(),
         timeout: limits.subscribe_timeout_ms.duration(),
         clock: unix_ms,
-        serial: AtomicU64::default(),
     });
     let rules = Rules {
         node: record.id.clone(),
@@ -364,6 +375,31 @@ fn build(
         upstreams: OnceLock::new(),
         settings: settings.clone(),
     }))
+}
+
+/// Who knows the rights on the mailboxes of others.
+fn access_options(settings: &Settings, cluster: &Cluster) -> access::Options {
+    let via = |kind: RightsKind| match (&cluster.rights, kind.resolved(settings)) {
+        (_, RightsKind::Owners) | (None, RightsKind::Auto) => Via::Nobody,
+        (Some(rights), _) => Via::Source(rights.clone()),
+        (None, RightsKind::Registry) => match &cluster.acls {
+            Some(acls) => Via::Source(Arc::new(RegistryRights::new(acls.clone()))),
+            None => Via::Nobody,
+        },
+        (None, RightsKind::Imap) => Via::Session,
+    };
+    let access = &settings.access;
+    let namespaces = access.namespaces().filter_map(|(name, kind)| Some((name.to_owned(), via(kind?))));
+    access::Options {
+        via: via(access.source),
+        by_namespace: namespaces.collect(),
+        timeout: access.timeout_ms.duration(),
+        recheck: access.recheck_ms.duration(),
+        max_age: access.max_age_ms.duration(),
+        rechecks_per_second: access.rechecks_per_second,
+        denial: access.denial_ms.duration(),
+        shared_mailboxes: access.shared_mailboxes,
+    }
 }
 
 /// Starts what a node cannot do without: should it end or panic, the node has failed.

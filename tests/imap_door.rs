@@ -470,7 +470,7 @@ async fn a_user_has_so_many_connections_and_each_can_be_ended() {
     assert_eq!(first.command("b NOOP").await, "b OK done");
     let sessions = node.gateway().sessions.all();
     let [session] = &sessions[..] else { panic!("{} sessions", sessions.len()) };
-    assert_eq!((session.user.as_str(), session.transport), ("alice@example.org", Transport::Imap));
+    assert_eq!((session.user().as_str(), session.transport), ("alice@example.org", Transport::Imap));
 
     let mut second = plain(&node).await;
     second.expect("* OK").await;

@@ -30,8 +30,6 @@ pub struct AccessSettings {
     pub max_age_ms: Millis,
     /// Questions per second for what is only asked again.
     pub rechecks_per_second: u32,
-    /// Decisions that are remembered beyond those in use.
-    pub decisions: usize,
     pub denial_ms: Millis,
     /// Of one account subscription.
     pub shared_mailboxes: usize,
@@ -46,7 +44,6 @@ impl Default for AccessSettings {
             recheck_ms: Millis(60_000),
             max_age_ms: Millis(300_000),
             rechecks_per_second: 100,
-            decisions: 10_000,
             denial_ms: Millis(250),
             shared_mailboxes: 1_000,
         }

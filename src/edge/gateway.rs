@@ -20,7 +20,8 @@ use crate::cluster::queue::QueueHealth;
 use crate::cluster::registry::{Directory, NodeRecord, RegistryHealth};
 use crate::config::Settings;
 use crate::mail::ids::{NodeId, SessionId};
-use crate::mail::user::{UserName, UserNames};
+use crate::mail::rights::Subject;
+use crate::mail::user::UserNames;
 use crate::push::clock::unix_ms;
 use crate::push::hub::Hub;
 use crate::push::metrics::Metrics;
@@ -112,12 +113,12 @@ impl Gateway {
     pub fn open_session(
         &self,
         id: SessionId,
-        user: UserName,
+        subject: Subject,
         transport: Transport,
         peer: SocketAddr,
     ) -> Result<Arc<SessionHandle>, TooManySessions> {
         let limits = Limits { events: self.settings.sessions.outbox_events, bytes: self.settings.sessions.outbox_bytes };
-        let session = SessionHandle::new(id, user, transport, peer, unix_ms(), limits);
+        let session = SessionHandle::new(id, subject, transport, peer, unix_ms(), limits);
         self.sessions.add(&session)?;
         Metrics::count(&self.metrics.opened, "transport", transport.as_str());
         Ok(session)

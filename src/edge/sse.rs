@@ -13,25 +13,28 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::Stream;
+use futures::future::join_all;
 use tokio::time::Sleep;
 
 use super::auth::Scopes;
 use super::gateway::{Gateway, may};
 use super::http::problem::Problem;
 use super::http::{bearer, query, redeem};
-use super::websocket::goodbye;
+use super::websocket::{goodbye, refusal};
 use crate::http::server::Peer;
 use crate::mail::ids::SessionId;
 use crate::mail::key::Key;
+use crate::mail::rights::Subject;
 use crate::push::clock::unix_ms;
 use crate::push::hub::Wanted;
 use crate::push::metrics::Metrics;
-use crate::push::outbox::{Outgoing, Resync};
+use crate::push::outbox::{Outgoing, Resync, SubscribeFailure};
 use crate::push::session::{SessionHandle, Transport};
+use crate::push::subscriptions::Wish;
 use crate::wire::sse;
 use crate::wire::ws::close::{CloseReason, Goodbye};
 use crate::wire::ws::codec::frame_payload;
-use crate::wire::ws::command::{CommandError, Refusal, parse_fields, parse_key, parse_types};
+use crate::wire::ws::command::{Refusal, parse_fields, parse_key, parse_types};
 use crate::wire::ws::push;
 
 /// What `EventSource` waits before it comes back.
@@ -57,9 +60,17 @@ pub async fn open(
     if let Some(refusal) = gateway.refusal() {
         return Err(Problem::unavailable(refusal));
     }
-    let (keys, wanted) = read_parameters(&gateway, &parameters)?;
+    let (keys, wish) = read_parameters(&gateway, &parameters)?;
+    let subject = Subject::new(identity.user, &identity.groups);
+    // Before the stream begins: a refusal is an answer of its own.
+    for outcome in join_all(keys.iter().map(|key| gateway.subscriptions.allows(&subject, key))).await {
+        outcome.map_err(|failure| match failure {
+            SubscribeFailure::NotFound => Problem::not_found("there is no such mailbox, or you may not see it"),
+            other => Problem::unavailable(refusal(other).0.message),
+        })?;
+    }
     let session = gateway
-        .open_session(SessionId::random(gateway.node().clone()), identity.user, Transport::Sse, peer)
+        .open_session(SessionId::random(gateway.node().clone()), subject, Transport::Sse, peer)
         .map_err(|error| Problem::too_many(error.to_string()))?;
     let mut stream = SseSession {
         heartbeat: gateway.settings.sessions.heartbeat_ms.duration(),
@@ -78,8 +89,8 @@ pub async fn open(
         return Err(Problem::unavailable(refusal));
     }
     for (tag, key) in keys.into_iter().enumerate() {
-        let begun = gateway.subscriptions.subscribe(&stream.session, tag as u32, key, wanted);
-        begun.map_err(|error| Problem::not_found(error.to_string()))?;
+        let wish = Wish { shared: wish.shared && matches!(key, Key::Account(_)), ..wish };
+        gateway.subscriptions.subscribe(&stream.session, tag as u32, key, wish);
     }
     let mut response = Body::from_stream(stream).into_response();
     let headers = response.headers_mut();
@@ -90,10 +101,10 @@ pub async fn open(
     Ok(response)
 }
 
-fn read_parameters(gateway: &Gateway, parameters: &[(String, String)]) -> Result<(Vec<Key>, Wanted), Problem> {
+fn read_parameters(gateway: &Gateway, parameters: &[(String, String)]) -> Result<(Vec<Key>, Wish), Problem> {
     let mut keys = Vec::new();
     let list = |value: &str| value.split(',').map(|v| v.trim().to_owned()).collect::<Vec<_>>();
-    let (mut types, mut fields) = (None, Vec::new());
+    let (mut types, mut fields, mut shared) = (None, Vec::new(), false);
     for (name, value) in parameters {
         let key = match name.as_str() {
             "mailbox" => parse_key(Some(value), None, &gateway.names),
@@ -104,6 +115,10 @@ fn read_parameters(gateway: &Gateway, parameters: &[(String, String)]) -> Result
             }
             "fields" => {
                 fields = list(value);
+                continue;
+            }
+            "shared" => {
+                shared = value.parse().map_err(|_| Problem::bad_request("shared: true or false"))?;
                 continue;
             }
             _ => continue,
@@ -120,9 +135,12 @@ fn read_parameters(gateway: &Gateway, parameters: &[(String, String)]) -> Result
     if keys.len() > limit {
         return Err(Problem::bad_request(format!("at most {limit} mailboxes and accounts a stream")));
     }
+    if shared && !keys.iter().any(|key| matches!(key, Key::Account(_))) {
+        return Err(Problem::bad_request("shared goes with account, not with mailbox"));
+    }
     let types = parse_types(types.as_deref()).map_err(Problem::bad_request)?;
     let fields = parse_fields(&fields).map_err(Problem::bad_request)?;
-    Ok((keys, Wanted { types, fields }))
+    Ok((keys, Wish { wanted: Wanted { types, fields }, shared }))
 }
 
 /// One stream. Dropping it, as hyper does when the client is gone, ends the session.
@@ -180,13 +198,13 @@ impl SseSession {
             Outgoing::Settled { tag, key, outcome: Ok(rights) } => {
                 self.push("subscribe", None, &push::subscribed(tag, &key, rights));
             }
-            Outgoing::Settled { tag, outcome: Err(_), .. } => {
-                let error = CommandError::unavailable("the registry did not answer in time", RETRY_MS);
+            Outgoing::Settled { tag, outcome: Err(failure), .. } => {
+                let (error, _) = refusal(failure);
                 self.push("error", None, &push::refused(&Refusal { id: Some(tag), error }));
                 self.over = true;
             }
             Outgoing::Revoked { key } => self.push("revoked", None, &push::revoked(&key)),
-            Outgoing::Standing { .. } | Outgoing::Health(_) | Outgoing::AskRights { .. } => {}
+            Outgoing::Standing { .. } | Outgoing::Health(_) | Outgoing::Moved { .. } | Outgoing::AskRights { .. } => {}
             Outgoing::End(end) => self.end(goodbye(end)),
         }
     }

@@ -34,10 +34,12 @@ use super::gateway::{Gateway, now};
 use crate::http::server::ConnectionPermit;
 use crate::mail::ids::SessionId;
 use crate::mail::key::Key;
+use crate::mail::rights::Rights;
 use crate::push::hub::Wanted;
 use crate::push::metrics::Metrics;
 use crate::push::outbox::{End, Outgoing, Resync, SubscribeFailure};
 use crate::push::session::SessionHandle;
+use crate::push::subscriptions::Wish;
 use crate::wire::ws::close::{CloseReason, Goodbye};
 use crate::wire::ws::codec::{Codec, Input};
 use crate::wire::ws::command::{CommandError, Subscribe};
@@ -438,11 +440,9 @@ impl Connection {
 
     fn subscribe(&mut self, id: u32, subscribe: Subscribe) {
         let Some(handle) = self.handle.clone() else { return };
-        let Subscribe { key, types, fields } = subscribe;
-        if self.gateway.subscriptions.subscribe(&handle, id, key.clone(), Wanted { types, fields }).is_err() {
-            let actions = self.session.handle_refused(id, &key, CommandError::not_found(), false);
-            self.act(actions);
-        }
+        let Subscribe { key, shared, types, fields } = subscribe;
+        let wish = Wish { wanted: Wanted { types, fields }, shared };
+        self.gateway.subscriptions.subscribe(&handle, id, key, wish);
     }
 
     fn tell(&mut self, outgoing: Outgoing) {
@@ -469,18 +469,14 @@ impl Connection {
                 let actions = self.session.handle_revoked(&key);
                 self.act(actions);
             }
+            Outgoing::Moved { from, to } => self.session.handle_moved(&from, to),
             Outgoing::Standing { .. } | Outgoing::Health(_) | Outgoing::AskRights { .. } => {}
             Outgoing::End(end) => self.close(goodbye(end)),
         }
     }
 
-    fn settled(&mut self, tag: u32, key: &Key, outcome: Result<&'static str, SubscribeFailure>) {
-        let outcome = outcome.map_err(|failure| match failure {
-            SubscribeFailure::Unavailable { kept } => {
-                (CommandError::unavailable("the registry did not answer in time", RETRY_AFTER_MS), kept)
-            }
-            SubscribeFailure::Withdrawn => (CommandError::not_subscribed(), false),
-        });
+    fn settled(&mut self, tag: u32, key: &Key, outcome: Result<Rights, SubscribeFailure>) {
+        let outcome = outcome.map_err(refusal);
         if let Some(resuming) = &mut self.resuming {
             resuming.outstanding.retain(|waiting| waiting != key);
             let (rights, error) = (outcome.as_ref().ok().copied(), outcome.err().map(|(error, _)| error));
@@ -500,6 +496,23 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.leave();
+    }
+}
+
+/// How it is told that a subscription does not stand, and whether what stood before still does.
+pub fn refusal(failure: SubscribeFailure) -> (CommandError, bool) {
+    match failure {
+        SubscribeFailure::Unavailable { kept } => {
+            (CommandError::unavailable("the registry did not answer in time", RETRY_AFTER_MS), kept)
+        }
+        SubscribeFailure::RightsUnknown { kept } => {
+            (CommandError::unavailable("nobody could say in time what you may see", RETRY_AFTER_MS), kept)
+        }
+        SubscribeFailure::Withdrawn => (CommandError::not_subscribed(), false),
+        SubscribeFailure::NotFound => (CommandError::not_found(), false),
+        SubscribeFailure::TooManyShared => {
+            (CommandError::limit("too many mailboxes are shared with you: subscribe to those that matter"), false)
+        }
     }
 }
 

@@ -9,7 +9,8 @@ use crate::mail::codec::{DecodeError, Defaults, from_json, from_msgpack, split_m
 use crate::mail::event::{Change, Event};
 use crate::mail::ids::EventId;
 use crate::mail::path::InvalidPath;
-use crate::mail::user::UserNames;
+use crate::mail::rights::{Entry, RightsChange};
+use crate::mail::user::{InvalidUser, UserNames};
 use crate::push::clock::unix_ms;
 
 /// Events in one request, at most: they are published side by side.
@@ -84,8 +85,20 @@ impl EventReader<'_> {
 pub fn normalise(mut event: Event, names: &UserNames) -> Result<Event, DecodeError> {
     let bad = |error: InvalidPath| DecodeError::Field { field: "mailbox", reason: error.to_string() };
     event.mailbox = event.mailbox.normalised(names).map_err(bad)?;
-    if let Change::MailboxRename { to } = &mut event.change {
-        *to = to.normalised(names).map_err(bad)?;
+    match &mut event.change {
+        Change::MailboxRename { to } => *to = to.normalised(names).map_err(bad)?,
+        Change::AccountRename { to } => {
+            let bad = |error: InvalidUser| DecodeError::Field { field: "to", reason: error.to_string() };
+            *to = names.normalise(to.as_str()).map_err(bad)?;
+        }
+        Change::AclChange { identifier, rights } => {
+            let entry = Entry::read(identifier, names);
+            let entry = entry.map_err(|error| DecodeError::Field { field: "identifier", reason: error.to_string() })?;
+            *identifier = entry.to_string();
+            let change: Result<RightsChange, _> = rights.parse();
+            *rights = change.map_err(|error| DecodeError::Field { field: "rights", reason: error.to_string() })?.to_string();
+        }
+        _ => {}
     }
     Ok(event)
 }

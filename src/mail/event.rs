@@ -9,7 +9,9 @@ use super::flags::Flags;
 use super::ids::EventId;
 use super::key::Key;
 use super::path::MailboxPath;
+use super::rights::{Entry, Identifier};
 use super::uid::{ModSeq, Uid, UidValidity};
+use super::user::UserName;
 
 /// The version of the event schema that this code writes; it reads later ones too, for fields are only ever added (I-1).
 pub const SCHEMA_VERSION: u16 = 1;
@@ -78,7 +80,13 @@ pub enum Change {
     MailboxCreate,
     MailboxSubscribe,
     MailboxUnSubscribe,
-    /// The rights of one identifier changed (RFC 4314); `rights` is what it has now.
+    /// Ours: a user is called otherwise now, and with the user every mailbox. The event's mailbox is the INBOX under the old
+    /// name.
+    AccountRename {
+        to: UserName,
+    },
+    /// The rights of one identifier changed (RFC 4314). `identifier`: as in an entry of an ACL, with `-` in front for negative
+    /// rights. `rights`: what it has now, or with `+` or `-` in front what was added or taken; as in SETACL (3.1).
     AclChange {
         identifier: String,
         rights: String,
@@ -191,6 +199,7 @@ event_types!(
     QuotaExceed,
     QuotaWithin,
     MailboxChange,
+    AccountRename,
 );
 
 /// A type that this version does not know.
@@ -217,6 +226,7 @@ impl Change {
             Self::MailboxCreate => EventType::MailboxCreate,
             Self::MailboxSubscribe => EventType::MailboxSubscribe,
             Self::MailboxUnSubscribe => EventType::MailboxUnSubscribe,
+            Self::AccountRename { .. } => EventType::AccountRename,
             Self::AclChange { .. } => EventType::AclChange,
             Self::QuotaChange(_) => EventType::QuotaChange,
             Self::QuotaExceed(_) => EventType::QuotaExceed,
@@ -249,6 +259,11 @@ impl EventTypes {
         self.0 & event_type.bit() != 0
     }
 
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     pub fn iter(self) -> impl Iterator<Item = EventType> {
         EventType::ALL.iter().copied().filter(move |t| self.contains(*t))
     }
@@ -273,6 +288,10 @@ impl Event {
             Change::MailboxRename { to } => Some(to),
             _ => None,
         };
+        if let Change::AccountRename { to } = &self.change {
+            // Every mailbox of theirs is concerned, and none by itself.
+            return self.mailbox.owner_name().into_iter().chain([to.clone()]).map(Key::Account).collect();
+        }
         for path in std::iter::once(&self.mailbox).chain(to) {
             let account = path.owner_name().map(Key::Account);
             for key in std::iter::once(Key::Mailbox(path.clone())).chain(account) {
@@ -282,6 +301,33 @@ impl Event {
             }
         }
         keys
+    }
+
+    /// The keys whose watchers must hear of it to keep their own books, beside those of [`Self::keys`]: the account of a
+    /// user whose rights changed, which may want the mailbox from now on.
+    pub fn routing_keys(&self) -> Vec<Key> {
+        let mut keys = self.keys();
+        if let Change::AclChange { identifier, .. } = &self.change
+            && let Ok(Entry { identifier: Identifier::User(user), .. }) = identifier.parse()
+            && !keys.contains(&Key::Account(user.clone()))
+        {
+            keys.push(Key::Account(user));
+        }
+        keys
+    }
+
+    /// Whether any node may have to keep its books because of it, whatever it watches: nobody can look up who watches what
+    /// lies below a mailbox, or who is in a group.
+    pub fn concerns_all_nodes(&self) -> bool {
+        match &self.change {
+            Change::MailboxRename { .. } => self.mailbox.name() != "INBOX",
+            Change::AccountRename { .. } => true,
+            // What cannot be read may be about anybody.
+            Change::AclChange { identifier, .. } => {
+                !matches!(identifier.parse(), Ok(Entry { identifier: Identifier::User(_) | Identifier::Owner, .. }))
+            }
+            _ => false,
+        }
     }
 
     /// The same news without its details: what is sent when the event itself is too large for a queue.

@@ -34,6 +34,9 @@ impl Rights {
     /// `l` and `r`: what happens to its messages too.
     pub const READ: Self = Self(0b11);
 
+    /// `a`: who may do what can be seen and changed.
+    pub const ADMINISTER: Self = Self(1 << 10);
+
     /// Reads letters in any order. The obsolete `c` and `d` stand for `k` and for `xte`: of the two ways that RFC 4314 2.1.1
     /// leaves open, the one where `d` is every way to delete. Capitals are no rights (RFC 4314 2).
     pub fn parse(text: &str) -> Result<Self, InvalidRights> {

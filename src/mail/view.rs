@@ -168,6 +168,7 @@ impl View {
             Change::MailboxCreate
             | Change::MailboxSubscribe
             | Change::MailboxUnSubscribe
+            | Change::AccountRename { .. }
             | Change::AclChange { .. }
             | Change::QuotaChange(_)
             | Change::QuotaExceed(_)

@@ -1,4 +1,4 @@
-//! The node's consumer: decodes each record once, drops duplicates, and hands it to the hub.
+//! The node's consumer: decodes each record once, drops duplicates, hands it to the hub, and keeps the books by it.
 //!
 //! Clients are told only what comes out here, also on the origin's own node (I-7). A bad record is counted, logged
 //! at a limited rate, and skipped: it never stops the queue (I-1).
@@ -12,8 +12,8 @@ use tracing::warn;
 
 use super::dedup::Dedup;
 use super::delivery::Delivery;
-use super::hub::Hub;
 use super::metrics::Metrics;
+use super::subscriptions::Subscriptions;
 use crate::cluster::queue::{self, Consumer, Position, QueueName, Record};
 use crate::mail::codec::{DecodeError, from_msgpack};
 
@@ -26,7 +26,7 @@ const LOG_INTERVAL: Duration = Duration::from_secs(5);
 /// From a queue to a hub.
 pub struct NodeConsumer {
     pub queue: QueueName,
-    pub hub: Arc<Hub>,
+    pub subscriptions: Arc<Subscriptions>,
     pub metrics: Arc<Metrics>,
     /// The next offset to read; 0 while nothing was read.
     pub position: Arc<AtomicU64>,
@@ -83,7 +83,8 @@ impl NodeConsumer {
         }
         let position = Position { queue: self.queue.clone(), offset: record.offset };
         let delivery = Arc::new(Delivery::new(event, &position, record.payload.len(), Instant::now()));
-        let fanout = self.hub.deliver(&delivery);
+        let fanout = self.subscriptions.hub.deliver(&delivery);
+        self.subscriptions.heed(&delivery);
         let wanted = fanout.queued + fanout.collapsed + fanout.absorbed > 0;
         Metrics::count(&self.metrics.consumed, "outcome", if wanted { "delivered" } else { "unwanted" });
         Metrics::add(&self.metrics.deliveries, "outcome", "queued", fanout.queued as u64);

@@ -6,11 +6,12 @@ use std::collections::hash_map::{Entry, HashMap, RandomState};
 use std::hash::BuildHasher;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use super::access::{Grant, Need};
 use super::delivery::Delivery;
 use super::outbox::Pushed;
-use super::session::SessionHandle;
+use super::session::{SessionHandle, Transport};
 use crate::mail::codec::EnvelopeFields;
-use crate::mail::event::{EventType, EventTypes};
+use crate::mail::event::{Event, EventType, EventTypes};
 use crate::mail::key::Key;
 
 const SHARDS: usize = 64;
@@ -22,9 +23,39 @@ pub struct Wanted {
     pub fields: EnvelopeFields,
 }
 
+impl Wanted {
+    pub const EVERYTHING: Self = Self { types: EventTypes::ALL, fields: EnvelopeFields::NONE };
+
+    /// What either wants.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self { types: self.types.or(other.types), fields: self.fields.or(other.fields) }
+    }
+}
+
 struct Subscriber {
     session: Arc<SessionHandle>,
     wanted: Wanted,
+    /// `None` for what is the user's own.
+    grant: Option<Arc<Grant>>,
+}
+
+impl Subscriber {
+    /// Whether it hears of an event under `key`. What is sent in place of an event too large for a queue says nothing of its
+    /// type, so it concerns everybody who may read.
+    fn hears(&self, key: &Key, event: &Event, event_type: EventType) -> bool {
+        if !self.wanted.types.contains(event_type) && event_type != EventType::MailboxChange {
+            return false;
+        }
+        let Some(grant) = &self.grant else { return true };
+        let is_elsewhere = || matches!(key, Key::Mailbox(path) if *path != event.mailbox);
+        match self.session.transport {
+            Transport::Imap => grant.allows(Need::of(event_type)),
+            // Of a rename both names are told: `subscriptions::moves` does, once it is known that they may be.
+            _ if event_type == EventType::MailboxRename || is_elsewhere() => false,
+            _ => grant.allows(Need::of(event_type)),
+        }
+    }
 }
 
 type Shard = HashMap<Key, Vec<Subscriber>>;
@@ -62,25 +93,26 @@ impl Default for Hub {
 }
 
 impl Hub {
-    /// Whether a subscription hears of a type. What is sent in place of an event too large for a queue says nothing of its
-    /// type, so it concerns everybody.
-    fn wants(wanted: Wanted, event_type: EventType) -> bool {
-        wanted.types.contains(event_type) || event_type == EventType::MailboxChange
-    }
-
     fn shard(&self, key: &Key) -> &RwLock<Shard> {
         &self.shards[self.hasher.hash_one(key) as usize % SHARDS]
     }
 
     /// Adds a session under a key, or changes what it wants there. `announce` runs before any event of the key can
     /// reach the session.
-    pub fn subscribe(&self, key: &Key, session: &Arc<SessionHandle>, wanted: Wanted, announce: impl FnOnce()) {
+    pub fn subscribe(
+        &self,
+        key: &Key,
+        session: &Arc<SessionHandle>,
+        wanted: Wanted,
+        grant: Option<&Arc<Grant>>,
+        announce: impl FnOnce(),
+    ) {
         let mut shard = self.shard(key).write().unwrap_or_else(PoisonError::into_inner);
         let subscribers = shard.entry(key.clone()).or_default();
         announce();
         match subscribers.iter_mut().find(|s| Arc::ptr_eq(&s.session, session)) {
-            Some(subscriber) => subscriber.wanted = wanted,
-            None => subscribers.push(Subscriber { session: session.clone(), wanted }),
+            Some(subscriber) => (subscriber.wanted, subscriber.grant) = (wanted, grant.cloned()),
+            None => subscribers.push(Subscriber { session: session.clone(), wanted, grant: grant.cloned() }),
         }
     }
 
@@ -111,7 +143,7 @@ impl Hub {
         if let [key] = &keys[..] {
             // The common case: one key is watched, so no session can be met twice.
             let shard = self.shard(key).read().unwrap_or_else(PoisonError::into_inner);
-            for s in shard.get(key).into_iter().flatten().filter(|s| Self::wants(s.wanted, event_type)) {
+            for s in shard.get(key).into_iter().flatten().filter(|s| s.hears(key, &delivery.event, event_type)) {
                 fanout.count(s.session.push_event(delivery, s.wanted.fields));
             }
             return fanout;
@@ -119,7 +151,7 @@ impl Hub {
         let mut once: HashMap<*const SessionHandle, (Arc<SessionHandle>, EnvelopeFields)> = HashMap::new();
         for key in &keys {
             let shard = self.shard(key).read().unwrap_or_else(PoisonError::into_inner);
-            for s in shard.get(key).into_iter().flatten().filter(|s| Self::wants(s.wanted, event_type)) {
+            for s in shard.get(key).into_iter().flatten().filter(|s| s.hears(key, &delivery.event, event_type)) {
                 let entry = once.entry(Arc::as_ptr(&s.session));
                 let (_, fields) = entry.or_insert_with(|| (s.session.clone(), EnvelopeFields::NONE));
                 *fields = fields.or(s.wanted.fields);
@@ -135,6 +167,16 @@ impl Hub {
     pub fn sessions(&self, key: &Key) -> Vec<Arc<SessionHandle>> {
         let shard = self.shard(key).read().unwrap_or_else(PoisonError::into_inner);
         shard.get(key).into_iter().flatten().map(|s| s.session.clone()).collect()
+    }
+
+    /// The keys of which this is true.
+    pub fn keys_where(&self, is: impl Fn(&Key) -> bool) -> Vec<Key> {
+        let mut found = Vec::new();
+        for shard in &self.shards {
+            let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
+            found.extend(shard.keys().filter(|key| is(key)).cloned());
+        }
+        found
     }
 
     /// How many keys have subscribers.
@@ -154,15 +196,15 @@ mod tests {
     use super::*;
     use crate::mail::event::Change;
     use crate::mail::ids::SessionId;
+    use crate::mail::rights::Subject;
     use crate::mail::user::UserName;
     use crate::push::outbox::{Limits, Outgoing};
-    use crate::push::session::Transport;
 
     fn session(number: u64) -> Arc<SessionHandle> {
         let id = SessionId::new("n".parse().unwrap(), number);
         let limits = Limits { events: 1000, bytes: 1 << 20 };
         let peer = ([127, 0, 0, 1], 1).into();
-        SessionHandle::new(id, UserName::new("bob").unwrap(), Transport::Websocket, peer, 0, limits)
+        SessionHandle::new(id, Subject::alone(UserName::new("bob").unwrap()), Transport::Websocket, peer, 0, limits)
     }
 
     fn taken(session: &SessionHandle) -> Vec<(String, EnvelopeFields)> {
@@ -195,8 +237,8 @@ mod tests {
     fn a_session_hears_an_event_once_with_all_fields_it_asked_for() {
         let (hub, session) = (Hub::default(), session(1));
         let fields = EnvelopeFields { subject: true, ..EnvelopeFields::NONE };
-        hub.subscribe(&key(0), &session, Wanted { fields, ..ALL }, || ());
-        hub.subscribe(&key(3), &session, ALL, || ());
+        hub.subscribe(&key(0), &session, Wanted { fields, ..ALL }, None, || ());
+        hub.subscribe(&key(3), &session, ALL, None, || ());
         assert_eq!(hub.deliver(&delivery(0, Change::MailboxChange, 7)).queued, 1);
         assert_eq!(taken(&session), [("q@7".to_owned(), fields)]);
     }
@@ -205,8 +247,8 @@ mod tests {
     fn only_accounts_hear_of_created_mailboxes() {
         let hub = Hub::default();
         let (mailbox, account) = (session(1), session(2));
-        hub.subscribe(&key(0), &mailbox, ALL, || ());
-        hub.subscribe(&key(3), &account, ALL, || ());
+        hub.subscribe(&key(0), &mailbox, ALL, None, || ());
+        hub.subscribe(&key(3), &account, ALL, None, || ());
         hub.deliver(&delivery(0, Change::MailboxCreate, 1));
         assert_eq!((taken(&mailbox).len(), taken(&account).len()), (0, 1));
     }
@@ -215,7 +257,7 @@ mod tests {
     fn types_are_filtered() {
         let (hub, session) = (Hub::default(), session(1));
         let types = [EventType::MailboxDelete].into_iter().collect();
-        hub.subscribe(&key(0), &session, Wanted { types, ..ALL }, || ());
+        hub.subscribe(&key(0), &session, Wanted { types, ..ALL }, None, || ());
         let uids = Change::MessageExpunge { uids: Vec::new(), modseq: None };
         assert_eq!(hub.deliver(&delivery(0, uids, 1)), Fanout::default());
         assert_eq!(hub.deliver(&delivery(0, Change::MailboxDelete, 2)).queued, 1);
@@ -257,7 +299,7 @@ mod tests {
                 };
                 match step {
                     Step::Subscribe(s, k) => {
-                        hub.subscribe(&key(k), &sessions[s], ALL, || ());
+                        hub.subscribe(&key(k), &sessions[s], ALL, None, || ());
                         model.insert((s, k), ());
                     }
                     Step::Unsubscribe(s, k) => {

@@ -27,6 +27,10 @@ pub struct Metrics {
     pub deliveries: Family<Labels, Counter>,
     /// Breaks in continuity told to clients, by reason.
     pub resyncs: Family<Labels, Counter>,
+    /// Questions for rights, by outcome.
+    pub rights_questions: Family<Labels, Counter>,
+    /// Subscriptions ended because the right was lost, by transport.
+    pub revoked: Family<Labels, Counter>,
     /// Sessions opened, by transport.
     pub opened: Family<Labels, Counter>,
     /// Sessions closed, by reason.
@@ -70,6 +74,8 @@ impl Default for Metrics {
             consumed: Family::default(),
             deliveries: Family::default(),
             resyncs: Family::default(),
+            rights_questions: Family::default(),
+            revoked: Family::default(),
             opened: Family::default(),
             closed: Family::default(),
             tokens_refused: Family::default(),
@@ -97,6 +103,8 @@ impl Default for Metrics {
         r.register("records_consumed", "Records consumed from the queue, by what became of them", metrics.consumed.clone());
         r.register("deliveries", "Deliveries to sessions, by what became of them", metrics.deliveries.clone());
         r.register("resyncs", "Breaks in continuity told to sessions, by reason", metrics.resyncs.clone());
+        r.register("rights_questions", "Questions for rights, by outcome", metrics.rights_questions.clone());
+        r.register("revoked", "Subscriptions ended because the right was lost, by transport", metrics.revoked.clone());
         r.register("sessions_opened", "Sessions opened, by transport", metrics.opened.clone());
         r.register("sessions_closed", "Sessions closed, by reason", metrics.closed.clone());
         r.register("tokens_refused", "Tokens refused, by reason", metrics.tokens_refused.clone());

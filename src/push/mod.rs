@@ -18,3 +18,4 @@ pub mod publisher;
 pub mod session;
 pub mod sessions;
 pub mod subscriptions;
+pub mod written;

@@ -10,6 +10,7 @@ use super::delivery::Delivery;
 use crate::mail::codec::EnvelopeFields;
 use crate::mail::event::Event;
 use crate::mail::key::Key;
+use crate::mail::rights::Rights;
 
 /// More mailboxes than this in one `resync` become "everything".
 const RESYNC_KEYS: usize = 64;
@@ -44,6 +45,11 @@ pub enum Outgoing {
     Revoked {
         key: Key,
     },
+    /// A subscription is of another key now, or has ended with its mailbox.
+    Moved {
+        from: Key,
+        to: Option<Key>,
+    },
     /// Only the session itself can ask what rights its user has on this mailbox now; the answer goes to
     /// [`super::subscriptions::Subscriptions::learned`].
     AskRights {
@@ -53,7 +59,7 @@ pub enum Outgoing {
     Settled {
         tag: u32,
         key: Key,
-        outcome: Result<&'static str, SubscribeFailure>,
+        outcome: Result<Rights, SubscribeFailure>,
     },
     /// The session is to end; always the last.
     End(End),
@@ -85,6 +91,12 @@ pub enum SubscribeFailure {
     Unavailable { kept: bool },
     /// It was given up before it stood.
     Withdrawn,
+    /// No such mailbox, or not for this user: the same answer (I-9).
+    NotFound,
+    /// Nobody could be asked for the rights: try again. What stood before may be `kept`.
+    RightsUnknown { kept: bool },
+    /// So many mailboxes are shared with the user that one subscription does not cover them.
+    TooManyShared,
 }
 
 /// Why the node ends a session.
@@ -168,8 +180,34 @@ impl Outbox {
         });
     }
 
-    pub fn push_settled(&mut self, tag: u32, key: Key, outcome: Result<&'static str, SubscribeFailure>) {
+    pub fn push_settled(&mut self, tag: u32, key: Key, outcome: Result<Rights, SubscribeFailure>) {
         self.queue.push_back(Outgoing::Settled { tag, key, outcome });
+    }
+
+    /// Nothing of the key that has not been taken yet is told any more.
+    pub fn push_revoked(&mut self, key: Key) {
+        let (events, bytes) = (&mut self.events, &mut self.bytes);
+        self.queue.retain(|outgoing| match outgoing {
+            Outgoing::Event { delivery, .. } if matches!(&key, Key::Mailbox(path) if *path == delivery.event.mailbox) => {
+                *events -= 1;
+                *bytes -= delivery.size;
+                false
+            }
+            _ => true,
+        });
+        self.queue.push_back(Outgoing::Revoked { key });
+    }
+
+    pub fn push_moved(&mut self, from: Key, to: Option<Key>) {
+        self.queue.push_back(Outgoing::Moved { from, to });
+    }
+
+    /// Asked once, however often it is wanted before it is taken.
+    pub fn push_ask_rights(&mut self, key: Key) {
+        let is_asked = |outgoing: &Outgoing| matches!(outgoing, Outgoing::AskRights { key: asked } if *asked == key);
+        if !self.queue.iter().any(is_asked) {
+            self.queue.push_back(Outgoing::AskRights { key });
+        }
     }
 
     pub fn push_standing(&mut self, key: Key, standing: Standing) {
@@ -270,6 +308,17 @@ mod tests {
         assert_eq!([push(&delivery("a")), push(&delivery("a"))], [Pushed::Queued, Pushed::Collapsed]);
         assert_eq!([push(&delivery("c")), push(&rename)], [Pushed::Queued, Pushed::Collapsed], "b is not covered yet");
         assert_eq!(show(&mut outbox), ["resync 3 overflow"]);
+    }
+
+    #[test]
+    fn what_waits_of_a_lost_mailbox_is_not_told() {
+        let mut outbox = Outbox::default();
+        for name in ["a", "b", "a"] {
+            outbox.push_event(&delivery(name), EnvelopeFields::NONE, LIMITS);
+        }
+        outbox.push_revoked(Key::Mailbox("#private:bob:a".parse().unwrap()));
+        assert_eq!(outbox.push_event(&delivery("b"), EnvelopeFields::NONE, LIMITS), Pushed::Queued, "there is room again");
+        assert_eq!(show(&mut outbox), ["b", r##"Revoked { key: Mailbox("#private:bob:a") }"##, "b"]);
     }
 
     #[test]

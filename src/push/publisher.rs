@@ -10,8 +10,9 @@ use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
 use super::metrics::Metrics;
+use super::written::WriteThrough;
 use crate::cluster::queue::{Producer, QueueError, QueueName, QueueSystem};
-use crate::cluster::registry::{Directory, Interest};
+use crate::cluster::registry::{Directory, Interest, RegistryError};
 use crate::mail::codec::to_msgpack;
 use crate::mail::event::Event;
 use crate::mail::key::Key;
@@ -33,7 +34,7 @@ pub struct Publisher {
 }
 
 /// How a publisher behaves.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Options {
     /// Also write every event here, once, keyed by mailbox.
     pub firehose: Option<QueueName>,
@@ -43,6 +44,8 @@ pub struct Options {
     pub max_in_flight: usize,
     /// Who is told while the registry cannot be trusted.
     pub everyone: Everyone,
+    /// The ACLs that follow what is published.
+    pub acls: Option<WriteThrough>,
 }
 
 /// Every node's queue, as far as it can be known without a registry.
@@ -91,6 +94,9 @@ pub enum PublishError {
     /// No registry, and no node's queue is known: nobody can be told.
     #[error("neither the registry nor the queues can be reached: {0}")]
     NobodyKnown(String),
+    /// Nobody was told yet.
+    #[error("the registry's ACLs could not be changed: {0}")]
+    Acls(RegistryError),
     #[error("the event did not reach every queue that wants it: {error}")]
     Queue { error: QueueError, taken: Vec<QueueName> },
     /// Sent to the nodes that are known, and there may be more.
@@ -104,6 +110,7 @@ impl PublishError {
         match self {
             Self::Full | Self::NobodyKnown(_) | Self::PerhapsNotAll(_) => true,
             Self::Queue { error, .. } => error.is_transient(),
+            Self::Acls(error) => !matches!(error, RegistryError::Refused(_)),
         }
     }
 }
@@ -123,9 +130,13 @@ impl Publisher {
 
     /// Publishes events in their order; one result each.
     pub async fn publish_batch(&self, events: &[Event]) -> Vec<Result<Published, PublishError>> {
+        self.publish_all(events, true).await
+    }
+
+    async fn publish_all(&self, events: &[Event], write: bool) -> Vec<Result<Published, PublishError>> {
         let mut results = Vec::with_capacity(events.len());
         for some in events.chunks(self.options.max_in_flight.clamp(1, LOOKUPS)) {
-            results.extend(self.publish_some(some).await);
+            results.extend(self.publish_some(some, write).await);
         }
         for result in &results {
             let outcome = match result {
@@ -142,16 +153,20 @@ impl Publisher {
 
     /// As [`Self::publish_batch`], for changes of ACLs that are in the registry's ACLs already.
     pub async fn publish_written(&self, events: &[Event]) -> Vec<Result<Published, PublishError>> {
-        self.publish_batch(events).await
+        self.publish_all(events, false).await
     }
 
     /// One lookup for all of these, then their sends.
-    async fn publish_some(&self, events: &[Event]) -> Vec<Result<Published, PublishError>> {
+    async fn publish_some(&self, events: &[Event], write: bool) -> Vec<Result<Published, PublishError>> {
         let count = u32::try_from(events.len()).unwrap_or(u32::MAX);
         let Ok(_permits) = self.permits.try_acquire_many(count) else {
             return events.iter().map(|_| Err(PublishError::Full)).collect();
         };
-        let routes = self.routes(events).await;
+        let unwritten = if write { self.write(events).await } else { HashMap::new() };
+        let mut routes = self.routes(events).await;
+        for (at, error) in unwritten {
+            routes[at] = Err(error);
+        }
         let mut buffer = Vec::with_capacity(512);
         let mut results = Vec::with_capacity(events.len());
         let mut under_way = Vec::new();
@@ -179,9 +194,21 @@ impl Publisher {
         results
     }
 
+    /// Brings the registry's ACLs to where the events say that they are; which events failed at that, by their place.
+    async fn write(&self, events: &[Event]) -> HashMap<usize, PublishError> {
+        let mut failed = HashMap::new();
+        let Some(acls) = &self.options.acls else { return failed };
+        for (at, event) in events.iter().enumerate() {
+            if let Err(error) = acls.write(event).await {
+                failed.insert(at, PublishError::Acls(error));
+            }
+        }
+        failed
+    }
+
     /// Which queues want each event.
     async fn routes(&self, events: &[Event]) -> Vec<Result<Route, PublishError>> {
-        let keys: Vec<Vec<Key>> = events.iter().map(Event::keys).collect();
+        let keys: Vec<Vec<Key>> = events.iter().map(Event::routing_keys).collect();
         let mut answers: HashMap<&Key, Interest> = HashMap::new();
         let mut unknown = Vec::new();
         for key in keys.iter().flatten() {
@@ -207,7 +234,11 @@ impl Publisher {
             true => Some(self.everyone().await),
             false => None,
         };
-        let route = |keys: &Vec<Key>| {
+        let all_nodes = || match &self.options.everyone {
+            Everyone::Queues(queues) => queues.clone(),
+            Everyone::Topics(_) => self.directory.nodes().borrow().iter().map(|node| node.queue.clone()).collect(),
+        };
+        let route = |(event, keys): (&Event, &Vec<Key>)| {
             let mut route = Route { queues: Vec::new(), everyone: false, perhaps_not_all: None };
             for key in keys {
                 match answers.get(key) {
@@ -220,6 +251,9 @@ impl Publisher {
                     None => route.perhaps_not_all = Some("the registry left a question open".to_owned()),
                 }
             }
+            if event.concerns_all_nodes() {
+                route.queues.extend(all_nodes());
+            }
             match everyone.as_ref().filter(|_| route.everyone) {
                 None => {}
                 Some(Ok(all)) => route.queues.extend(all.iter().cloned()),
@@ -230,7 +264,7 @@ impl Publisher {
             route.queues.dedup();
             Ok(route)
         };
-        keys.iter().map(route).collect()
+        events.iter().zip(&keys).map(route).collect()
     }
 
     /// The queues of all nodes as the queue system knows them: the last resort while the registry is away, for a

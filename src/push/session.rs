@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use futures::task::AtomicWaker;
 use serde::{Deserialize, Serialize};
 
+use super::access::Grant;
 use super::delivery::Delivery;
 use super::hub::Wanted;
 use super::outbox::{End, Limits, Outbox, Outgoing, Pushed, Resync, Standing, SubscribeFailure};
@@ -15,6 +16,7 @@ use super::presence::Lease;
 use crate::mail::codec::EnvelopeFields;
 use crate::mail::ids::SessionId;
 use crate::mail::key::Key;
+use crate::mail::rights::{Rights, Subject};
 use crate::mail::user::UserName;
 
 /// How a client is connected.
@@ -45,34 +47,51 @@ impl fmt::Display for Transport {
 /// One subscription of a session, from the wish on.
 #[derive(Debug)]
 pub(super) struct Held {
-    pub lease: Lease,
+    pub key: Key,
+    /// Taken once the rights allow it.
+    pub lease: Option<Lease>,
+    /// What is known of the rights; `None` for what is the user's own.
+    pub grant: Option<Arc<Grant>>,
     /// Milliseconds since 1970, UTC; 0 until it is settled.
     pub since: u64,
     /// Of this holding alone: the key may be given up and taken again.
     pub serial: u64,
-    /// What was asked for last.
-    pub wanted: Wanted,
-    pub rights: &'static str,
+    /// What the client asked for last.
+    pub asked: Option<Wanted>,
+    /// What is wanted because an account subscription covers the mailbox.
+    pub covered: Option<Wanted>,
+    /// An account's: the mailboxes that are shared with the user are covered too.
+    pub shared: bool,
+    /// The rights that the client was told of.
+    pub rights: Rights,
     /// Tags of those who wait for it to settle.
     pub waiting: Vec<u32>,
+    /// A task sees to it that it stands.
+    pub busy: bool,
     /// Whether it was in the hub from the start, and hears of its registration.
     pub watched: bool,
 }
 
 impl Held {
-    pub fn key(&self) -> &Key {
-        self.lease.key()
-    }
-
     pub fn is_active(&self) -> bool {
         self.since != 0
+    }
+
+    /// Both wishes together.
+    pub fn wanted(&self) -> Wanted {
+        match (self.asked, self.covered) {
+            (Some(asked), Some(covered)) => asked.or(covered),
+            (Some(wanted), None) | (None, Some(wanted)) => wanted,
+            (None, None) => Wanted::EVERYTHING,
+        }
     }
 }
 
 /// A live session. Its task waits on it; the hub and administrators push into it, and never wait.
 pub struct SessionHandle {
     pub id: SessionId,
-    pub user: UserName,
+    /// Changes with a new token, and where the user is called otherwise.
+    subject: Mutex<Subject>,
     pub transport: Transport,
     pub peer: SocketAddr,
     /// Milliseconds since 1970, UTC.
@@ -98,7 +117,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl SessionHandle {
     pub fn new(
         id: SessionId,
-        user: UserName,
+        subject: Subject,
         transport: Transport,
         peer: SocketAddr,
         connected_at: u64,
@@ -106,7 +125,7 @@ impl SessionHandle {
     ) -> Arc<Self> {
         Arc::new(Self {
             id,
-            user,
+            subject: Mutex::new(subject),
             transport,
             peer,
             connected_at,
@@ -128,7 +147,35 @@ impl SessionHandle {
         self.waker.wake();
     }
 
-    pub(super) fn push_settled(&self, tag: u32, key: Key, outcome: Result<&'static str, SubscribeFailure>) {
+    /// Who it is.
+    pub fn subject(&self) -> Subject {
+        lock(&self.subject).clone()
+    }
+
+    pub fn user(&self) -> UserName {
+        lock(&self.subject).user.clone()
+    }
+
+    pub(super) fn set_subject(&self, subject: Subject) {
+        *lock(&self.subject) = subject;
+    }
+
+    pub(super) fn push_revoked(&self, key: Key) {
+        lock(&self.outbox).push_revoked(key);
+        self.waker.wake();
+    }
+
+    pub(super) fn push_moved(&self, from: Key, to: Option<Key>) {
+        lock(&self.outbox).push_moved(from, to);
+        self.waker.wake();
+    }
+
+    pub(super) fn push_ask_rights(&self, key: Key) {
+        lock(&self.outbox).push_ask_rights(key);
+        self.waker.wake();
+    }
+
+    pub(super) fn push_settled(&self, tag: u32, key: Key, outcome: Result<Rights, SubscribeFailure>) {
         lock(&self.outbox).push_settled(tag, key, outcome);
         self.waker.wake();
     }
@@ -164,6 +211,6 @@ impl SessionHandle {
     /// The keys of the subscriptions that stand, each with the time since when (ms since 1970).
     pub fn subscriptions(&self) -> Vec<(Key, u64)> {
         let held = self.held();
-        held.iter().flatten().filter(|h| h.is_active()).map(|h| (h.key().clone(), h.since)).collect()
+        held.iter().flatten().filter(|h| h.is_active()).map(|h| (h.key.clone(), h.since)).collect()
     }
 }

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::session::{SessionHandle, Transport, lock};
 use crate::mail::ids::{NodeId, SessionId};
 use crate::mail::key::Key;
+use crate::mail::rights::Subject;
 use crate::mail::user::UserName;
 
 /// How many changes a late follower can catch up with.
@@ -45,7 +46,7 @@ impl SessionHandle {
         SessionRecord {
             id: self.id.clone(),
             node: self.id.node().clone(),
-            user: self.user.clone(),
+            user: self.user(),
             transport: self.transport,
             peer: self.peer.to_string(),
             connected_at: self.connected_at,
@@ -57,7 +58,7 @@ impl SessionHandle {
         SubscriptionRecord {
             session: self.id.clone(),
             node: self.id.node().clone(),
-            user: self.user.clone(),
+            user: self.user(),
             transport: self.transport,
             key,
             since,
@@ -126,7 +127,7 @@ impl Sessions {
         {
             let mut per_user = lock(&self.per_user);
             let limit = if session.transport == Transport::Imap { self.imap_per_user_limit } else { self.per_user_limit };
-            let count = per_user.entry(session.user.clone()).or_default().of(session.transport);
+            let count = per_user.entry(session.user()).or_default().of(session.transport);
             if *count >= limit {
                 return Err(TooManySessions);
             }
@@ -140,13 +141,32 @@ impl Sessions {
         if self.live.write().unwrap_or_else(PoisonError::into_inner).remove(&session.id).is_none() {
             return;
         }
+        self.uncount(&session.user(), session.transport);
+    }
+
+    fn uncount(&self, user: &UserName, transport: Transport) {
         let mut per_user = lock(&self.per_user);
-        if let Some(counts) = per_user.get_mut(&session.user) {
-            *counts.of(session.transport) -= 1;
+        if let Some(counts) = per_user.get_mut(user) {
+            *counts.of(transport) -= 1;
             if *counts == Counts::default() {
-                per_user.remove(&session.user);
+                per_user.remove(user);
             }
         }
+    }
+
+    /// The user is called otherwise now. Returns the sessions concerned.
+    pub(super) fn rename_user(&self, from: &UserName, to: &UserName) -> Vec<Arc<SessionHandle>> {
+        let renamed: Vec<_> = self.all().into_iter().filter(|session| session.user() == *from).collect();
+        for session in &renamed {
+            let mut per_user = lock(&self.per_user);
+            // Over the limit is better than ended.
+            *per_user.entry(to.clone()).or_default().of(session.transport) += 1;
+            drop(per_user);
+            self.uncount(from, session.transport);
+            let groups = session.subject().groups().to_vec();
+            session.set_subject(Subject::new(to.clone(), groups));
+        }
+        renamed
     }
 
     pub fn len(&self) -> usize {
@@ -216,7 +236,7 @@ mod tests {
     fn session_over(transport: Transport, number: u64) -> Arc<SessionHandle> {
         let id = SessionId::new("n".parse().unwrap(), number);
         let user = UserName::new("bob").unwrap();
-        SessionHandle::new(id, user, transport, ([127, 0, 0, 1], 1).into(), 5, Limits { events: 1, bytes: 1 })
+        SessionHandle::new(id, Subject::alone(user), transport, ([127, 0, 0, 1], 1).into(), 5, Limits { events: 1, bytes: 1 })
     }
 
     #[test]

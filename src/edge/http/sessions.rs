@@ -116,7 +116,7 @@ impl Filter {
 fn local(gateway: &Gateway, filter: &Filter, wanted: &Wanted<SessionId>) -> LocalSessions {
     let after = wanted.after.as_ref();
     let sessions = gateway.sessions.after(after);
-    let passing = sessions.iter().filter(|s| Some(&s.id) != after && filter.passes(&s.user, gateway.node(), s.transport));
+    let passing = sessions.iter().filter(|s| Some(&s.id) != after && filter.passes(&s.user(), gateway.node(), s.transport));
     let mut sessions = passing.take(wanted.limit + 1).map(|session| session.record()).collect();
     let more = wanted.cut(&mut sessions);
     LocalSessions { node: gateway.node().clone(), sessions, more }
@@ -158,7 +158,7 @@ fn no_such_session() -> Problem {
 /// Ends one of this node's sessions.
 fn end_one(gateway: &Gateway, caller: &Caller, id: &SessionId) -> Result<(), Problem> {
     let session = gateway.sessions.get(id).ok_or_else(no_such_session)?;
-    if !caller.may(Scopes::SESSIONS_WRITE) && session.user != caller.identity.user {
+    if !caller.may(Scopes::SESSIONS_WRITE) && session.user() != caller.identity.user {
         return Err(no_such_session());
     }
     session.end(End::Ended);
@@ -194,7 +194,7 @@ pub async fn end(State(gateway): State<Arc<Gateway>>, caller: Caller, Segment(id
 
 fn end_local(gateway: &Gateway, user: &UserName) -> usize {
     let sessions = gateway.sessions.all();
-    let theirs = sessions.iter().filter(|session| session.user == *user);
+    let theirs = sessions.iter().filter(|session| session.user() == *user);
     theirs.map(|session| session.end(End::Ended)).count()
 }
 

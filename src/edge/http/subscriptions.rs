@@ -107,7 +107,7 @@ impl Question {
         let mut subscriptions = Vec::new();
         let after = self.wanted.after.as_ref();
         for session in gateway.sessions.after(after.map(|cursor| &cursor.session)) {
-            if !self.filter.passes(&session.user, gateway.node(), session.transport) {
+            if !self.filter.passes(&session.user(), gateway.node(), session.transport) {
                 continue;
             }
             let mut held = session.subscriptions();

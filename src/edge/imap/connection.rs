@@ -28,6 +28,7 @@ use super::stream::Stream;
 use super::upstream::Connected;
 use crate::mail::ids::SessionId;
 use crate::mail::key::Key;
+use crate::mail::rights::Subject;
 use crate::mail::user::UserName;
 use crate::push::metrics::Metrics;
 use crate::push::outbox::{End, Outgoing, Resync, Standing};
@@ -208,7 +209,7 @@ impl Connection {
         let Some(user) = user else { return Ok(None) };
         let Ok(user) = gateway.names.normalise(&user) else { return refuse("identity", "This is no user's name") };
         let id = SessionId::random(gateway.node().clone());
-        match gateway.open_session(id, user.clone(), Transport::Imap, self.peer) {
+        match gateway.open_session(id, Subject::alone(user.clone()), Transport::Imap, self.peer) {
             Ok(handle) => {
                 debug!(session = %handle.id, %user, peer = %self.peer, "an IMAP session begins");
                 if gateway.is_draining() {
@@ -576,7 +577,7 @@ impl Connection {
                 }
                 Outgoing::AskRights { .. } => {}
                 // An IMAP session watches mailboxes, and asks for no subscriptions.
-                Outgoing::Standing { .. } | Outgoing::Settled { .. } => {}
+                Outgoing::Standing { .. } | Outgoing::Settled { .. } | Outgoing::Moved { .. } => {}
                 Outgoing::End(End::Draining { .. }) => {
                     self.dismiss("draining", "The server is going down, connect again");
                 }

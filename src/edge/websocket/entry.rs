@@ -4,9 +4,11 @@ use super::{Connection, RETRY_AFTER_MS};
 use crate::edge::auth::{AuthError, Identity, Scopes};
 use crate::edge::gateway::{may, now};
 use crate::mail::key::Key;
+use crate::mail::rights::Subject;
 use crate::push::clock::unix_ms;
 use crate::push::hub::Wanted;
 use crate::push::session::Transport;
+use crate::push::subscriptions::Wish;
 use crate::wire::ws::close::CloseReason;
 use crate::wire::ws::command::{CommandError, Resume, Subscribe};
 use crate::wire::ws::push::Resumed;
@@ -29,7 +31,7 @@ pub(super) enum Verifying {
 impl Connection {
     /// A place in the table of sessions, if there is one left.
     pub(super) fn admit(&mut self, verified: &Verified) -> Result<(), (CommandError, CloseReason)> {
-        let opened = self.gateway.open_session(self.id.clone(), verified.user.clone(), Transport::Websocket, self.peer);
+        let opened = self.gateway.open_session(self.id.clone(), verified.subject.clone(), Transport::Websocket, self.peer);
         self.handle = Some(opened.map_err(|error| (CommandError::limit(error.to_string()), CloseReason::TooManySessions))?);
         self.unauthenticated = None;
         // Asked once this is in the table of sessions: a drain that did not see it there is seen here.
@@ -52,6 +54,14 @@ impl Connection {
                     Ok(_) => Err(CommandError::forbidden("the token lacks the scope push")),
                     Err(error) => Err(refused_token(&error)),
                 };
+                let subject = verdict.as_ref().ok().map(|verified| verified.subject.clone());
+                if let Some(handle) = &self.handle {
+                    // The user may be called otherwise since the last token.
+                    self.session.handle_user(handle.user());
+                    if let Some(subject) = subject.filter(|subject| subject.user == handle.user()) {
+                        self.gateway.subscriptions.change_subject(handle, subject);
+                    }
+                }
                 let actions = self.session.handle_refreshed(now(), id, verdict);
                 self.act(actions);
             }
@@ -90,17 +100,13 @@ impl Connection {
     fn resume(&mut self, id: u32, verified: Verified, resume: Resume) {
         let mut resuming = Box::new(Resuming { id, verified, outstanding: Vec::new(), results: Vec::new() });
         let Some(handle) = self.handle.clone() else { return };
-        for Subscribe { key, types, fields } in resume.subscriptions {
+        for Subscribe { key, shared, types, fields } in resume.subscriptions {
             if resuming.outstanding.contains(&key) {
                 continue;
             }
-            match self.gateway.subscriptions.subscribe(&handle, id, key.clone(), Wanted { types, fields }) {
-                Ok(()) => resuming.outstanding.push(key),
-                Err(_) => {
-                    let error = Some(CommandError::not_found());
-                    resuming.results.push(Resumed { key, recovered: false, rights: None, error });
-                }
-            }
+            let wish = Wish { wanted: Wanted { types, fields }, shared };
+            self.gateway.subscriptions.subscribe(&handle, id, key.clone(), wish);
+            resuming.outstanding.push(key);
         }
         self.resuming = Some(resuming);
         self.finish_resume();
@@ -125,5 +131,5 @@ fn refused_token(error: &AuthError) -> CommandError {
 }
 
 pub(super) fn verified(identity: &Identity) -> Verified {
-    Verified { user: identity.user.clone(), expires_at: identity.expires_at.max(unix_ms()) }
+    Verified { subject: Subject::new(identity.user.clone(), &identity.groups), expires_at: identity.expires_at.max(unix_ms()) }
 }

@@ -11,6 +11,7 @@ use crate::mail::flags::Flags;
 use crate::mail::ids::EventId;
 use crate::mail::path::MailboxPath;
 use crate::mail::uid::{ModSeq, Uid, UidValidity};
+use crate::mail::user::UserName;
 
 /// A delivery such as a mail server reports.
 pub(crate) fn sample() -> Event {
@@ -105,6 +106,7 @@ fn change() -> impl Strategy<Value = Change> {
         flag_changes().prop_map(|messages| Change::FlagsSet { messages }),
         flag_changes().prop_map(|messages| Change::FlagsClear { messages }),
         path().prop_map(|to| Change::MailboxRename { to }),
+        "[a-z@.]{1,20}".prop_map(|to| Change::AccountRename { to: UserName::new(to).unwrap() }),
         Just(Change::MailboxDelete),
         Just(Change::MailboxCreate),
         Just(Change::MailboxSubscribe),

@@ -8,6 +8,7 @@ use crate::mail::flags::Flags;
 use crate::mail::ids::EventId;
 use crate::mail::path::MailboxPath;
 use crate::mail::uid::{ModSeq, Uid, UidValidity};
+use crate::mail::user::UserName;
 use serde::ser::SerializeSeq;
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -191,6 +192,7 @@ impl<'a> Outgoing<'a> {
                 wire.modseq = *modseq;
             }
             Change::MailboxRename { to } => wire.to = Some(to.as_str()),
+            Change::AccountRename { to } => wire.to = Some(to.as_str()),
             Change::AclChange { identifier, rights } => {
                 wire.identifier = Some(identifier);
                 wire.rights = Some(rights);
@@ -305,6 +307,10 @@ impl Incoming<'_> {
             EventType::MailboxRename => {
                 let to = self.to.ok_or_else(|| DecodeError::missing("to"))?;
                 Change::MailboxRename { to: path("to", &to)? }
+            }
+            EventType::AccountRename => {
+                let to = self.to.ok_or_else(|| DecodeError::missing("to"))?;
+                Change::AccountRename { to: UserName::new(&to).map_err(|error| DecodeError::field("to", error.to_string()))? }
             }
             EventType::AclChange => Change::AclChange {
                 identifier: self.identifier.ok_or_else(|| DecodeError::missing("identifier"))?,

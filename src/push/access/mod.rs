@@ -1,41 +1,379 @@
-//! Who may subscribe to what.
+//! Rights at the moment of delivery (I-10): who may hear of mailboxes that are not their own.
+//!
+//! Everybody hears of their own mailboxes. For any other a session holds a [`Grant`], which says what is known of its
+//! user's rights; the hub reads it at every delivery. What is known comes from a [`RightsSource`]. It is doubted as soon as
+//! a change of the mailbox's ACL comes out of the queue, or the source tells of one, and then nothing is told until the
+//! source has answered anew: **fail closed**. It is asked again now and then anyhow, and not trusted beyond an age. What was
+//! withheld meanwhile is told as a `resync`.
+//!
+//! This decides; what follows for sessions is done by [`super::subscriptions`].
 
+mod grant;
+pub mod registry;
 pub mod source;
 
-use crate::mail::key::Key;
-use crate::mail::user::UserName;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
-/// All rights of RFC 4314 2.1: what an owner has.
-pub const OWNER_RIGHTS: &str = "lrswipkxtea";
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tracing::warn;
 
-/// Decides on rights. `None` is the answer for a mailbox that does not exist and for one that the user may not
-/// look up alike (I-9).
-pub trait Access: Send + Sync {
-    /// The rights of `user` on `key`, as letters of RFC 4314.
-    fn rights(&self, user: &UserName, key: &Key) -> Option<&'static str>;
+use self::grant::Answered;
+pub use self::grant::{Grant, Need};
+use self::source::{NoAnswer, RightsSource};
+use super::metrics::Metrics;
+use super::session::SessionHandle;
+use crate::cluster::acls::AclNews;
+use crate::mail::path::MailboxPath;
+use crate::mail::rights::{Entry, Identifier, Rights, RightsChange, Subject};
+
+/// The first pause before a source that did not answer is asked again; doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// At most one line about a source that does not answer in this time.
+const WARN_AGAIN: Duration = Duration::from_secs(30);
+/// How often ages are looked at, at least.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Where the rights on a namespace's mailboxes come from.
+#[derive(Clone)]
+pub enum Via {
+    /// Nobody hears of what is not their own.
+    Nobody,
+    Source(Arc<dyn RightsSource>),
+    /// An IMAP session asks on its user's own connection; for other sessions nobody can be asked.
+    Session,
 }
 
-/// Everybody may watch what they own, and nothing else.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct OwnersOnly;
+/// How rights are looked after.
+#[derive(Clone)]
+pub struct Options {
+    pub via: Via,
+    /// By namespace, where it is another one.
+    pub by_namespace: HashMap<String, Via>,
+    /// One question's patience.
+    pub timeout: Duration,
+    /// What is in use is asked for again so often.
+    pub recheck: Duration,
+    /// What was not confirmed for so long is not trusted.
+    pub max_age: Duration,
+    pub rechecks_per_second: u32,
+    /// A denial is answered so long after the question.
+    pub denial: Duration,
+    /// Mailboxes of others that one account subscription may cover.
+    pub shared_mailboxes: usize,
+}
 
-impl Access for OwnersOnly {
-    fn rights(&self, user: &UserName, key: &Key) -> Option<&'static str> {
-        key.is_owned_by(user).then_some(OWNER_RIGHTS)
+impl Options {
+    /// Nobody hears of what is not their own.
+    pub fn owners_only() -> Self {
+        Self {
+            via: Via::Nobody,
+            by_namespace: HashMap::new(),
+            timeout: Duration::from_secs(5),
+            recheck: Duration::from_secs(60),
+            max_age: Duration::from_secs(300),
+            rechecks_per_second: 100,
+            denial: Duration::ZERO,
+            shared_mailboxes: 1_000,
+        }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// What those who hold rights must look after.
+#[derive(Debug, Clone)]
+pub enum Notice {
+    /// What is known of this one changed, or something was withheld.
+    Review(Weak<Grant>),
+    /// Whatever is shared with this identifier may be something else now; `None`: with anybody.
+    Shares(Option<Identifier>),
+}
 
-    #[test]
-    fn owners_and_nobody_else() {
-        let bob = UserName::new("bob").unwrap();
-        let rights = |path: &str| OwnersOnly.rights(&bob, &Key::Mailbox(path.parse().unwrap()));
-        assert_eq!(rights("#private:bob:INBOX"), Some(OWNER_RIGHTS));
-        assert_eq!(rights("#private:alice:INBOX"), None);
-        assert_eq!(rights("#shared::News"), None);
-        assert_eq!(OwnersOnly.rights(&bob, &Key::Account(bob.clone())), Some(OWNER_RIGHTS));
+type Table = HashMap<MailboxPath, Vec<Weak<Grant>>>;
+
+/// See the module's words.
+pub struct Access {
+    pub(super) options: Options,
+    /// Every grant that is held.
+    table: Mutex<Table>,
+    notices: mpsc::UnboundedSender<Notice>,
+    metrics: Arc<Metrics>,
+    warned: Mutex<Option<Instant>>,
+}
+
+impl std::fmt::Debug for Access {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Access").finish_non_exhaustive()
+    }
+}
+
+impl Access {
+    /// Starts its tasks, which end when the last `Arc` is dropped.
+    pub fn start(options: Options, metrics: Arc<Metrics>) -> (Arc<Self>, mpsc::UnboundedReceiver<Notice>) {
+        let (notices, noticed) = mpsc::unbounded_channel();
+        let (table, warned) = (Mutex::default(), Mutex::default());
+        let access = Arc::new(Self { options, table, notices, metrics, warned });
+        tokio::spawn(age(Arc::downgrade(&access)));
+        let mut heard: Vec<Arc<dyn RightsSource>> = Vec::new();
+        for via in std::iter::once(&access.options.via).chain(access.options.by_namespace.values()) {
+            if let Via::Source(source) = via
+                && !heard.iter().any(|known| Arc::ptr_eq(known, source))
+            {
+                heard.push(source.clone());
+                tokio::spawn(heed_news(Arc::downgrade(&access), source.news()));
+            }
+        }
+        (access, noticed)
+    }
+
+    pub(super) fn via(&self, mailbox: &MailboxPath) -> &Via {
+        self.options.by_namespace.get(mailbox.namespace()).unwrap_or(&self.options.via)
+    }
+
+    /// The grant that every session of this subject shares. `None`: nobody can be asked, so nobody may.
+    pub fn hold(&self, subject: &Subject, mailbox: &MailboxPath) -> Option<Arc<Grant>> {
+        let Via::Source(_) = self.via(mailbox) else { return None };
+        let mut table = self.table();
+        let held = table.entry(mailbox.clone()).or_default();
+        let known = held.iter().filter_map(Weak::upgrade).find(|grant| grant.asker().is_none() && grant.subject == *subject);
+        Some(known.unwrap_or_else(|| add(held, Grant::new(subject.clone(), mailbox.clone(), None))))
+    }
+
+    /// The grant of an IMAP session that idles there: shared with others where a source can be asked, else its own.
+    pub(super) fn hold_for_imap(&self, session: &Arc<SessionHandle>, mailbox: &MailboxPath) -> Option<Arc<Grant>> {
+        let subject = session.subject();
+        if let Via::Session = self.via(mailbox) {
+            let mut table = self.table();
+            let held = table.entry(mailbox.clone()).or_default();
+            return Some(add(held, Grant::new(subject, mailbox.clone(), Some(Arc::downgrade(session)))));
+        }
+        self.hold(&subject, mailbox)
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn grants(&self, mailbox: &MailboxPath) -> Vec<Arc<Grant>> {
+        self.table().get(mailbox).into_iter().flatten().filter_map(Weak::upgrade).collect()
+    }
+
+    fn all_grants(&self) -> Vec<Arc<Grant>> {
+        self.table().values().flatten().filter_map(Weak::upgrade).collect()
+    }
+
+    /// The rights, by a question that began at `since` or later.
+    pub async fn ask(self: &Arc<Self>, grant: &Arc<Grant>, since: Instant) -> Result<Rights, NoAnswer> {
+        grant.wait(since, || self.begin(grant)).await
+    }
+
+    /// Asks where nothing is known and nobody asks.
+    pub(super) fn wish(self: &Arc<Self>, grant: &Arc<Grant>) {
+        if grant.rights().is_none() && grant.wish() {
+            self.begin(grant);
+        }
+    }
+
+    /// The mailboxes of others that `subject` may look up, as far as can be said without asking for each.
+    pub(super) async fn shared_with(&self, subject: &Subject) -> Result<Vec<MailboxPath>, NoAnswer> {
+        let mut sources: Vec<&Arc<dyn RightsSource>> = Vec::new();
+        for via in std::iter::once(&self.options.via).chain(self.options.by_namespace.values()) {
+            if let Via::Source(source) = via
+                && !sources.iter().any(|known| Arc::ptr_eq(known, source))
+            {
+                sources.push(source);
+            }
+        }
+        let mut shared = Vec::new();
+        for source in sources {
+            let answer = tokio::time::timeout(self.options.timeout, source.shared_with(subject)).await;
+            let answer = answer.unwrap_or_else(|_| Err(NoAnswer("it took too long".to_owned())))?;
+            // Of another source's namespaces this one does not know the rights.
+            let is_its = |path: &MailboxPath| matches!(self.via(path), Via::Source(of) if Arc::ptr_eq(of, source));
+            shared.extend(answer.into_iter().filter(|path| is_its(path) && !path.is_owned_by(&subject.user)));
+        }
+        shared.sort_unstable();
+        shared.dedup();
+        Ok(shared)
+    }
+
+    /// A change of an ACL came out of the queue: whatever it may touch is not known any more.
+    pub(super) fn heed(self: &Arc<Self>, mailbox: &MailboxPath, identifier: &str, rights: &str) {
+        // What cannot be read may be about anybody.
+        let entry = identifier.parse::<Entry>().ok();
+        for grant in self.grants(mailbox) {
+            let about = |entry: &Entry| grant.subject.is(&entry.identifier, false);
+            if !entry.as_ref().is_none_or(about) {
+                continue;
+            }
+            let is_lost = match (&entry, rights.parse()) {
+                (Some(Entry { identifier: Identifier::User(_), negative: false }), Ok(RightsChange::Set(rights))) => {
+                    !rights.contains(Rights::READ)
+                }
+                _ => false,
+            };
+            let begin = grant.doubt();
+            if grant.asker().is_some() && is_lost {
+                // The mail server's own answer on a connection that has stood for long may be old, so it is not asked.
+                self.learned(&grant, Ok(Rights::NONE));
+            } else if begin || grant.asker().is_some() {
+                self.begin(&grant);
+            }
+        }
+        let _ = self.notices.send(Notice::Shares(entry.map(|entry| entry.identifier)));
+    }
+
+    /// Nothing is known any more of this mailbox: it is another one now, or is gone.
+    pub(super) fn doubt_all(self: &Arc<Self>, mailbox: &MailboxPath) {
+        for grant in self.grants(mailbox) {
+            if grant.doubt() {
+                self.begin(&grant);
+            }
+        }
+    }
+
+    /// What an IMAP session learned on its own connection.
+    pub(super) fn learned(&self, grant: &Arc<Grant>, answer: Result<Rights, NoAnswer>) {
+        if grant.answer(grant.begin(), answer) == Answered::Changed {
+            let _ = self.notices.send(Notice::Review(Arc::downgrade(grant)));
+        }
+    }
+
+    /// Begins to ask; whoever calls has been told to.
+    fn begin(self: &Arc<Self>, grant: &Arc<Grant>) {
+        match grant.asker() {
+            Some(session) => {
+                if let Some(session) = session.upgrade() {
+                    session.push_ask_rights(grant.key().clone());
+                }
+            }
+            None => drop(tokio::spawn(ask(Arc::downgrade(self), Arc::downgrade(grant)))),
+        }
+    }
+
+    fn warn(&self, error: &NoAnswer) {
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if warned.is_none_or(|at| at.elapsed() >= WARN_AGAIN) {
+            *warned = Some(Instant::now());
+            warn!(%error, "rights cannot be asked for: what is not known to be allowed is not told");
+        }
+    }
+}
+
+fn add(held: &mut Vec<Weak<Grant>>, grant: Grant) -> Arc<Grant> {
+    let grant = Arc::new(grant);
+    held.retain(|known| known.strong_count() > 0);
+    held.push(Arc::downgrade(&grant));
+    grant
+}
+
+/// Asks a grant's source until it has answered; where something is known already, once.
+async fn ask(access: Weak<Access>, grant: Weak<Grant>) {
+    loop {
+        let (source, question, held, timeout) = {
+            let (Some(access), Some(held)) = (access.upgrade(), grant.upgrade()) else { return };
+            let crate::mail::key::Key::Mailbox(mailbox) = held.key() else { return };
+            let Via::Source(source) = access.via(mailbox) else { return };
+            (source.clone(), held.begin(), (held.subject.clone(), mailbox.clone()), access.options.timeout)
+        };
+        let answer = tokio::time::timeout(timeout, source.rights(&held.0, &held.1)).await;
+        let answer = answer.unwrap_or_else(|_| Err(NoAnswer("it took too long".to_owned())));
+        let (Some(access), Some(held)) = (access.upgrade(), grant.upgrade()) else { return };
+        let error = answer.as_ref().err().cloned();
+        let outcome = held.answer(question, answer);
+        Metrics::count(&access.metrics.rights_questions, "outcome", if error.is_some() { "failed" } else { "answered" });
+        if let Some(error) = &error {
+            access.warn(error);
+        }
+        let pause = match outcome {
+            Answered::Same => return,
+            Answered::Changed => {
+                let _ = access.notices.send(Notice::Review(Arc::downgrade(&held)));
+                return;
+            }
+            Answered::Stale => Duration::ZERO,
+            Answered::Failed(_) if !held.is_asking() => return,
+            Answered::Failed(times) => {
+                // Many are asked again after an outage: each at its own time.
+                let pause = (FIRST_PAUSE * 2u32.saturating_pow(times.min(16) - 1)).min(LONGEST_PAUSE);
+                pause.mul_f64(0.5 + f64::from(std::ptr::from_ref(&*held).addr() as u32 >> 4 & 0xff) / 512.0)
+            }
+        };
+        drop((access, held));
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// Asks again for what is old, and gives up what is too old.
+async fn age(access: Weak<Access>) {
+    let Some(tick) = access.upgrade().map(|access| TICK.min(access.options.recheck / 4).max(Duration::from_millis(5))) else {
+        return;
+    };
+    let mut listed = Instant::now();
+    loop {
+        tokio::time::sleep(tick).await;
+        let Some(access) = access.upgrade() else { return };
+        access.table().retain(|_, held| {
+            held.retain(|grant| grant.strong_count() > 0);
+            !held.is_empty()
+        });
+        let now = Instant::now();
+        let mut due: Vec<(Instant, Arc<Grant>)> = Vec::new();
+        for grant in access.all_grants() {
+            let Some(confirmed) = grant.confirmed() else { continue };
+            let old = now.saturating_duration_since(confirmed);
+            if old >= access.options.max_age && grant.expire() {
+                Metrics::count(&access.metrics.rights_questions, "outcome", "expired");
+                access.wish(&grant);
+            } else if old >= access.options.recheck {
+                due.push((confirmed, grant));
+            }
+        }
+        due.sort_unstable_by_key(|(confirmed, _)| *confirmed);
+        let at_once = (f64::from(access.options.rechecks_per_second) * tick.as_secs_f64()).ceil() as usize;
+        for (_, grant) in due.into_iter().take(at_once.max(1)) {
+            if grant.wish() {
+                access.begin(&grant);
+            }
+        }
+        if now.saturating_duration_since(listed) >= access.options.recheck {
+            listed = now;
+            let _ = access.notices.send(Notice::Shares(None));
+        }
+    }
+}
+
+/// What a source hears of by itself.
+async fn heed_news(access: Weak<Access>, mut news: mpsc::UnboundedReceiver<AclNews>) {
+    while let Some(first) = news.recv().await {
+        let mut changed = HashSet::new();
+        let mut everything = false;
+        let mut shares = HashSet::new();
+        let mut next = Some(first);
+        // A storm of news is one.
+        while let Some(told) = next {
+            match told {
+                AclNews::Changed(mailbox) => drop(changed.insert(mailbox)),
+                AclNews::Shares(identifier) => drop(shares.insert(identifier)),
+                AclNews::Everything => everything = true,
+            }
+            next = news.try_recv().ok();
+        }
+        let Some(access) = access.upgrade() else { return };
+        for mailbox in &changed {
+            access.doubt_all(mailbox);
+        }
+        if everything {
+            // What is known stands until it is too old, for most of it will be true.
+            for grant in access.all_grants().iter().filter(|grant| grant.wish()) {
+                access.begin(grant);
+            }
+            let _ = access.notices.send(Notice::Shares(None));
+        }
+        for identifier in shares {
+            let _ = access.notices.send(Notice::Shares(Some(identifier)));
+        }
     }
 }

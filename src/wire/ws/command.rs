@@ -31,6 +31,8 @@ pub struct Resume {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subscribe {
     pub key: Key,
+    /// Of an account: the mailboxes that are shared with the user, too.
+    pub shared: bool,
     pub types: EventTypes,
     pub fields: EnvelopeFields,
 }
@@ -131,6 +133,8 @@ struct RawSubscribe {
     #[serde(default)]
     account: Option<String>,
     #[serde(default)]
+    shared: bool,
+    #[serde(default)]
     types: Option<Vec<String>>,
     #[serde(default)]
     fields: Option<Vec<String>>,
@@ -206,7 +210,10 @@ fn subscribe(raw: RawSubscribe, names: &UserNames) -> Result<Subscribe, CommandE
     let key = parse_key(raw.mailbox.as_deref(), raw.account.as_deref(), names).map_err(CommandError::bad_request)?;
     let types = parse_types(raw.types.as_deref()).map_err(CommandError::bad_request)?;
     let fields = parse_fields(raw.fields.as_deref().unwrap_or_default()).map_err(CommandError::bad_request)?;
-    Ok(Subscribe { key, types, fields })
+    if raw.shared && matches!(key, Key::Mailbox(_)) {
+        return Err(CommandError::bad_request("shared goes with account, not with mailbox"));
+    }
+    Ok(Subscribe { key, shared: raw.shared, types, fields })
 }
 
 /// The key that a client names: exactly one of mailbox and account, brought to the normal form.
@@ -279,7 +286,7 @@ mod tests {
         let types = [EventType::MessageNew].into_iter().collect();
         let fields = EnvelopeFields { subject: true, ..EnvelopeFields::NONE };
         let text = r##"{"id":5,"subscribe":{"mailbox":"#private:bob:INBOX","types":["MessageNew"],"fields":["subject"]}}"##;
-        assert_eq!(read(text), frame(5, Command::Subscribe(Subscribe { key, types, fields })));
+        assert_eq!(read(text), frame(5, Command::Subscribe(Subscribe { key, shared: false, types, fields })));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::mail::codec::{EnvelopeFields, JsonEvent};
 use crate::mail::event::Event;
 use crate::mail::ids::{NodeId, SessionId};
 use crate::mail::key::Key;
+use crate::mail::rights::Rights;
 use crate::mail::user::UserName;
 
 /// What a session may do, told in the reply to `connect`.
@@ -42,7 +43,7 @@ pub struct Resumed {
     /// Whether everything missed was replayed; otherwise the client reads its state now.
     pub recovered: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub rights: Option<&'static str>,
+    pub rights: Option<Rights>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<CommandError>,
 }
@@ -58,7 +59,7 @@ struct Reply<'a, T: Serialize> {
 #[serde(rename_all = "lowercase")]
 enum Body<'a, T: Serialize> {
     Connect(T),
-    Subscribe { key: &'a Key, rights: &'a str },
+    Subscribe { key: &'a Key, rights: Rights },
     Unsubscribe { key: &'a Key },
     Refresh { token_expires_at: u64 },
     Ping {},
@@ -110,7 +111,7 @@ pub fn connected(id: u32, connected: &Connected<'_>) -> Bytes {
     reply(id, Body::Connect(connected))
 }
 
-pub fn subscribed(id: u32, key: &Key, rights: &str) -> Bytes {
+pub fn subscribed(id: u32, key: &Key, rights: Rights) -> Bytes {
     reply::<()>(id, Body::Subscribe { key, rights })
 }
 
@@ -178,7 +179,7 @@ mod tests {
     fn frames_as_documented() {
         let key = Key::Mailbox("#private:bob:INBOX".parse().unwrap());
         assert_eq!(
-            text(subscribed(2, &key, "lr")),
+            text(subscribed(2, &key, Rights::READ)),
             r##"{"id":2,"subscribe":{"key":{"mailbox":"#private:bob:INBOX"},"rights":"lr"}}"##
         );
         assert_eq!(text(pong(3)), r#"{"id":3,"ping":{}}"#);

@@ -13,6 +13,7 @@ use super::command::{self, Command, CommandError, Frame, Refusal, Resume, Subscr
 use super::push::{self, Connected, Resumed, ToldLimits};
 use crate::mail::ids::{NodeId, SessionId};
 use crate::mail::key::Key;
+use crate::mail::rights::{Rights, Subject};
 use crate::mail::user::{UserName, UserNames};
 
 /// What holds for every session of a node.
@@ -70,7 +71,7 @@ pub enum Action {
 /// A verified token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified {
-    pub user: UserName,
+    pub subject: Subject,
     /// Milliseconds since 1970, UTC.
     pub expires_at: u64,
 }
@@ -215,7 +216,7 @@ impl Session {
                     &Connected {
                         session: &self.id,
                         node: &self.rules.node,
-                        user: &verified.user,
+                        user: &verified.subject.user,
                         heartbeat_ms: self.rules.heartbeat.as_millis() as u64,
                         token_expires_at: verified.expires_at,
                         limits: &self.rules.limits,
@@ -237,7 +238,7 @@ impl Session {
     pub fn become_connected(&mut self, now: Now, verified: Verified, subscriptions: Vec<Key>) {
         let expires = expiry(now, verified.expires_at);
         self.phase = Phase::Connected(Box::new(Authenticated {
-            user: verified.user,
+            user: verified.subject.user,
             expires_at: verified.expires_at,
             expires,
             notice_given: false,
@@ -249,7 +250,7 @@ impl Session {
     pub fn handle_refreshed(&mut self, now: Now, id: u32, verdict: Result<Verified, CommandError>) -> Vec<Action> {
         let Phase::Connected(who) = &mut self.phase else { return Vec::new() };
         let verdict = verdict.and_then(|verified| {
-            let same = verified.user == who.user;
+            let same = verified.subject.user == who.user;
             same.then_some(verified).ok_or_else(|| CommandError::forbidden("the token is another user's"))
         });
         match verdict {
@@ -264,10 +265,24 @@ impl Session {
     }
 
     /// A subscription stands: every change from now on is pushed.
-    pub fn handle_settled(&mut self, id: u32, key: &Key, rights: &str) -> Vec<Action> {
+    pub fn handle_settled(&mut self, id: u32, key: &Key, rights: Rights) -> Vec<Action> {
         match &self.phase {
             Phase::Connected(who) if who.subscriptions.contains(key) => vec![Action::Send(push::subscribed(id, key, rights))],
             _ => Vec::new(),
+        }
+    }
+
+    /// A subscription is of another key now, or has ended with its mailbox: what happened was pushed as an event.
+    pub fn handle_moved(&mut self, from: &Key, to: Option<Key>) {
+        let Phase::Connected(who) = &mut self.phase else { return };
+        who.subscriptions.retain(|held| held != from && Some(held) != to.as_ref());
+        who.subscriptions.extend(to);
+    }
+
+    /// The user is called so now.
+    pub fn handle_user(&mut self, user: UserName) {
+        if let Phase::Connected(who) = &mut self.phase {
+            who.user = user;
         }
     }
 
@@ -389,7 +404,7 @@ mod tests {
         }
 
         fn token(&self, seconds: u64) -> Verified {
-            Verified { user: UserName::new("bob").unwrap(), expires_at: self.now.unix_ms + seconds * 1000 }
+            Verified { subject: Subject::alone(UserName::new("bob").unwrap()), expires_at: self.now.unix_ms + seconds * 1000 }
         }
 
         fn says(&mut self, text: &str) -> Vec<String> {
@@ -448,7 +463,7 @@ mod tests {
         assert!(play.says(r#"{"id":3,"subscribe":{"account":"bob"}}"#)[0].starts_with("Subscribe"));
         let key = Key::Account(UserName::new("bob").unwrap());
         assert_eq!(
-            show(play.session.handle_settled(3, &key, "lr")),
+            show(play.session.handle_settled(3, &key, "lr".parse().unwrap())),
             [r#"{"id":3,"subscribe":{"key":{"account":"bob"},"rights":"lr"}}"#]
         );
         play.says(r##"{"id":4,"subscribe":{"mailbox":"#private:bob:INBOX"}}"##);
@@ -456,7 +471,11 @@ mod tests {
         assert!(play.says(r##"{"id":6,"unsubscribe":{"mailbox":"#private:bob:Sent"}}"##)[0].contains("not_subscribed"));
         let said = play.says(r#"{"id":7,"unsubscribe":{"account":"bob"}}"#);
         assert!(said[0].starts_with("Unsubscribe") && said[1] == r#"{"id":7,"unsubscribe":{"key":{"account":"bob"}}}"#);
-        assert_eq!(show(play.session.handle_settled(3, &key, "lr")), [""; 0], "too late: unsubscribed meanwhile");
+        assert_eq!(
+            show(play.session.handle_settled(3, &key, "lr".parse().unwrap())),
+            [""; 0],
+            "too late: unsubscribed meanwhile"
+        );
     }
 
     #[test]
@@ -492,7 +511,7 @@ mod tests {
         };
         assert_eq!(until(&mut play, "expiring"), r#"{"expiring":{"in_ms":60000}}"#);
         assert!(play.says(r#"{"id":2,"refresh":{"token":"u"}}"#)[0].starts_with("Refresh"));
-        let other = Verified { user: UserName::new("eve").unwrap(), expires_at: u64::MAX };
+        let other = Verified { subject: Subject::alone(UserName::new("eve").unwrap()), expires_at: u64::MAX };
         assert!(show(play.session.handle_refreshed(play.now, 2, Ok(other)))[0].contains("forbidden"));
         let verified = play.token(600);
         assert!(show(play.session.handle_refreshed(play.now, 3, Ok(verified)))[0].contains("token_expires_at"));
@@ -503,7 +522,7 @@ mod tests {
     #[test]
     fn a_token_without_end_does_not_overflow() {
         let mut play = Play::new();
-        let eternal = Verified { user: UserName::new("bob").unwrap(), expires_at: u64::MAX };
+        let eternal = Verified { subject: Subject::alone(UserName::new("bob").unwrap()), expires_at: u64::MAX };
         play.session.handle_authenticated(play.now, 1, Ok(eternal), None);
         assert_eq!(play.waits().0, 25);
     }

@@ -1,0 +1,289 @@
+//! What is known of one subject's rights on one mailbox: read at every delivery, without a lock.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::source::NoAnswer;
+use crate::mail::event::EventType;
+use crate::mail::key::Key;
+use crate::mail::path::MailboxPath;
+use crate::mail::rights::{Rights, Subject};
+use crate::push::session::SessionHandle;
+
+/// The rights are known; the others of [`Grant::state`] are theirs.
+const KNOWN: u32 = 1 << 31;
+/// Something was not told because the rights were not known.
+const WITHHELD: u32 = 1 << 30;
+
+/// Who may hear of a type of event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    Rights(Rights),
+    /// The owner alone.
+    Owner,
+}
+
+impl Need {
+    /// Messages are for those who may look the mailbox up and read it, the mailbox as a whole for those who may look it up,
+    /// who may do what for those who may change it (RFC 4314 4).
+    pub fn of(event_type: EventType) -> Self {
+        match event_type {
+            EventType::MessageNew
+            | EventType::MessageAppend
+            | EventType::MessageExpunge
+            | EventType::FlagsSet
+            | EventType::FlagsClear
+            | EventType::MailboxChange => Self::Rights(Rights::READ),
+            EventType::MailboxRename | EventType::MailboxDelete | EventType::MailboxCreate => Self::Rights(Rights::LOOKUP),
+            EventType::AclChange => Self::Rights(Rights::LOOKUP.with(Rights::ADMINISTER)),
+            EventType::MailboxSubscribe
+            | EventType::MailboxUnSubscribe
+            | EventType::AccountRename
+            | EventType::QuotaChange
+            | EventType::QuotaExceed
+            | EventType::QuotaWithin => Self::Owner,
+        }
+    }
+}
+
+/// See the module's words. Shared by all sessions of the subject on this node.
+pub struct Grant {
+    pub subject: Subject,
+    /// A mailbox's, not the subject's own.
+    key: Key,
+    /// Who alone can ask: an IMAP session, on its own connection.
+    asker: Option<Weak<SessionHandle>>,
+    state: AtomicU32,
+    inner: Mutex<Inner>,
+    answered: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// Grows whenever what is known may not be so any more.
+    doubts: u64,
+    /// Somebody asks.
+    asking: bool,
+    /// When the question that gave what is known began.
+    confirmed: Option<Instant>,
+    /// When the last question that was not answered began, and why.
+    failed: Option<(Instant, NoAnswer)>,
+    failures: u32,
+}
+
+/// A question on its way.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Question {
+    began: Instant,
+    doubts: u64,
+}
+
+/// What an answer means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answered {
+    /// Nothing that its holders would notice.
+    Same,
+    /// Its holders are to be looked after.
+    Changed,
+    /// It may be older than a doubt: to be asked again.
+    Stale,
+    /// To be asked again after a pause; so often it has failed in a row.
+    Failed(u32),
+}
+
+impl Grant {
+    pub(super) fn new(subject: Subject, mailbox: MailboxPath, asker: Option<Weak<SessionHandle>>) -> Self {
+        Self {
+            subject,
+            key: Key::Mailbox(mailbox),
+            asker,
+            state: AtomicU32::new(0),
+            inner: Mutex::default(),
+            answered: Notify::new(),
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    pub(in crate::push) fn asker(&self) -> Option<&Weak<SessionHandle>> {
+        self.asker.as_ref()
+    }
+
+    /// The rights, if they are known.
+    pub fn rights(&self) -> Option<Rights> {
+        let state = self.state.load(Ordering::Acquire);
+        (state & KNOWN != 0).then(|| Rights::from_bits(state))
+    }
+
+    /// Whether the subject may be told now. Where that is not known it may not, and will hear that something is missing
+    /// once it is.
+    pub fn allows(&self, need: Need) -> bool {
+        let Need::Rights(needed) = need else { return false };
+        let mut state = self.state.load(Ordering::Acquire);
+        while state & KNOWN == 0 {
+            match self.state.compare_exchange_weak(state, state | WITHHELD, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return false,
+                Err(other) => state = other,
+            }
+        }
+        Rights::from_bits(state).contains(needed)
+    }
+
+    /// Whether something was withheld; forgets it.
+    pub(in crate::push) fn take_withheld(&self) -> bool {
+        self.state.fetch_and(!WITHHELD, Ordering::AcqRel) & WITHHELD != 0
+    }
+
+    /// What is known may not be so any more: from now on nothing is told. Whether somebody is to begin to ask.
+    pub(super) fn doubt(&self) -> bool {
+        let mut inner = self.inner();
+        inner.doubts += 1;
+        inner.confirmed = None;
+        self.state.fetch_and(WITHHELD, Ordering::AcqRel);
+        !std::mem::replace(&mut inner.asking, true)
+    }
+
+    /// To be asked for, although nothing speaks against what is known. Whether somebody is to begin.
+    pub(super) fn wish(&self) -> bool {
+        !std::mem::replace(&mut self.inner().asking, true)
+    }
+
+    pub(super) fn begin(&self) -> Question {
+        Question { began: Instant::now(), doubts: self.inner().doubts }
+    }
+
+    /// Takes an answer in; asking goes on where the outcome says so, and has ended otherwise.
+    pub(super) fn answer(&self, question: Question, answer: Result<Rights, NoAnswer>) -> Answered {
+        let mut inner = self.inner();
+        let outcome = match answer {
+            _ if inner.doubts != question.doubts => Answered::Stale,
+            Ok(rights) => {
+                (inner.confirmed, inner.failed, inner.failures) = (Some(question.began), None, 0);
+                let before = self
+                    .state
+                    .fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| Some(state & WITHHELD | KNOWN | rights.bits()));
+                // The closure always gives a state.
+                let (Ok(before) | Err(before)) = before;
+                if before == (KNOWN | rights.bits()) { Answered::Same } else { Answered::Changed }
+            }
+            Err(error) => {
+                inner.failed = Some((question.began, error));
+                inner.failures += 1;
+                Answered::Failed(inner.failures)
+            }
+        };
+        inner.asking = match outcome {
+            Answered::Stale => true,
+            // What is known serves until it is too old.
+            Answered::Failed(_) => self.state.load(Ordering::Acquire) & KNOWN == 0,
+            Answered::Same | Answered::Changed => false,
+        };
+        drop(inner);
+        self.answered.notify_waiters();
+        outcome
+    }
+
+    /// Whether somebody goes on asking.
+    pub(super) fn is_asking(&self) -> bool {
+        self.inner().asking
+    }
+
+    /// When the question began that gave what is known.
+    pub(super) fn confirmed(&self) -> Option<Instant> {
+        self.inner().confirmed
+    }
+
+    /// What is known is too old to be trusted. Whether it was known.
+    pub(super) fn expire(&self) -> bool {
+        let mut inner = self.inner();
+        inner.confirmed = None;
+        self.state.fetch_and(WITHHELD, Ordering::AcqRel) & KNOWN != 0
+    }
+
+    /// What a question that began at `since` or later brought; `None` while there is none.
+    fn outcome(&self, since: Instant) -> Option<Result<Rights, NoAnswer>> {
+        let inner = self.inner();
+        if inner.confirmed.is_some_and(|began| began >= since) {
+            return self.rights().map(Ok);
+        }
+        inner.failed.as_ref().filter(|(began, _)| *began >= since).map(|(_, error)| Err(error.clone()))
+    }
+
+    /// Waits for [`Self::outcome`]. `begin` is called whenever nobody asks.
+    pub(super) async fn wait(self: &Arc<Self>, since: Instant, begin: impl Fn()) -> Result<Rights, NoAnswer> {
+        loop {
+            let answered = self.answered.notified();
+            tokio::pin!(answered);
+            answered.as_mut().enable();
+            if let Some(outcome) = self.outcome(since) {
+                return outcome;
+            }
+            if self.wish() {
+                begin();
+            }
+            answered.await;
+        }
+    }
+}
+
+impl std::fmt::Debug for Grant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Grant").field("key", &self.key).field("rights", &self.rights()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mail::user::UserName;
+
+    fn grant() -> Grant {
+        Grant::new(Subject::alone(UserName::new("bob").unwrap()), "#private:alice:Team".parse().unwrap(), None)
+    }
+
+    const READ: Need = Need::Rights(Rights::READ);
+
+    #[test]
+    fn what_is_not_known_is_withheld_and_remembered() {
+        let grant = grant();
+        assert!(!grant.allows(READ));
+        assert!(grant.wish() && !grant.wish(), "one asks");
+        assert_eq!(grant.answer(grant.begin(), Ok(Rights::READ)), Answered::Changed);
+        assert!(grant.allows(READ) && !grant.allows(Need::Owner));
+        assert!(grant.take_withheld() && !grant.take_withheld());
+        assert_eq!(grant.answer(grant.begin(), Ok(Rights::READ)), Answered::Same);
+        assert!(!grant.is_asking());
+    }
+
+    #[test]
+    fn an_answer_older_than_a_doubt_says_nothing() {
+        let grant = grant();
+        let question = grant.begin();
+        assert!(grant.doubt());
+        assert_eq!(grant.answer(question, Ok(Rights::ALL)), Answered::Stale);
+        assert!(!grant.allows(READ) && grant.is_asking());
+        assert_eq!(grant.answer(grant.begin(), Ok(Rights::NONE)), Answered::Changed);
+        assert_eq!(grant.rights(), Some(Rights::NONE));
+    }
+
+    #[test]
+    fn what_is_known_serves_while_the_source_is_away_and_no_longer_than_it_may() {
+        let grant = grant();
+        grant.answer(grant.begin(), Ok(Rights::READ));
+        let away = || Err(NoAnswer("away".into()));
+        assert_eq!(grant.answer(grant.begin(), away()), Answered::Failed(1));
+        assert!(grant.allows(READ) && !grant.is_asking());
+        assert!(grant.expire() && !grant.allows(READ));
+        assert_eq!(grant.answer(grant.begin(), away()), Answered::Failed(2));
+        assert!(grant.is_asking(), "until it answers");
+    }
+}

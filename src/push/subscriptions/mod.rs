@@ -1,0 +1,287 @@
+//! Subscribing: allowed, registered and settled first, then in the hub, then told (I-4, I-5, I-10).
+//!
+//! `standing` brings a subscription to where every change is told; `review` does what follows when rights change;
+//! `moves` follows mailboxes and users that are renamed, or deleted; `shares` keeps an account subscription covering what
+//! is shared with its user.
+
+mod moves;
+mod review;
+mod shares;
+mod standing;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::access::{Access, Notice};
+use super::delivery::Delivery;
+use super::hub::{Hub, Wanted};
+use super::metrics::Metrics;
+use super::outbox::{Standing, SubscribeFailure};
+use super::presence::Presence;
+use super::session::{Held, SessionHandle, lock};
+use super::sessions::Sessions;
+use crate::mail::event::Change;
+use crate::mail::key::Key;
+use crate::mail::rights::Rights;
+
+use self::shares::Covering;
+
+/// What subscribing needs; one a node.
+pub struct Subscriptions {
+    pub hub: Arc<Hub>,
+    pub presence: Arc<Presence>,
+    pub sessions: Arc<Sessions>,
+    pub access: Arc<Access>,
+    pub metrics: Arc<Metrics>,
+    /// How long a subscription may take before the client is told to try again.
+    timeout: Duration,
+    /// Milliseconds since 1970, UTC.
+    clock: fn() -> u64,
+    /// Tells one holding of a key from a later one of the same session.
+    serial: AtomicU64,
+    /// Sessions whose account subscription covers what is shared with them.
+    covering: Mutex<Vec<Arc<Covering>>>,
+}
+
+/// What subscriptions are made of.
+pub struct Parts {
+    pub hub: Arc<Hub>,
+    pub presence: Arc<Presence>,
+    pub sessions: Arc<Sessions>,
+    pub access: Arc<Access>,
+    pub notices: mpsc::UnboundedReceiver<Notice>,
+    pub metrics: Arc<Metrics>,
+    pub timeout: Duration,
+    pub clock: fn() -> u64,
+}
+
+/// A wish to hear of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wish {
+    pub wanted: Wanted,
+    /// Of an account: the mailboxes that are shared with the user, too.
+    pub shared: bool,
+}
+
+impl Subscriptions {
+    /// Starts what looks after rights; it ends when the last `Arc` is dropped.
+    pub fn start(parts: Parts) -> Arc<Self> {
+        let subscriptions = Arc::new(Self {
+            hub: parts.hub,
+            presence: parts.presence,
+            sessions: parts.sessions,
+            access: parts.access,
+            metrics: parts.metrics,
+            timeout: parts.timeout,
+            clock: parts.clock,
+            serial: AtomicU64::default(),
+            covering: Mutex::default(),
+        });
+        tokio::spawn(review::heed(Arc::downgrade(&subscriptions), parts.notices));
+        subscriptions
+    }
+
+    /// Begins a subscription; its outcome comes out of the session's outbox with `tag`, whatever it is. Subscribing
+    /// again changes what is wanted, and has an outcome of its own.
+    pub fn subscribe(self: &Arc<Self>, session: &Arc<SessionHandle>, tag: u32, key: Key, wish: Wish) {
+        let mut guard = session.held();
+        // An ended session takes nothing more.
+        let Some(held) = guard.as_mut() else { return };
+        if !wish.shared && held.iter_mut().any(|h| h.key == key && std::mem::take(&mut h.shared)) {
+            self.uncover(session, held);
+        }
+        let at = held.iter().position(|h| h.key == key).unwrap_or_else(|| {
+            held.push(self.holding(session, key));
+            held.len() - 1
+        });
+        let holding = &mut held[at];
+        (holding.asked, holding.shared) = (Some(wish.wanted), wish.shared);
+        holding.waiting.push(tag);
+        if holding.busy {
+            // Whoever sees to it speaks for all that wait.
+            return;
+        }
+        let own = holding.grant.is_none() && holding.key.is_owned_by(&session.user());
+        if own && !wish.shared {
+            let lease = holding.lease.get_or_insert_with(|| self.presence.acquire(&holding.key));
+            if self.presence.settling(lease).is_none() {
+                return self.activate(session, holding, Rights::ALL);
+            }
+        }
+        holding.busy = true;
+        tokio::spawn(standing::see_to(self.clone(), session.clone(), holding.serial));
+    }
+
+    /// A holding that nobody has asked for yet.
+    fn holding(&self, session: &SessionHandle, key: Key) -> Held {
+        let subject = session.subject();
+        let grant = match &key {
+            Key::Mailbox(path) if !path.is_owned_by(&subject.user) => self.access.hold(&subject, path),
+            _ => None,
+        };
+        Held {
+            key,
+            lease: None,
+            grant,
+            since: 0,
+            serial: self.serial.fetch_add(1, Ordering::Relaxed),
+            asked: None,
+            covered: None,
+            shared: false,
+            rights: Rights::NONE,
+            waiting: Vec::new(),
+            busy: false,
+            watched: false,
+        }
+    }
+
+    /// Watches a key: its events wait in the outbox from now on, before its registration is acknowledged (I-4), and how
+    /// that stands is told whenever it changes. For sessions that tell by themselves what they have seen already, and whose
+    /// mail server has let them in; that it still would is asked from now on.
+    pub fn watch(self: &Arc<Self>, session: &Arc<SessionHandle>, key: &Key) {
+        let mut guard = session.held();
+        // An ended session takes nothing more.
+        let Some(held) = guard.as_mut() else { return };
+        if held.iter().any(|holding| holding.key == *key) {
+            return;
+        }
+        let mut holding = self.holding(session, key.clone());
+        if let Key::Mailbox(path) = key
+            && !path.is_owned_by(&session.user())
+        {
+            holding.grant = self.access.hold_for_imap(session, path);
+            if holding.grant.is_none() {
+                // Nobody can be asked: it stays the mail server's business.
+                return session.push_standing(key.clone(), Standing::Unavailable);
+            }
+        }
+        let lease = self.presence.acquire(key);
+        self.hub.subscribe(key, session, Wanted::EVERYTHING, holding.grant.as_ref(), || ());
+        self.presence.listen(&lease, session);
+        let since = (self.clock)().max(1);
+        let grant = holding.grant.clone();
+        // A mailbox at a time: an IMAP session has one selected.
+        held.reserve_exact(1);
+        held.push(Held { lease: Some(lease), since, rights: Rights::READ, watched: true, ..holding });
+        self.sessions.note(true, session.subscription_record(key.clone(), since));
+        drop(guard);
+        if let Some(grant) = grant {
+            match grant.rights() {
+                // Known from others of the same user, and perhaps lost.
+                Some(_) => self.review(&grant),
+                None => self.access.wish(&grant),
+            }
+        }
+    }
+
+    /// What the session itself learned of its user's rights on a watched key, after [`super::outbox::Outgoing::AskRights`]
+    /// or unasked; `None`: the mail server did not answer.
+    pub fn learned(&self, session: &SessionHandle, key: &Key, rights: Option<Rights>) {
+        let grant = session.held().iter().flatten().find(|held| held.key == *key).and_then(|held| held.grant.clone());
+        let (Some(grant), Some(rights)) = (grant, rights) else { return };
+        if grant.asker().is_some_and(|asker| std::ptr::eq(asker.as_ptr(), session)) {
+            self.access.learned(&grant, Ok(rights));
+        }
+    }
+
+    /// Puts a holding into the hub, and answers everybody who waits for it before any event can come.
+    fn activate(&self, session: &Arc<SessionHandle>, holding: &mut Held, rights: Rights) {
+        let first = !holding.is_active();
+        if first {
+            holding.since = (self.clock)().max(1);
+        }
+        holding.rights = rights;
+        let waiting = std::mem::take(&mut holding.waiting);
+        self.hub.subscribe(&holding.key, session, holding.wanted(), holding.grant.as_ref(), || {
+            for tag in waiting {
+                session.push_settled(tag, holding.key.clone(), Ok(rights));
+            }
+        });
+        if first {
+            self.sessions.note(true, session.subscription_record(holding.key.clone(), holding.since));
+        }
+    }
+
+    pub fn unsubscribe(&self, session: &Arc<SessionHandle>, key: &Key) {
+        let mut guard = session.held();
+        let Some(held) = guard.as_mut() else { return };
+        let Some(at) = held.iter().position(|h| h.key == *key) else { return };
+        for tag in std::mem::take(&mut held[at].waiting) {
+            session.push_settled(tag, key.clone(), Err(SubscribeFailure::Withdrawn));
+        }
+        if std::mem::take(&mut held[at].shared) {
+            self.uncover(session, held);
+        }
+        let Some(at) = held.iter().position(|h| h.key == *key) else { return };
+        let holding = &mut held[at];
+        holding.asked = None;
+        match holding.covered {
+            // An account subscription goes on wanting it.
+            Some(_) if holding.is_active() => {
+                self.hub.subscribe(key, session, holding.wanted(), holding.grant.as_ref(), || ());
+            }
+            Some(_) => {}
+            None => {
+                let gone = held.swap_remove(at);
+                self.withdraw(session, gone);
+            }
+        }
+    }
+
+    /// The session has ended: everything that it held is let go.
+    pub fn end(&self, session: &Arc<SessionHandle>) {
+        let held = session.held().take();
+        let covers = held.iter().flatten().any(|holding| holding.shared);
+        for gone in held.into_iter().flatten() {
+            self.withdraw(session, gone);
+        }
+        if covers {
+            self.stop_covering(session);
+        }
+        self.sessions.remove(session);
+    }
+
+    fn withdraw(&self, session: &Arc<SessionHandle>, gone: Held) {
+        if let (true, Some(lease)) = (gone.watched, &gone.lease) {
+            self.presence.unlisten(lease, session);
+        }
+        if gone.is_active() {
+            self.hub.unsubscribe(&gone.key, session);
+            self.sessions.note(false, session.subscription_record(gone.key, gone.since));
+        }
+    }
+
+    /// What an event changes in the books of this node, once it has been delivered. In the order of the queue: what follows
+    /// in it is delivered by what stands then.
+    pub fn heed(self: &Arc<Self>, delivery: &Arc<Delivery>) {
+        let event = &delivery.event;
+        match &event.change {
+            Change::AclChange { identifier, rights } => self.access.heed(&event.mailbox, identifier, rights),
+            Change::MailboxRename { to } => self.renamed(delivery, to),
+            Change::AccountRename { to } => self.renamed_account(delivery, to),
+            Change::MailboxDelete => self.deleted(&event.mailbox),
+            _ => {}
+        }
+    }
+
+    fn covering(&self) -> MutexGuard<'_, Vec<Arc<Covering>>> {
+        lock(&self.covering)
+    }
+}
+
+/// The holding of that serial number: it may have been given up, and taken again, since.
+fn of_serial(held: &mut Option<Vec<Held>>, serial: u64) -> Option<(&mut Vec<Held>, usize)> {
+    let held = held.as_mut()?;
+    let at = held.iter().position(|h| h.serial == serial)?;
+    Some((held, at))
+}
+
+type WeakSubscriptions = Weak<Subscriptions>;
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod tests_rights;

@@ -1,0 +1,124 @@
+//! What follows for sessions when rights change.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::{Subscriptions, WeakSubscriptions};
+use crate::mail::key::Key;
+use crate::mail::rights::{Rights, Subject};
+use crate::push::access::{Grant, Notice};
+use crate::push::metrics::Metrics;
+use crate::push::outbox::{Resync, SubscribeFailure};
+use crate::push::session::{Held, SessionHandle};
+
+/// Runs until the subscriptions are dropped.
+pub(super) async fn heed(subscriptions: WeakSubscriptions, mut notices: mpsc::UnboundedReceiver<Notice>) {
+    while let Some(notice) = notices.recv().await {
+        let Some(subscriptions) = subscriptions.upgrade() else { return };
+        match notice {
+            Notice::Review(grant) => {
+                if let Some(grant) = grant.upgrade() {
+                    subscriptions.review(&grant);
+                }
+            }
+            Notice::Shares(identifier) => subscriptions.cover_again(identifier.as_ref()),
+        }
+    }
+}
+
+/// What a change of rights means to one session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Meaning {
+    Nothing,
+    /// What it was told of before is not told any more.
+    Lost,
+    /// What was not told before is told from now on.
+    Gained,
+}
+
+fn meaning(before: Rights, now: Rights) -> Meaning {
+    let lost = !now.contains(Rights::LOOKUP) || before.contains(Rights::READ) && !now.contains(Rights::READ);
+    if lost {
+        Meaning::Lost
+    } else if now.contains(Rights::READ) && !before.contains(Rights::READ) {
+        Meaning::Gained
+    } else {
+        Meaning::Nothing
+    }
+}
+
+impl Subscriptions {
+    /// Tells every session that holds this grant what has become of it. Those whose subscription does not stand yet look for
+    /// themselves.
+    pub(super) fn review(&self, grant: &Arc<Grant>) {
+        let Some(rights) = grant.rights() else { return };
+        let withheld = grant.take_withheld();
+        for session in self.hub.sessions(grant.key()) {
+            let mut guard = session.held();
+            let Some(held) = guard.as_mut() else { continue };
+            let is_its = |h: &Held| h.is_active() && h.grant.as_ref().is_some_and(|of| Arc::ptr_eq(of, grant));
+            let Some(at) = held.iter().position(is_its) else { continue };
+            let meaning = meaning(held[at].rights, rights);
+            held[at].rights = rights;
+            match meaning {
+                Meaning::Lost => self.revoke(&session, held, at),
+                Meaning::Nothing if !withheld => {}
+                Meaning::Nothing | Meaning::Gained => {
+                    session.push_resync(Resync::Keys(BTreeSet::from([grant.key().clone()])), "rights");
+                }
+            }
+        }
+    }
+
+    /// Ends a subscription whose right is lost: from here on nothing of it is told, and that is.
+    pub(super) fn revoke(&self, session: &Arc<SessionHandle>, held: &mut Vec<Held>, at: usize) {
+        let gone = held.swap_remove(at);
+        let key = gone.key.clone();
+        for tag in &gone.waiting {
+            session.push_settled(*tag, key.clone(), Err(SubscribeFailure::NotFound));
+        }
+        self.withdraw(session, gone);
+        Metrics::count(&self.metrics.revoked, "transport", session.transport.as_str());
+        session.push_revoked(key);
+    }
+
+    /// A new token may say other groups: all rights are asked for anew.
+    pub fn change_subject(self: &Arc<Self>, session: &Arc<SessionHandle>, subject: Subject) {
+        if session.subject() != subject {
+            session.set_subject(subject);
+            self.regroup(session);
+        }
+    }
+
+    /// Everything of others is held as whoever the session is now.
+    pub(super) fn regroup(self: &Arc<Self>, session: &Arc<SessionHandle>) {
+        let subject = session.subject();
+        let mut guard = session.held();
+        for holding in guard.iter_mut().flatten() {
+            let Key::Mailbox(path) = &holding.key else { continue };
+            // The old one is held until the new one is in its place.
+            let grant = match path.is_owned_by(&subject.user) {
+                true if holding.grant.is_none() => continue,
+                true => None,
+                false if holding.watched => self.access.hold_for_imap(session, path),
+                false => self.access.hold(&subject, path),
+            };
+            let before = std::mem::replace(&mut holding.grant, grant);
+            if holding.is_active() {
+                self.hub.subscribe(&holding.key, session, holding.wanted(), holding.grant.as_ref(), || ());
+            }
+            drop(before);
+        }
+        let grants: Vec<Arc<Grant>> = guard.iter().flatten().filter_map(|h| h.grant.clone()).collect();
+        drop(guard);
+        for grant in grants {
+            match grant.rights() {
+                Some(_) => self.review(&grant),
+                None => self.access.wish(&grant),
+            }
+        }
+        self.cover_again_for(session);
+    }
+}

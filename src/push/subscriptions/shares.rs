@@ -1,0 +1,191 @@
+//! Account subscriptions that cover the mailboxes shared with their user, and are kept so.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::stream::{self, StreamExt};
+
+use super::standing::stand;
+use super::{Subscriptions, of_serial};
+use crate::mail::key::Key;
+use crate::mail::path::MailboxPath;
+use crate::mail::rights::Identifier;
+use crate::push::hub::Wanted;
+use crate::push::outbox::{Resync, SubscribeFailure};
+use crate::push::session::{Held, SessionHandle};
+
+/// Mailboxes of one subscription that are seen to at once.
+const AT_ONCE: usize = 32;
+
+/// Between looks while nobody can be asked.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// One session that is kept covering.
+pub(super) struct Covering {
+    session: Weak<SessionHandle>,
+    /// Whether somebody is at it, and whether it is to be done again then.
+    state: AtomicU8,
+}
+
+const IDLE: u8 = 0;
+const BUSY: u8 = 1;
+const AGAIN: u8 = 2;
+
+impl Subscriptions {
+    /// Covers what is shared now, if the account subscription of that serial number asks for it.
+    pub(super) fn cover<'a>(
+        self: &'a Arc<Self>,
+        session: &'a Arc<SessionHandle>,
+        serial: u64,
+    ) -> BoxFuture<'a, Result<(), SubscribeFailure>> {
+        // Boxed: what it covers stands by the same way.
+        Box::pin(self.cover_now(session, serial))
+    }
+
+    async fn cover_now(self: &Arc<Self>, session: &Arc<SessionHandle>, serial: u64) -> Result<(), SubscribeFailure> {
+        let wanted = of_serial(&mut session.held(), serial).and_then(|(held, at)| held[at].shared.then(|| held[at].wanted()));
+        let Some(wanted) = wanted else { return Ok(()) };
+        // First: what changes meanwhile is looked at once more.
+        self.note_covering(session);
+        self.cover_all(session, wanted).await.map(drop)
+    }
+
+    fn note_covering(&self, session: &Arc<SessionHandle>) {
+        let mut covering = self.covering();
+        if !covering.iter().any(|known| std::ptr::eq(known.session.as_ptr(), Arc::as_ptr(session))) {
+            covering.push(Arc::new(Covering { session: Arc::downgrade(session), state: AtomicU8::new(IDLE) }));
+        }
+    }
+
+    /// Takes in every mailbox that is shared and not covered yet; returns those.
+    async fn cover_all(self: &Arc<Self>, session: &Arc<SessionHandle>, wanted: Wanted) -> Result<Vec<Key>, SubscribeFailure> {
+        let shared = self.access.shared_with(&session.subject()).await;
+        let shared = shared.map_err(|_| SubscribeFailure::RightsUnknown { kept: false })?;
+        if shared.len() > self.access.options.shared_mailboxes {
+            return Err(SubscribeFailure::TooManyShared);
+        }
+        let begun: Vec<(Key, u64)> = {
+            let mut guard = session.held();
+            let Some(held) = guard.as_mut() else { return Err(SubscribeFailure::Withdrawn) };
+            shared.into_iter().filter_map(|path| self.take_in(session, held, path, wanted)).collect()
+        };
+        let seen = stream::iter(begun).map(|(key, serial)| async move { (key, stand(self, session, serial).await) });
+        let seen: Vec<_> = seen.buffer_unordered(AT_ONCE).collect().await;
+        let mut covered = Vec::new();
+        for (key, outcome) in seen {
+            match outcome {
+                Ok(()) => covered.push(key),
+                // Not to be read after all.
+                Err(SubscribeFailure::NotFound | SubscribeFailure::Withdrawn) => {}
+                Err(failure) => return Err(failure),
+            }
+        }
+        Ok(covered)
+    }
+
+    /// The serial number of a mailbox that is to be seen to now.
+    fn take_in(
+        &self,
+        session: &Arc<SessionHandle>,
+        held: &mut Vec<Held>,
+        path: MailboxPath,
+        wanted: Wanted,
+    ) -> Option<(Key, u64)> {
+        let key = Key::Mailbox(path);
+        if let Some(holding) = held.iter_mut().find(|holding| holding.key == key) {
+            let changed = holding.covered.replace(wanted) != Some(wanted);
+            if changed && holding.is_active() {
+                self.hub.subscribe(&holding.key, session, holding.wanted(), holding.grant.as_ref(), || ());
+            }
+            return None;
+        }
+        let mut holding = self.holding(session, key.clone());
+        (holding.covered, holding.busy) = (Some(wanted), true);
+        let serial = holding.serial;
+        held.push(holding);
+        Some((key, serial))
+    }
+
+    /// The account subscription does not cover anything any more.
+    pub(super) fn uncover(&self, session: &Arc<SessionHandle>, held: &mut Vec<Held>) {
+        self.stop_covering(session);
+        let mut at = 0;
+        while at < held.len() {
+            let holding = &mut held[at];
+            match (holding.covered.take().is_some(), holding.asked.is_some()) {
+                (true, false) => {
+                    let gone = held.swap_remove(at);
+                    self.withdraw(session, gone);
+                    continue;
+                }
+                (true, true) if holding.is_active() => {
+                    self.hub.subscribe(&holding.key, session, holding.wanted(), holding.grant.as_ref(), || ());
+                }
+                _ => {}
+            }
+            at += 1;
+        }
+    }
+
+    pub(super) fn stop_covering(&self, session: &Arc<SessionHandle>) {
+        self.covering().retain(|covering| {
+            covering.session.strong_count() > 0 && !std::ptr::eq(covering.session.as_ptr(), Arc::as_ptr(session))
+        });
+    }
+
+    /// What is shared with this identifier may be something else now; `None`: with anybody.
+    pub(super) fn cover_again(self: &Arc<Self>, identifier: Option<&Identifier>) {
+        let all: Vec<Arc<Covering>> = self.covering().clone();
+        for covering in all {
+            let Some(session) = covering.session.upgrade() else { continue };
+            if identifier.is_none_or(|identifier| session.subject().is(identifier, false)) {
+                self.begin_again(covering);
+            }
+        }
+    }
+
+    pub(super) fn cover_again_for(self: &Arc<Self>, session: &Arc<SessionHandle>) {
+        let of = |covering: &&Arc<Covering>| std::ptr::eq(covering.session.as_ptr(), Arc::as_ptr(session));
+        let covering = self.covering().iter().find(of).cloned();
+        if let Some(covering) = covering {
+            self.begin_again(covering);
+        }
+    }
+
+    fn begin_again(self: &Arc<Self>, covering: Arc<Covering>) {
+        if covering.state.swap(AGAIN, Ordering::AcqRel) == IDLE {
+            tokio::spawn(keep(self.clone(), covering));
+        }
+    }
+}
+
+/// Covers what has come, until there is nothing new.
+async fn keep(this: Arc<Subscriptions>, covering: Arc<Covering>) {
+    loop {
+        covering.state.store(BUSY, Ordering::Release);
+        let Some(session) = covering.session.upgrade() else { return };
+        let wanted = session.held().iter().flatten().find(|h| h.shared && h.is_active()).map(Held::wanted);
+        if let Some(wanted) = wanted {
+            match this.cover_all(&session, wanted).await {
+                Ok(covered) => {
+                    for key in covered {
+                        session.push_resync(Resync::Keys(BTreeSet::from([key])), "shared");
+                    }
+                }
+                // More than one subscription covers: those that it covers it goes on covering.
+                Err(SubscribeFailure::TooManyShared | SubscribeFailure::Withdrawn) => {}
+                Err(_) => {
+                    drop(session);
+                    tokio::time::sleep(RETRY).await;
+                    continue;
+                }
+            }
+        }
+        if covering.state.compare_exchange(BUSY, IDLE, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            return;
+        }
+    }
+}

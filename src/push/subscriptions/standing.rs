@@ -1,0 +1,181 @@
+//! The way of one subscription to where every change is told.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::{Subscriptions, of_serial};
+use crate::mail::key::Key;
+use crate::mail::rights::{Rights, Subject};
+use crate::push::access::Grant;
+use crate::push::outbox::SubscribeFailure;
+use crate::push::session::{Held, SessionHandle};
+
+/// Sees to it that a holding stands, or that who waits for it hears why it does not.
+pub(super) async fn see_to(this: Arc<Subscriptions>, session: Arc<SessionHandle>, serial: u64) {
+    let _ = stand(&this, &session, serial).await;
+}
+
+/// As [`see_to`], and tells how it went. `Withdrawn` where it was given up meanwhile.
+pub(super) async fn stand(this: &Arc<Subscriptions>, session: &Arc<SessionHandle>, serial: u64) -> Result<(), SubscribeFailure> {
+    let begun = Instant::now();
+    let deadline = begun + this.timeout;
+    loop {
+        let (outcome, grant) = match tokio::time::timeout_at(deadline, ready(this, session, serial, begun)).await {
+            Ok((outcome, grant)) => (outcome, grant),
+            Err(_) => (Err(SubscribeFailure::Unavailable { kept: false }), None),
+        };
+        let mut guard = session.held();
+        // Given up, or ended, meanwhile: that has been answered.
+        let Some((held, at)) = of_serial(&mut guard, serial) else { return Err(SubscribeFailure::Withdrawn) };
+        let holding = &mut held[at];
+        let is_same = match (&holding.grant, &grant) {
+            (Some(held), Some(asked)) => Arc::ptr_eq(held, asked),
+            (None, None) => true,
+            // It may have become the user's own, or another's.
+            _ => outcome.is_err(),
+        };
+        let outcome = match (outcome, &holding.grant) {
+            _ if !is_same => continue,
+            (Ok(()), None) => Ok(Rights::ALL),
+            (Ok(()), Some(grant)) => match grant.rights() {
+                // Doubted again since it was asked.
+                None => continue,
+                Some(rights) => suffices(holding, rights).then_some(rights).ok_or(SubscribeFailure::NotFound),
+            },
+            (Err(failure), _) => Err(failure),
+        };
+        match outcome {
+            Ok(rights) => {
+                holding.busy = false;
+                this.activate(session, holding, rights);
+                return Ok(());
+            }
+            Err(failure) => {
+                let failure = give_up(this, session, held, at, failure);
+                return Err(failure);
+            }
+        }
+    }
+}
+
+impl Subscriptions {
+    /// Whether `subject` may subscribe to `key`, before a session is opened for it.
+    pub async fn allows(self: &Arc<Self>, subject: &Subject, key: &Key) -> Result<(), SubscribeFailure> {
+        let begun = Instant::now();
+        let grant = match key {
+            key if key.is_owned_by(&subject.user) => return Ok(()),
+            Key::Mailbox(path) => self.access.hold(subject, path),
+            Key::Account(_) => None,
+        };
+        let answer = match &grant {
+            Some(grant) => tokio::time::timeout(self.timeout, self.access.ask(grant, begun)).await.ok().and_then(Result::ok),
+            None => Some(Rights::NONE),
+        };
+        match answer {
+            None => Err(SubscribeFailure::RightsUnknown { kept: false }),
+            Some(rights) if rights.contains(Rights::LOOKUP) => Ok(()),
+            Some(_) => {
+                tokio::time::sleep_until(begun + self.access.options.denial).await;
+                Err(SubscribeFailure::NotFound)
+            }
+        }
+    }
+}
+
+/// Whether the rights allow what the holding is for: a mailbox that is only covered is covered to be read.
+fn suffices(holding: &Held, rights: Rights) -> bool {
+    rights.contains(if holding.asked.is_some() { Rights::LOOKUP } else { Rights::READ })
+}
+
+/// Allowed, registered, settled, and allowed still: until it was settled, nobody could be told of a change.
+async fn ready(
+    this: &Arc<Subscriptions>,
+    session: &Arc<SessionHandle>,
+    serial: u64,
+    begun: Instant,
+) -> (Result<(), SubscribeFailure>, Option<Arc<Grant>>) {
+    let Some((key, grant, own)) = of_serial(&mut session.held(), serial).map(|(held, at)| {
+        let own = held[at].key.is_owned_by(&session.user());
+        (held[at].key.clone(), held[at].grant.clone(), own)
+    }) else {
+        return (Err(SubscribeFailure::Withdrawn), None);
+    };
+    let outcome = async {
+        if !own {
+            allowed(this, session, serial, grant.as_ref(), begun, begun).await?;
+        }
+        let settling = {
+            let mut guard = session.held();
+            let Some((held, at)) = of_serial(&mut guard, serial) else { return Err(SubscribeFailure::Withdrawn) };
+            let lease = held[at].lease.get_or_insert_with(|| this.presence.acquire(&key));
+            this.presence.settling(lease)
+        };
+        if let Some(settled) = settling {
+            settled.await.map_err(|_| SubscribeFailure::Unavailable { kept: false })?;
+            if !own {
+                allowed(this, session, serial, grant.as_ref(), begun, Instant::now()).await?;
+            }
+        }
+        if matches!(key, Key::Account(_)) {
+            this.cover(session, serial).await?;
+        }
+        Ok(())
+    };
+    (outcome.await, grant)
+}
+
+/// Asks for the rights. A denial takes as long as any other, so that it does not say why (I-9).
+async fn allowed(
+    this: &Arc<Subscriptions>,
+    session: &Arc<SessionHandle>,
+    serial: u64,
+    grant: Option<&Arc<Grant>>,
+    begun: Instant,
+    since: Instant,
+) -> Result<(), SubscribeFailure> {
+    let answer = match grant {
+        Some(grant) => this.access.ask(grant, since).await,
+        None => Ok(Rights::NONE),
+    };
+    let rights = answer.map_err(|_| SubscribeFailure::RightsUnknown { kept: false })?;
+    let is_enough = of_serial(&mut session.held(), serial).is_none_or(|(held, at)| suffices(&held[at], rights));
+    if is_enough {
+        return Ok(());
+    }
+    tokio::time::sleep_until(begun + this.access.options.denial).await;
+    Err(SubscribeFailure::NotFound)
+}
+
+/// Answers who waits. What stood before still stands, unless the right is gone; what never did is let go.
+fn give_up(
+    this: &Subscriptions,
+    session: &Arc<SessionHandle>,
+    held: &mut Vec<Held>,
+    at: usize,
+    failure: SubscribeFailure,
+) -> SubscribeFailure {
+    let holding = &mut held[at];
+    holding.busy = false;
+    let stands = holding.is_active();
+    let failure = match failure {
+        SubscribeFailure::Unavailable { .. } => SubscribeFailure::Unavailable { kept: stands },
+        SubscribeFailure::RightsUnknown { .. } => SubscribeFailure::RightsUnknown { kept: stands },
+        other => other,
+    };
+    for tag in std::mem::take(&mut holding.waiting) {
+        session.push_settled(tag, holding.key.clone(), Err(failure));
+    }
+    let kept = matches!(failure, SubscribeFailure::Unavailable { kept: true } | SubscribeFailure::RightsUnknown { kept: true });
+    if !kept {
+        let (serial, shared) = (holding.serial, std::mem::take(&mut holding.shared));
+        if shared {
+            this.uncover(session, held);
+        }
+        if let Some(at) = held.iter().position(|h| h.serial == serial) {
+            let gone = held.swap_remove(at);
+            this.withdraw(session, gone);
+        }
+    }
+    failure
+}
