@@ -136,8 +136,10 @@ export class Mailpush {
   #retry = null;
   #stayAway = 0;
   #socketFailures = 0;
+  #socketTried = 0;
   #preferStream = false;
   #reopenAt = 0;
+  #reopenings = 0;
   #reopening = false;
   #token = null;
   #tokenUntil = 0;
@@ -207,7 +209,8 @@ export class Mailpush {
     if (this.#attempt !== attempt) return;
     this.#attempt = null;
     if (token === undefined) return this.#later({ reason: "no token" });
-    if (this.#preferStream || !this.#env.WebSocket) this.#openStream(token);
+    const stream = this.#preferStream && this.#env.now() - this.#socketTried < PROBE_MS;
+    if (stream || !this.#env.WebSocket) this.#openStream(token);
     else this.#openSocket(token);
   }
 
@@ -300,6 +303,7 @@ export class Mailpush {
   #isReady(link, detail) {
     link.ready = true;
     link.since = this.#env.now();
+    this.#reopenings = 0;
     this.#tell("connected", { transport: link.kind === "sse" ? "sse" : "websocket", ...detail });
     this.#watch(link);
   }
@@ -330,14 +334,15 @@ export class Mailpush {
       // The one that it should have replaced goes on, unless it takes the last place that the user has.
       this.#link = this.#old;
       this.#old = null;
-      this.#reopenAt = this.#env.now() + REOPEN_MS + this.#jitter((this.#attempts += 1));
+      this.#reopenAt = this.#env.now() + REOPEN_MS + this.#jitter((this.#reopenings += 1) - 1);
       if (this.#link.kind === "sse") this.#preferStream = true;
       if (link.kind === "websocket") this.#probeLater();
       return this.#soon();
     }
     if (final && !this.#old) return this.#stop({ code: goodbye.code, reason: goodbye.reason });
+    const served = this.#old ?? link;
     this.#drop();
-    if (link.ready && this.#env.now() - link.since >= GOOD_MS) this.#attempts = 0;
+    if (served.ready && this.#env.now() - served.since >= GOOD_MS) this.#attempts = 0;
     const after = goodbye.reconnect_after_ms;
     this.#later({ code: goodbye.code, reason: goodbye.reason }, after >= 0 ? Math.min(after, AWAY_MS) : undefined);
   }
@@ -401,6 +406,7 @@ export class Mailpush {
     });
     Object.assign(link, { pending: new Map(), id: 0, refusals: 0, until: 0, rate: 1, credit: 1, counted: 0 });
     link.send = (frame) => socket.send(JSON.stringify(frame));
+    this.#socketTried = this.#env.now();
     if (probe) this.#probing = link;
     else this.#link = link;
     const late = link.timers.after(OPEN_MS, () => this.#lost(link, { code: 1006, reason: "the WebSocket does not open" }));
@@ -759,7 +765,7 @@ export class Mailpush {
       const current = this.#link;
       if (current?.kind !== "sse" || this.#state === "closed") return;
       if (token === undefined) {
-        this.#reopenAt = this.#env.now() + REOPEN_MS + this.#jitter(0);
+        this.#reopenAt = this.#env.now() + REOPEN_MS + this.#jitter((this.#reopenings += 1) - 1);
         return this.#soon();
       }
       if (current.ready && !this.#old) this.#old = current;
