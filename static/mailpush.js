@@ -425,6 +425,8 @@ export class Mailpush {
       this.#connect(link, token, true);
     };
     socket.onmessage = ({ data }) => this.#receive(link, data);
+    // Some runtimes tell of a WebSocket that does not open by an error alone.
+    socket.onerror = () => socket.readyState === 0 && this.#lost(link, { code: 1006, reason: "the WebSocket does not open" });
     socket.onclose = ({ code, reason }) => this.#lost(link, { code, reason });
   }
 
