@@ -124,9 +124,9 @@ export class Mailpush {
   #backoff;
   #state = "idle";
   #records = new Set();
-  /** The connection in use, the one it is about to replace without a gap, and a WebSocket tried beside a stream. */
+  /** The connection in use, those that it replaces without a gap, and a WebSocket tried beside a stream. */
   #link = null;
-  #old = null;
+  #olds = [];
   #probing = null;
   /** The attempt under way; whatever a former one still brings is of no interest. */
   #attempt = null;
@@ -296,7 +296,7 @@ export class Mailpush {
   #dispose(link) {
     if (!link || link.over) return;
     link.over = true;
-    link.timers.clear();
+    link.timers.stop();
     link.shut();
   }
 
@@ -304,7 +304,7 @@ export class Mailpush {
     link.ready = true;
     link.since = this.#env.now();
     this.#reopenings = 0;
-    this.#tell("connected", { transport: link.kind === "sse" ? "sse" : "websocket", ...detail });
+    this.#tell("connected", { transport: link.kind, ...detail });
     this.#watch(link);
   }
 
@@ -325,22 +325,25 @@ export class Mailpush {
       this.#probing = null;
       return this.#probeLater();
     }
-    if (link === this.#old) {
-      this.#old = null;
-      for (const record of this.#records) if (!this.#link?.asked.get(record.id)?.standing) record.current = false;
+    if (this.#olds.includes(link)) {
+      this.#olds.splice(this.#olds.indexOf(link), 1);
+      if (final) return this.#stop({ code: goodbye.code, reason: goodbye.reason });
+      // It may have been silent for long: whether it told everything until it was replaced is not known.
+      for (const record of this.#records) if (link.asked.get(record.id)?.standing) record.current = false;
+      for (const [id, asked] of this.#link.asked) if (asked.standing) this.#settled(id, asked.rights, false);
       return;
     }
-    if (!link.ready && this.#old && goodbye.code !== 4504) {
+    if (!link.ready && this.#olds.length && goodbye.code !== 4504) {
       // The one that it should have replaced goes on, unless it takes the last place that the user has.
-      this.#link = this.#old;
-      this.#old = null;
+      this.#link = this.#olds.pop();
+      this.#link.replaced = undefined;
       this.#reopenAt = this.#env.now() + REOPEN_MS + this.#jitter((this.#reopenings += 1) - 1);
       if (this.#link.kind === "sse") this.#preferStream = true;
       if (link.kind === "websocket") this.#probeLater();
       return this.#soon();
     }
-    if (final && !this.#old) return this.#stop({ code: goodbye.code, reason: goodbye.reason });
-    const served = this.#old ?? link;
+    if (final && (link.ready || !this.#olds.length)) return this.#stop({ code: goodbye.code, reason: goodbye.reason });
+    const served = this.#olds.at(-1) ?? link;
     this.#drop();
     if (served.ready && this.#env.now() - served.since >= GOOD_MS) this.#attempts = 0;
     const after = goodbye.reconnect_after_ms;
@@ -349,15 +352,16 @@ export class Mailpush {
 
   /** Lets go of every connection. */
   #drop() {
-    for (const link of [this.#link, this.#old, this.#probing]) this.#dispose(link);
-    this.#link = this.#old = this.#probing = this.#attempt = null;
+    for (const link of [this.#link, ...this.#olds, this.#probing]) this.#dispose(link);
+    this.#link = this.#probing = this.#attempt = null;
+    this.#olds = [];
     for (const record of this.#records) record.current = false;
   }
 
   #stop(detail) {
     if (this.#state === "closed") return;
     this.#drop();
-    this.#timers.clear();
+    this.#timers.stop();
     this.#unlisten();
     for (const record of this.#records) record.closed = true;
     this.#records.clear();
@@ -378,6 +382,20 @@ export class Mailpush {
   #heard(link) {
     link.heard = this.#env.now();
     link.signs += 1;
+    // What comes this long after the new one stood was sent after it: the old one has told everything until then.
+    if (link.heard - link.replaced >= GRACE_MS) {
+      this.#olds.splice(this.#olds.indexOf(link), 1);
+      this.#dispose(link);
+    }
+  }
+
+  /** Another connection takes over. The one that stands goes on until there can be no gap between the two. */
+  #replace(link) {
+    const former = this.#link;
+    this.#link = link;
+    if (former?.ready) this.#olds.push(former);
+    else this.#dispose(former);
+    if (this.#olds.length > 2) this.#lost(this.#olds[0], { code: 1006, reason: "too many streams" });
   }
 
   /** Asks for a sign of life. A stream cannot be asked: if it is late, what is on its way is given time to come. */
@@ -418,8 +436,8 @@ export class Mailpush {
     socket.onopen = () => {
       late();
       if (link === this.#probing) {
-        this.#dispose(this.#old);
-        [this.#old, this.#link, this.#probing] = [this.#link, link, null];
+        this.#replace(link);
+        this.#probing = null;
       }
       link.timers.after(CONNECT_MS, () => link.ready || this.#lost(link, { code: 1006, reason: "no answer to connect" }));
       this.#connect(link, token, true);
@@ -437,7 +455,7 @@ export class Mailpush {
     link.timers.probe?.();
     link.timers.probe = link.timers.after(PROBE_MS * (0.75 + this.#env.random() / 2), async () => {
       const token = await this.#getToken();
-      if (link.over || link !== this.#link || this.#old || this.#probing || token === undefined) return this.#probeLater();
+      if (link.over || link !== this.#link || this.#olds.length || this.#probing || token === undefined) return this.#probeLater();
       this.#openSocket(token, true);
     });
   }
@@ -539,7 +557,7 @@ export class Mailpush {
     link.text = JSON.stringify(wish);
     link.entries = ids.map((id) => ({ id, key: this.#group(id)[0].key, text: link.text, standing: false }));
     link.entries.forEach((entry) => link.asked.set(entry.id, entry));
-    this.#link = link;
+    this.#replace(link);
     this.#reopenAt = this.#env.now() + REOPEN_MS;
     const late = link.timers.after(OPEN_MS, () => this.#lost(link, { code: 1006, reason: "the stream does not open" }));
     try {
@@ -570,7 +588,7 @@ export class Mailpush {
 
   /** A stream is refused as a whole for one mailbox, and not told for which: each that is not known to be good is tried alone. */
   async #blame(link, token, { subscription: error }) {
-    const suspects = link.entries.filter(({ id }) => !this.#old?.asked.get(id)?.standing);
+    const suspects = link.entries.filter(({ id }) => !this.#olds.some(({ asked }) => asked.get(id)?.standing));
     const guilty = suspects.length === 1 ? suspects : [];
     for (const entry of suspects.length === 1 ? [] : suspects) {
       if (link.over) return;
@@ -652,7 +670,7 @@ export class Mailpush {
       const [from, key] = [record.id, { mailbox: path }];
       record.key = key;
       record.id = idOf(key);
-      for (const { asked } of [this.#link, this.#old].filter(Boolean)) {
+      for (const { asked } of [this.#link, ...this.#olds]) {
         const entry = asked.get(from);
         if (!entry) continue;
         asked.delete(from);
@@ -675,7 +693,7 @@ export class Mailpush {
 
   #revoked(key) {
     const id = idOf(key);
-    for (const link of [this.#link, this.#old]) link?.asked.delete(id);
+    for (const link of [this.#link, ...this.#olds]) link.asked.delete(id);
     for (const record of [...this.#records]) {
       if (record.id === id) this.#end(record, "onrevoked", key);
       else if (record.wish.shared && record.ready && key.mailbox !== undefined) this.#call(record, "onrevoked", key);
@@ -713,9 +731,8 @@ export class Mailpush {
     }
     if (link.kind === "sse") this.#reconcileStream(link);
     else if (link.ready) this.#reconcileSocket(link);
-    if (this.#old && this.#ids().every((id) => this.#link?.asked.get(id)?.standing)) {
-      this.#dispose(this.#old);
-      this.#old = null;
+    if (this.#olds.length && this.#ids().every((id) => this.#link?.asked.get(id)?.standing)) {
+      for (const old of this.#olds) old.replaced ??= this.#env.now();
     }
   }
 
@@ -770,8 +787,6 @@ export class Mailpush {
         this.#reopenAt = this.#env.now() + REOPEN_MS + this.#jitter((this.#reopenings += 1) - 1);
         return this.#soon();
       }
-      if (current.ready && !this.#old) this.#old = current;
-      else this.#dispose(current);
       this.#openStream(token);
     });
   }
@@ -864,15 +879,17 @@ export class Mailpush {
   }
 }
 
-/** Timers that can be stopped together. */
+/** Timers that are stopped together, for good. */
 class Timers {
   #env;
   #ids = new Set();
+  #stopped = false;
   constructor(env) {
     this.#env = env;
   }
   /** Gives what stops it. */
   after(delay, act) {
+    if (this.#stopped) return () => {};
     const id = this.#env.setTimeout(() => {
       this.#ids.delete(id);
       act();
@@ -883,7 +900,8 @@ class Timers {
       this.#env.clearTimeout(id);
     };
   }
-  clear() {
+  stop() {
+    this.#stopped = true;
     for (const id of this.#ids) this.#env.clearTimeout(id);
     this.#ids.clear();
   }

@@ -130,8 +130,14 @@ test("another set is another stream, without a gap, and not too often", async ()
   first.say(meanwhile);
   await settle();
   open();
-  await world.pass(0);
-  assert.equal(first.aborted, true);
+  await world.pass(2_000);
+  first.raw(":\n\n");
+  await settle();
+  assert.equal(first.aborted, false, "that may have been on its way for long");
+  await world.pass(1_000);
+  first.raw(":\n\n");
+  await settle();
+  assert.equal(first.aborted, true, "it has told all that came before the new one stood");
   assert.ok(more.every(({ names }) => names().join() === "onready"));
   world.stream.say(meanwhile);
   await settle();
@@ -149,6 +155,18 @@ test("another set is another stream, without a gap, and not too often", async ()
   more[0].sub.close();
   await world.pass(4_000);
   assert.equal(world.stream.keys().length, 40);
+});
+
+test("an old stream that had fallen silent is not believed", async () => {
+  const { world, client, names } = await streaming();
+  const [first] = world.streams;
+  const more = world.watch(client, { mailbox: SENT });
+  for (let i = 0; i < 5; i += 1) {
+    await world.pass(16_000);
+    world.stream.raw(":\n\n");
+  }
+  assert.equal(first.aborted, true);
+  assert.deepEqual([names(), more.names()], [["onready", "onresync"], ["onready"]]);
 });
 
 test("the last subscription closed ends the stream, the next begins one", async () => {
@@ -316,4 +334,16 @@ test("the user's last session is given up for the one that shall replace it", as
   assert.equal(client.state, "connected");
   assert.deepEqual(names(), ["onready"]);
   assert.equal(calls.at(-1)[0], "onresync", "there was a gap");
+});
+
+test("a session that is ended while another stream shall replace it stays ended", async () => {
+  const { world, client } = await streaming();
+  world.onstream = () => {};
+  world.watch(client, { mailbox: SENT });
+  await world.pass(5_000);
+  const [first, second] = world.streams;
+  first.say({ disconnect: { code: 4505, reason: "ended", reconnect: false } });
+  await settle();
+  assert.deepEqual([client.state, second.aborted], ["closed", true]);
+  assert.equal(world.pending(), 0);
 });

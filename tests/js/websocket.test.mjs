@@ -603,3 +603,26 @@ test("without anything to watch a lost connection is not made anew until there i
   await world.pass(4_000);
   assert.deepEqual(names(), ["onready"]);
 });
+
+test("closed from within any callback, nothing goes on", async () => {
+  const ways = [
+    (close) => ({ onstate: (state) => state === "connected" && close() }),
+    (close) => ({ onstate: (state) => state === "waiting" && close() }),
+    (close) => {
+      let failing = false;
+      const token = async () => (failing ? Promise.reject(new Error("gone")) : ((failing = true), "token"));
+      return { onerror: close, token };
+    },
+  ];
+  for (const way of ways) {
+    const world = new World();
+    const { client } = world.client(way(() => client.close()));
+    world.watch(client, { mailbox: INBOX });
+    await settle();
+    world.socket.say({ expiring: { in_ms: 60_000 } });
+    await world.pass(1_000);
+    world.socket.end(1006);
+    await world.pass(120_000);
+    assert.deepEqual([client.state, world.pending(), world.sockets.length], ["closed", 0, 1]);
+  }
+});
