@@ -46,7 +46,7 @@ pub trait Acls: Send + Sync {
     /// Applies all of these at once, and returns what the ACL was and is now. Doing it twice is doing it once.
     async fn edit(&self, mailbox: &MailboxPath, edits: &[AclEdit]) -> Result<(Acl, Acl), RegistryError>;
 
-    /// Puts this ACL in the place of whatever there was, and returns that.
+    /// Puts this ACL in the place of whatever there was, and returns that; what could not be read is returned as empty.
     async fn replace(&self, mailbox: &MailboxPath, acl: &Acl) -> Result<Acl, RegistryError>;
 
     /// `from`, and every mailbox below it, are called otherwise now (see [`MailboxPath::renamed`]); doing it again does
