@@ -34,10 +34,10 @@ pub enum AclNews {
 /// News is told once for each time of asking: who hears it and still wants to know asks again. It may overtake the answer
 /// that it makes old, so an answer counts only if no news of it came since the question.
 ///
-/// Every call comes back within the registry's lookup timeout, a rename within as many as there are mailboxes. Errors:
-/// [`RegistryError::Unreachable`], when it is not known whether a change was made, and trying again is safe;
-/// [`RegistryError::Refused`] for an ACL that cannot be read, or that would be larger than [`MAX_ENTRIES`] and [`MAX_BYTES`]
-/// allow.
+/// A question takes at most the registry's lookup timeout, and so does the change of one mailbox once it is its turn; a
+/// rename changes one mailbox after the other. Errors: [`RegistryError::Unreachable`], when it is not known whether a change
+/// was made, and trying again is safe; [`RegistryError::Refused`] for an ACL that cannot be read, or that would be larger
+/// than [`MAX_ENTRIES`] and [`MAX_BYTES`] allow.
 #[async_trait]
 pub trait Acls: Send + Sync {
     /// What cannot be read is an error, and never an empty ACL.
