@@ -132,6 +132,11 @@ impl Access {
         self.options.by_namespace.get(mailbox.namespace()).unwrap_or(&self.options.via)
     }
 
+    /// Whether IMAP sessions ask for the rights on a namespace's mailboxes, each for itself.
+    pub fn asks_sessions(&self, namespace: &str) -> bool {
+        matches!(self.options.by_namespace.get(namespace).unwrap_or(&self.options.via), Via::Session)
+    }
+
     /// The grant that every session of this subject shares. `None`: nobody can be asked, so nobody may.
     pub fn hold(&self, subject: &Subject, mailbox: &MailboxPath) -> Option<Arc<Grant>> {
         let Via::Source(_) = self.via(mailbox) else { return None };
@@ -283,7 +288,6 @@ async fn ask(access: Weak<Access>, grant: Weak<Grant>) {
         let (Some(access), Some(held)) = (access.upgrade(), grant.upgrade()) else { return };
         let error = answer.as_ref().err().cloned();
         let outcome = held.answer(question, answer);
-        Metrics::count(&access.metrics.rights_questions, "outcome", if error.is_some() { "failed" } else { "answered" });
         if let Some(error) = &error {
             access.warn(error);
         }
@@ -325,7 +329,7 @@ async fn age(access: Weak<Access>) {
             let Some(confirmed) = grant.confirmed() else { continue };
             let old = now.saturating_duration_since(confirmed);
             if old >= access.options.max_age && grant.expire() {
-                Metrics::count(&access.metrics.rights_questions, "outcome", "expired");
+                access.metrics.rights_expired.inc();
                 access.wish(&grant);
             } else if old >= access.options.recheck {
                 due.push((confirmed, grant));
