@@ -24,6 +24,7 @@
 //! | [`cluster`] | what nodes share: registry and queue, as traits with their adapters | events, sessions |
 //! | [`push`] | moving events: publisher, consumer, hub, presence | client protocols |
 //! | [`http`] | what every HTTP server of ours shares: accept loop, refusals, reading events | routes |
+//! | [`imap`] | asking a mail server something, as its client | what is asked |
 //! | [`tls`] | certificates and authorities, for servers and for clients | protocols |
 //! | [`edge`] | the doors: HTTP, WebSocket, SSE, IMAP, tokens | rules of a protocol |
 //! | [`agent`] | the origin's side: spool, adapters of mail servers | client protocols |
@@ -32,7 +33,7 @@
 //! | [`dev`] | a cluster in one process | anything production needs |
 //! | [`cli`] | the commands | logic |
 //!
-//! `edge → http, tls, push, wire, mail` · `agent → http, tls, push, wire, mail` · `http → push, mail` · `push → cluster, mail` · `wire → mail` · `cluster → mail` · `mail → nothing of ours`; a
+//! `edge → http, imap, tls, push, wire, mail` · `agent → http, imap, tls, push, wire, mail` · `http → push, mail` · `imap → wire, mail` · `push → cluster, mail` · `wire → mail` · `cluster → mail` · `mail → nothing of ours`; a
 //! test (`tests/rooms.rs`) holds this table.
 //!
 //! # The invariants that bind
@@ -55,6 +56,7 @@ pub mod config;
 pub mod dev;
 pub mod edge;
 pub mod http;
+pub mod imap;
 pub mod mail;
 pub mod node;
 pub mod push;

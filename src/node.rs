@@ -26,6 +26,8 @@ use crate::edge::followers::{self, Followers};
 use crate::edge::gateway::Gateway;
 use crate::edge::http::router;
 use crate::edge::imap;
+use crate::edge::imap::rights::ImapRights;
+use crate::edge::imap::upstream::Upstreams;
 use crate::edge::tickets::Tickets;
 use crate::http::server::{Bounds, serve};
 use crate::mail::ids::NodeId;
@@ -76,10 +78,12 @@ impl Cluster {
             QueueKind::Kafka => KafkaQueues::new(&settings.queue).context("the queue's settings")?,
             QueueKind::Local => anyhow::bail!("queue.kind = \"local\" works within one process only: use mailpush dev"),
         };
+        let mut acls: Option<Arc<dyn Acls>> = None;
         let (registrar, directory): (Arc<dyn Registrar>, Arc<dyn Directory>) = match settings.registry.kind {
             RegistryKind::Zookeeper => {
                 let registry = ZookeeperRegistry::connect(&settings.registry, names.clone()).await;
                 let registry = registry.context("the registry's settings")?;
+                acls = Some(registry.clone());
                 (registry.clone(), registry)
             }
             RegistryKind::Broadcast => {
@@ -88,7 +92,7 @@ impl Cluster {
             }
             RegistryKind::Local => anyhow::bail!("registry.kind = \"local\" works within one process only: use mailpush dev"),
         };
-        Ok(Self { registrar, directory, queues, acls: None, rights: None, names })
+        Ok(Self { registrar, directory, queues, acls, rights: None, names })
     }
 
     /// A publisher of this process.
@@ -321,7 +325,12 @@ fn build(
         settings.imap.connections_per_user,
         record.started_at.saturating_mul(1_000),
     ));
-    let (access, notices) = Access::start(access_options(settings, cluster), metrics.clone());
+    let upstreams = OnceLock::new();
+    if !settings.imap.upstream.addresses.is_empty() {
+        let servers = Upstreams::new(&settings.imap.upstream, metrics.clone()).context("imap.upstream")?;
+        upstreams.get_or_init(|| Arc::new(servers));
+    }
+    let (access, notices) = Access::start(access_options(settings, cluster, upstreams.get(), &metrics), metrics.clone());
     let subscriptions = Subscriptions::start(Parts {
         hub: hub.clone(),
         presence: presence.clone(),
@@ -372,21 +381,30 @@ fn build(
         tasks: TaskTracker::new(),
         client: reqwest::Client::builder().user_agent(concat!("mailpush/", env!("CARGO_PKG_VERSION"))).build()?,
         departed: Mutex::default(),
-        upstreams: OnceLock::new(),
+        upstreams,
         settings: settings.clone(),
     }))
 }
 
 /// Who knows the rights on the mailboxes of others.
-fn access_options(settings: &Settings, cluster: &Cluster) -> access::Options {
+fn access_options(
+    settings: &Settings,
+    cluster: &Cluster,
+    upstreams: Option<&Arc<Upstreams>>,
+    metrics: &Arc<Metrics>,
+) -> access::Options {
+    let registry = cluster.acls.as_ref().map(|acls| RegistryRights::new(acls.clone(), metrics.clone()));
+    let registry = registry.map_or(Via::Nobody, |source| Via::Source(Arc::new(source)));
+    let master = upstreams.and_then(|servers| {
+        let (imap, names) = (&settings.imap, user_names(&settings.auth));
+        ImapRights::new(imap, &settings.access, names, servers.clone(), metrics.clone())
+    });
+    let imap = master.map_or(Via::Session, |source| Via::Source(Arc::new(source)));
     let via = |kind: RightsKind| match (&cluster.rights, kind.resolved(settings)) {
-        (_, RightsKind::Owners) | (None, RightsKind::Auto) => Via::Nobody,
+        (_, RightsKind::Owners | RightsKind::Auto) => Via::Nobody,
         (Some(rights), _) => Via::Source(rights.clone()),
-        (None, RightsKind::Registry) => match &cluster.acls {
-            Some(acls) => Via::Source(Arc::new(RegistryRights::new(acls.clone()))),
-            None => Via::Nobody,
-        },
-        (None, RightsKind::Imap) => Via::Session,
+        (None, RightsKind::Registry) => registry.clone(),
+        (None, RightsKind::Imap) => imap.clone(),
     };
     let access = &settings.access;
     let namespaces = access.namespaces().filter_map(|(name, kind)| Some((name.to_owned(), via(kind?))));

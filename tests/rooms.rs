@@ -10,9 +10,10 @@ const TABLE: &[(&str, &[&str])] = &[
     ("cluster", &["mail", "config"]),
     ("push", &["cluster", "mail"]),
     ("http", &["push", "mail"]),
+    ("imap", &["wire", "mail"]),
     ("tls", &["config"]),
-    ("edge", &["http", "tls", "push", "wire", "cluster", "mail", "config"]),
-    ("agent", &["http", "tls", "push", "wire", "cluster", "mail", "config"]),
+    ("edge", &["http", "imap", "tls", "push", "wire", "cluster", "mail", "config"]),
+    ("agent", &["http", "imap", "tls", "push", "wire", "cluster", "mail", "config"]),
     ("config", &["cluster", "edge", "mail"]),
 ];
 

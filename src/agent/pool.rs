@@ -9,8 +9,9 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::complete::{FlagSource, Known};
-use super::imap::{Connection, ImapError};
+use super::imap::Connection;
 use super::tls::Tls;
+use crate::imap::client::ImapError;
 use crate::mail::path::{MailboxPath, PRIVATE};
 use crate::mail::uid::{Uid, UidValidity};
 use crate::wire::imap::credentials::Credentials;

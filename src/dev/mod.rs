@@ -130,7 +130,7 @@ impl Dev {
                 registrar: local.clone(),
                 directory: local,
                 queues: queues.clone(),
-                acls: None,
+                acls: Some(registry.acls()),
                 rights: Some(Arc::new(store.rights())),
                 names: names.clone(),
             };

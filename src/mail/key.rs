@@ -37,6 +37,16 @@ pub enum ZnodeName {
 }
 
 impl ZnodeName {
+    /// The name of a text, which begins with a character that tells what it is about.
+    pub fn of(text: &str) -> Self {
+        let escaped = utf8_percent_encode(text, ESCAPED).to_string();
+        if escaped.len() <= MAX_ZNODE_NAME {
+            Self::Escaped(escaped)
+        } else {
+            Self::Digest(format!("~{}", BASE32_NOPAD.encode(&Sha256::digest(&escaped)[..20])))
+        }
+    }
+
     pub fn as_str(&self) -> &str {
         match self {
             Self::Escaped(name) | Self::Digest(name) => name,
@@ -48,14 +58,9 @@ impl Key {
     /// The znode's name. Total: any key has one. The first character tells what it is: `#` a mailbox,
     /// `@` an account, `~` a digest; so `.`, `..` and the reserved `zookeeper` cannot come up.
     pub fn znode_name(&self) -> ZnodeName {
-        let escaped = match self {
-            Self::Mailbox(path) => utf8_percent_encode(path.as_str(), ESCAPED).to_string(),
-            Self::Account(user) => format!("@{}", utf8_percent_encode(user.as_str(), ESCAPED)),
-        };
-        if escaped.len() <= MAX_ZNODE_NAME {
-            ZnodeName::Escaped(escaped)
-        } else {
-            ZnodeName::Digest(format!("~{}", BASE32_NOPAD.encode(&Sha256::digest(&escaped)[..20])))
+        match self {
+            Self::Mailbox(path) => ZnodeName::of(path.as_str()),
+            Self::Account(user) => ZnodeName::of(&format!("@{user}")),
         }
     }
 
@@ -69,20 +74,12 @@ impl Key {
         (key.znode_name().as_str() == name).then_some(key)
     }
 
-    /// A hash that is the same in every process and version (FNV-1a, then a finaliser so that every
-    /// bit counts): it chooses buckets, ensembles and partitions.
+    /// See [`stable_hash`]: it chooses buckets, ensembles and partitions.
     pub fn stable_hash(&self) -> u64 {
-        let (mark, text) = match self {
-            Self::Mailbox(path) => (b'#', path.as_str()),
-            Self::Account(user) => (b'@', user.as_str()),
-        };
-        let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-        for byte in std::iter::once(mark).chain(text.bytes()) {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        match self {
+            Self::Mailbox(path) => stable_hash(b'#', path.as_str()),
+            Self::Account(user) => stable_hash(b'@', user.as_str()),
         }
-        hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        hash ^ (hash >> 31)
     }
 
     /// Whether the key is about nothing but `user`'s own mail.
@@ -92,6 +89,18 @@ impl Key {
             Self::Account(owner) => owner == user,
         }
     }
+}
+
+/// A hash that is the same in every process and version (FNV-1a, then a finaliser so that every bit counts). `mark` tells
+/// what the text is about.
+pub fn stable_hash(mark: u8, text: &str) -> u64 {
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    for byte in std::iter::once(mark).chain(text.bytes()) {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    hash ^ (hash >> 31)
 }
 
 impl fmt::Display for Key {

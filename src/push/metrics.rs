@@ -27,8 +27,8 @@ pub struct Metrics {
     pub deliveries: Family<Labels, Counter>,
     /// Breaks in continuity told to clients, by reason.
     pub resyncs: Family<Labels, Counter>,
-    /// Questions for rights, by outcome.
-    pub rights_questions: Family<Labels, Counter>,
+    /// What was known of rights and became too old to be trusted.
+    pub rights_expired: Counter,
     /// Subscriptions ended because the right was lost, by transport.
     pub revoked: Family<Labels, Counter>,
     /// Sessions opened, by transport.
@@ -37,6 +37,10 @@ pub struct Metrics {
     pub closed: Family<Labels, Counter>,
     /// Tokens refused, by reason.
     pub tokens_refused: Family<Labels, Counter>,
+    /// Questions for rights, by source and outcome.
+    pub rights_questions: Family<Labels, Counter>,
+    /// Seconds until they were answered, or given up, by source.
+    pub rights_latency: Family<Labels, Histogram>,
     pub http_requests: Family<Labels, Counter>,
     /// IMAP connections turned away, by reason.
     pub imap_refused: Family<Labels, Counter>,
@@ -74,11 +78,13 @@ impl Default for Metrics {
             consumed: Family::default(),
             deliveries: Family::default(),
             resyncs: Family::default(),
-            rights_questions: Family::default(),
+            rights_expired: Counter::default(),
             revoked: Family::default(),
             opened: Family::default(),
             closed: Family::default(),
             tokens_refused: Family::default(),
+            rights_questions: Family::default(),
+            rights_latency: Family::new_with_constructor(histogram),
             http_requests: Family::default(),
             imap_refused: Family::default(),
             imap_upstream: Family::default(),
@@ -103,11 +109,14 @@ impl Default for Metrics {
         r.register("records_consumed", "Records consumed from the queue, by what became of them", metrics.consumed.clone());
         r.register("deliveries", "Deliveries to sessions, by what became of them", metrics.deliveries.clone());
         r.register("resyncs", "Breaks in continuity told to sessions, by reason", metrics.resyncs.clone());
-        r.register("rights_questions", "Questions for rights, by outcome", metrics.rights_questions.clone());
+        r.register("rights_expired", "Known rights that became too old to be trusted", metrics.rights_expired.clone());
         r.register("revoked", "Subscriptions ended because the right was lost, by transport", metrics.revoked.clone());
         r.register("sessions_opened", "Sessions opened, by transport", metrics.opened.clone());
         r.register("sessions_closed", "Sessions closed, by reason", metrics.closed.clone());
         r.register("tokens_refused", "Tokens refused, by reason", metrics.tokens_refused.clone());
+        r.register("rights_questions", "Questions for rights, by source and outcome", metrics.rights_questions.clone());
+        let help = "Until a question for rights was answered or given up";
+        r.register_with_unit("rights_latency", help, Unit::Seconds, metrics.rights_latency.clone());
         r.register("http_requests", "HTTP requests, by route and status", metrics.http_requests.clone());
         r.register("imap_refused", "IMAP connections turned away, by reason", metrics.imap_refused.clone());
         r.register("imap_upstream_connects", "Connections to mail servers, by outcome", metrics.imap_upstream.clone());
@@ -137,6 +146,12 @@ impl Metrics {
         if by > 0 {
             family.get_or_create(&vec![(label, value)]).inc_by(by);
         }
+    }
+
+    /// Counts a question for rights, and observes the seconds that it took.
+    pub fn rights_asked(&self, source: &'static str, outcome: &'static str, seconds: f64) {
+        self.rights_questions.get_or_create(&vec![("source", source), ("outcome", outcome)]).inc();
+        self.rights_latency.get_or_create(&vec![("source", source)]).observe(seconds);
     }
 
     /// Observes the time, in seconds, that an event took to reach `stage` from the one before.

@@ -195,6 +195,10 @@ impl Outbox {
             }
             _ => true,
         });
+        if let Some((Resync::Keys(keys), _)) = &mut self.resync {
+            keys.remove(&key);
+        }
+        self.resync.take_if(|(scope, _)| matches!(scope, Resync::Keys(keys) if keys.is_empty()));
         self.queue.push_back(Outgoing::Revoked { key });
     }
 
@@ -232,8 +236,8 @@ impl Outbox {
         let mut taken = std::mem::take(&mut self.queue);
         (self.events, self.bytes) = (0, 0);
         if let Some((keys, reason)) = self.resync.take() {
-            // In front: events behind it are of other mailboxes, or came after it was due.
-            taken.push_front(Outgoing::Resync { keys, reason });
+            // Behind: what a key is called, and that it is subscribed to, comes first.
+            taken.push_back(Outgoing::Resync { keys, reason });
         }
         if let Some(healthy) = self.health.take() {
             taken.push_back(Outgoing::Health(healthy));
@@ -292,7 +296,7 @@ mod tests {
             [Pushed::Queued, Pushed::Queued, Pushed::Queued, Pushed::Collapsed]
         );
         assert_eq!([push("a"), push("c")], [Pushed::Absorbed, Pushed::Queued], "other mailboxes go on");
-        assert_eq!(show(&mut outbox), ["resync 2 overflow", "c"]);
+        assert_eq!(show(&mut outbox), ["c", "resync 2 overflow"]);
         assert!(outbox.is_empty());
         assert_eq!(outbox.push_event(&delivery("a"), EnvelopeFields::NONE, LIMITS), Pushed::Queued, "drained: as new");
     }
@@ -316,7 +320,9 @@ mod tests {
         for name in ["a", "b", "a"] {
             outbox.push_event(&delivery(name), EnvelopeFields::NONE, LIMITS);
         }
-        outbox.push_revoked(Key::Mailbox("#private:bob:a".parse().unwrap()));
+        let lost = Key::Mailbox("#private:bob:a".parse().unwrap());
+        outbox.push_resync(Resync::Keys(BTreeSet::from([lost.clone()])), "gap");
+        outbox.push_revoked(lost);
         assert_eq!(outbox.push_event(&delivery("b"), EnvelopeFields::NONE, LIMITS), Pushed::Queued, "there is room again");
         assert_eq!(show(&mut outbox), ["b", r##"Revoked { key: Mailbox("#private:bob:a") }"##, "b"]);
     }

@@ -12,17 +12,29 @@ use crate::cluster::queue::QueueName;
 use crate::mail::ids::NodeId;
 use crate::mail::key::Key;
 
+mod acls;
+
+pub use acls::LocalAcls;
+
 /// What the nodes of one process share.
 pub struct LocalRegistry {
     names: QueueNames,
     /// Under each key the texts of queue ids.
     registrations: Mutex<HashMap<Key, BTreeSet<String>>>,
     nodes: watch::Sender<Arc<[NodeRecord]>>,
+    acls: Arc<LocalAcls>,
 }
 
 impl LocalRegistry {
     pub fn new(names: QueueNames) -> Arc<Self> {
-        Arc::new(Self { names, registrations: Mutex::default(), nodes: watch::Sender::new(Arc::new([])) })
+        let nodes: Arc<[NodeRecord]> = Arc::new([]);
+        let (nodes, acls) = (watch::Sender::new(nodes), LocalAcls::new());
+        Arc::new(Self { names, registrations: Mutex::default(), nodes, acls })
+    }
+
+    /// The ACLs, the same for all nodes.
+    pub fn acls(&self) -> Arc<LocalAcls> {
+        self.acls.clone()
     }
 
     /// A handle for one node (or one publisher). With its last clone everything it registered goes, as an

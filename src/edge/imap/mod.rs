@@ -10,6 +10,7 @@ pub mod nets;
 mod park;
 mod pipe;
 pub mod proxy_protocol;
+pub mod rights;
 mod stream;
 pub mod upstream;
 

@@ -160,10 +160,14 @@ impl Upstreams {
         Err(Unreachable(if problems.is_empty() { "all are set aside".to_owned() } else { problems.join("; ") }))
     }
 
-    /// Whether a server greets, on nobody's behalf.
+    /// The same on behalf of the gateway itself.
+    pub async fn connect_for_nobody(&self) -> Result<Connected, Unreachable> {
+        self.connect(SocketAddr::from(([127, 0, 0, 1], 0)), false).await
+    }
+
+    /// Whether a server greets.
     pub async fn probe(&self) -> Result<(), Unreachable> {
-        let nobody = SocketAddr::from(([127, 0, 0, 1], 0));
-        self.connect(nobody, false).await.map(drop)
+        self.connect_for_nobody().await.map(drop)
     }
 
     /// The servers that are not set aside, and all.

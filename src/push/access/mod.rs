@@ -283,7 +283,6 @@ async fn ask(access: Weak<Access>, grant: Weak<Grant>) {
         let (Some(access), Some(held)) = (access.upgrade(), grant.upgrade()) else { return };
         let error = answer.as_ref().err().cloned();
         let outcome = held.answer(question, answer);
-        Metrics::count(&access.metrics.rights_questions, "outcome", if error.is_some() { "failed" } else { "answered" });
         if let Some(error) = &error {
             access.warn(error);
         }
@@ -325,7 +324,7 @@ async fn age(access: Weak<Access>) {
             let Some(confirmed) = grant.confirmed() else { continue };
             let old = now.saturating_duration_since(confirmed);
             if old >= access.options.max_age && grant.expire() {
-                Metrics::count(&access.metrics.rights_questions, "outcome", "expired");
+                access.metrics.rights_expired.inc();
                 access.wish(&grant);
             } else if old >= access.options.recheck {
                 due.push((confirmed, grant));

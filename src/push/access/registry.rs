@@ -1,6 +1,7 @@
 //! Rights by the ACLs that the registry keeps.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
@@ -9,23 +10,32 @@ use super::source::{NoAnswer, RightsSource};
 use crate::cluster::acls::{AclNews, Acls};
 use crate::mail::path::MailboxPath;
 use crate::mail::rights::{Identifier, Rights, Subject};
+use crate::push::metrics::Metrics;
 
 /// See the module's words. A mailbox without an ACL is its owner's alone, and so is one that does not exist.
 pub struct RegistryRights {
     acls: Arc<dyn Acls>,
+    metrics: Arc<Metrics>,
 }
 
 impl RegistryRights {
-    pub fn new(acls: Arc<dyn Acls>) -> Self {
-        Self { acls }
+    pub fn new(acls: Arc<dyn Acls>, metrics: Arc<Metrics>) -> Self {
+        Self { acls, metrics }
     }
 }
 
 #[async_trait]
 impl RightsSource for RegistryRights {
     async fn rights(&self, subject: &Subject, mailbox: &MailboxPath) -> Result<Rights, NoAnswer> {
-        let acl = self.acls.get(mailbox).await.map_err(|error| NoAnswer(error.to_string()))?;
-        Ok(acl.effective(mailbox, subject))
+        let began = Instant::now();
+        let rights = self.acls.get(mailbox).await.map(|acl| acl.effective(mailbox, subject));
+        let outcome = match &rights {
+            Ok(rights) if rights.is_empty() => "none",
+            Ok(_) => "some",
+            Err(_) => "no_answer",
+        };
+        self.metrics.rights_asked("registry", outcome, began.elapsed().as_secs_f64());
+        rights.map_err(|error| NoAnswer(error.to_string()))
     }
 
     async fn shared_with(&self, subject: &Subject) -> Result<Vec<MailboxPath>, NoAnswer> {

@@ -13,6 +13,7 @@
 //! server lacks it.
 
 use super::response::{Code, Response, Untagged, parse, words};
+use crate::mail::rights::Rights;
 
 /// What the gateway makes of a list.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -27,6 +28,9 @@ pub struct Edit {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Offers {
     pub imap4rev2: bool,
+    pub acl: bool,
+    /// The rights that it has beyond those of RFC 2086 (RFC 4314 2.1.1): `RIGHTS=texk`.
+    pub rights: Rights,
     pub condstore: bool,
     pub enable: bool,
     pub esearch: bool,
@@ -52,8 +56,14 @@ impl Offers {
     pub fn of(list: &[u8]) -> Self {
         let mut seen = Self::default();
         for word in words(list) {
-            let slot = match word.to_ascii_uppercase().as_slice() {
+            let upper = word.to_ascii_uppercase();
+            if upper.starts_with(b"RIGHTS=") {
+                let letters = String::from_utf8_lossy(&word[b"RIGHTS=".len()..]).to_ascii_lowercase();
+                seen.rights = seen.rights.with(Rights::parse_known(&letters));
+            }
+            let slot = match upper.as_slice() {
                 b"IMAP4REV2" => &mut seen.imap4rev2,
+                b"ACL" => &mut seen.acl,
                 b"CONDSTORE" => &mut seen.condstore,
                 b"ENABLE" => &mut seen.enable,
                 b"ESEARCH" => &mut seen.esearch,
@@ -232,5 +242,7 @@ mod tests {
         );
         assert!(rev2.starttls && rev2.login_disabled && !rev2.condstore && !rev2.literal_plus && !rev2.id);
         assert_eq!(Offers::of(b"IMAP4rev1 XIDLE IDLEX"), Offers::default());
+        let acl = Offers::of(b"IMAP4rev1 acl RIGHTS=texk");
+        assert_eq!(acl, Offers { acl: true, rights: Rights::parse("texk").unwrap(), ..Offers::default() });
     }
 }

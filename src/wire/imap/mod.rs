@@ -1,5 +1,6 @@
 //! IMAP (RFC 3501, RFC 9051) as a proxy needs it: framing, the commands and responses it must understand, and the session.
 
+pub mod acl;
 pub mod capability;
 pub mod command;
 pub mod credentials;

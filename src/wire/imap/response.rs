@@ -7,6 +7,7 @@ use std::borrow::Cow;
 
 use roaring::RoaringBitmap;
 
+use super::acl::{self, AclData, ListRights, MyRights};
 use super::namespace::Namespaces;
 use super::scan::{Scan, is_atom_char, without_end};
 use super::set::{self, Ranges};
@@ -69,6 +70,9 @@ pub enum Untagged<'a> {
     Esearch(Esearch<'a>),
     Namespace(Namespaces),
     List(List<'a>),
+    Acl(AclData<'a>),
+    ListRights(ListRights<'a>),
+    MyRights(MyRights<'a>),
     /// What was enabled, as it is written: [`words`] takes it apart (RFC 5161).
     Enabled(&'a [u8]),
     Other,
@@ -225,6 +229,9 @@ fn untagged(mut scan: Scan<'_>) -> Option<Untagged<'_>> {
         b"VANISHED" => vanished(scan)?,
         b"NAMESPACE" => Untagged::Namespace(Namespaces::scan(&mut scan)?),
         b"LIST" => Untagged::List(list(scan)?),
+        b"ACL" => Untagged::Acl(acl::acl(&mut scan)?),
+        b"LISTRIGHTS" => Untagged::ListRights(acl::list_rights(&mut scan)?),
+        b"MYRIGHTS" => Untagged::MyRights(acl::my_rights(&mut scan)?),
         _ => return None,
     })
 }

@@ -3,7 +3,7 @@
 //! A node's side: `registrar` keeps a `book` of what is to stand and spreads it over session `slot`s; `batch`
 //! carries operations out; `standing` says how sure it all is; `announce` keeps the node's own znode.
 //! A publisher's side: a `link` to each ensemble does `lookups` in batches and keeps a `cache` of answers true;
-//! `nodes` are the running ones. Both: `tree` is the layout, `access` the way in, `jump` the choice of ensemble.
+//! `nodes` are the running ones. Who may do what: `acls`. All: `tree` is the layout, `access` the way in, `jump` the choice of ensemble.
 //!
 //! Upholds I-3 (one znode per key and node), I-6 (loss is told), I-14 (no session holds too much) and the
 //! publisher's half of I-5 (no answer is older than `settle`).
@@ -19,6 +19,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use zookeeper_client::CreateMode;
 
 use self::access::Access;
+use self::acls::ZookeeperAcls;
 use self::announce::{Announcement, Ask};
 use self::batch::BATCH;
 use self::book::Book;
@@ -33,6 +34,7 @@ use crate::config::RegistrySettings;
 use crate::mail::key::Key;
 
 mod access;
+mod acls;
 mod announce;
 mod batch;
 mod book;
@@ -55,6 +57,7 @@ pub struct ZookeeperRegistry {
     registrars: Vec<EnsembleRegistrar>,
     links: Vec<Link>,
     nodes: Arc<Nodes>,
+    acls: ZookeeperAcls,
     board: Arc<HealthBoard>,
     lookup_timeout: Duration,
     /// The name of this node's znodes, once it has been announced.
@@ -122,11 +125,13 @@ impl ZookeeperRegistry {
                 })
             })
             .collect();
+        let acls = ZookeeperAcls::new(&accesses, &board, lookup_timeout, &gone);
         link::tried(&links, lookup_timeout).await;
         Ok(Arc::new(Self {
             registrars,
             links,
             nodes,
+            acls,
             board,
             lookup_timeout,
             child,
@@ -201,6 +206,7 @@ impl Registrar for ZookeeperRegistry {
 
     async fn close(&self) {
         join_all(self.registrars.iter().map(EnsembleRegistrar::close)).await;
+        self.acls.close();
         self.gone.cancel();
     }
 }
