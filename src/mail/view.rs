@@ -30,6 +30,7 @@ use self::flags::Told;
 pub use self::tell::{Applied, End, Features, Keywords, PermanentFlags, Reconciled, Tell, Then, Why};
 pub use self::uids::Uids;
 use super::event::{Change, Event, Status};
+use super::path::MailboxPath;
 use super::uid::{ModSeq, Uid, UidValidity};
 
 /// Above the floor so many expunged messages are remembered, so that a late event does not bring them back; a hole that
@@ -162,6 +163,11 @@ impl View {
             Change::FlagsSet { messages } | Change::FlagsClear { messages } => {
                 (applied.tell, applied.ask) = self.change_flags(event.id, messages, own);
             }
+            Change::MailboxRename { .. } if is_inbox_emptied(event) => {
+                // Counts that come with it may be of the mailbox that holds them now.
+                applied.then = Then::Reconcile(Why::Emptied);
+                return applied;
+            }
             Change::MailboxRename { to } => applied.then = Then::Renamed(to.clone()),
             Change::MailboxDelete => applied.then = Then::Over(End::Deleted),
             Change::MailboxChange => applied.then = Then::Reconcile(Why::NoDetail),
@@ -273,6 +279,14 @@ impl View {
             self.status = None;
         }
     }
+}
+
+/// Whether the event is about a user's INBOX that was renamed: its messages have moved, and INBOX stays (RFC 9051 6.3.6).
+/// Where the whole account has another name now, INBOX goes with it.
+pub fn is_inbox_emptied(event: &Event) -> bool {
+    let from = &event.mailbox;
+    let stays = |to: &MailboxPath| (to.namespace(), to.owner()) == (from.namespace(), from.owner());
+    from.name() == "INBOX" && matches!(&event.change, Change::MailboxRename { to } if stays(to))
 }
 
 /// The next higher UID; the highest of all is its own.

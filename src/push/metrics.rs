@@ -46,6 +46,8 @@ pub struct Metrics {
     pub imap_refused: Family<Labels, Counter>,
     /// Connections to mail servers, by outcome.
     pub imap_upstream: Family<Labels, Counter>,
+    /// Changes of ACLs that clients made through the door, by whether the cluster could be told.
+    pub imap_acl_changes: Family<Labels, Counter>,
     pub imap_connections: Gauge,
     pub imap_unauthenticated: Gauge,
     /// IMAP connections whose mail server's side is let go.
@@ -88,6 +90,7 @@ impl Default for Metrics {
             http_requests: Family::default(),
             imap_refused: Family::default(),
             imap_upstream: Family::default(),
+            imap_acl_changes: Family::default(),
             imap_connections: Gauge::default(),
             imap_unauthenticated: Gauge::default(),
             imap_parked: Gauge::default(),
@@ -120,6 +123,8 @@ impl Default for Metrics {
         r.register("http_requests", "HTTP requests, by route and status", metrics.http_requests.clone());
         r.register("imap_refused", "IMAP connections turned away, by reason", metrics.imap_refused.clone());
         r.register("imap_upstream_connects", "Connections to mail servers, by outcome", metrics.imap_upstream.clone());
+        let help = "ACL changes that IMAP clients made, by whether the cluster was told";
+        r.register("imap_acl_changes", help, metrics.imap_acl_changes.clone());
         r.register("imap_connections", "IMAP connections", metrics.imap_connections.clone());
         r.register("imap_unauthenticated", "IMAP connections not logged in yet", metrics.imap_unauthenticated.clone());
         r.register("imap_parked", "IMAP connections that hold no mail server's", metrics.imap_parked.clone());

@@ -22,10 +22,12 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use tracing::{debug, info};
 
 use super::Door;
+use super::announce::Announcements;
 use super::entrance::{Permits, handshake};
 use super::pipe::{HIGH, Progress, poll_read};
 use super::stream::Stream;
 use super::upstream::Connected;
+use crate::edge::gateway::Gateway;
 use crate::mail::ids::SessionId;
 use crate::mail::key::Key;
 use crate::mail::rights::Subject;
@@ -92,6 +94,7 @@ pub struct Connection {
     to_upstream: Progress,
     doing: Doing,
     handle: Option<Arc<SessionHandle>>,
+    announcements: Announcements,
     /// When the oldest event among what waits for the client was consumed.
     oldest: Option<Instant>,
     /// The client has shut its side: until when the server may still answer.
@@ -131,6 +134,7 @@ impl Connection {
             to_upstream: Progress::default(),
             doing: Doing::Nothing,
             handle: None,
+            announcements: Announcements::default(),
             oldest: None,
             half_closed: None,
             farewell: None,
@@ -167,15 +171,23 @@ impl Connection {
             match action {
                 Action::StartTls => self.doing = Doing::StartTls,
                 Action::Authenticated { user } => self.authenticated(user),
-                Action::Watch(path) => {
+                Action::Watch(path) => self.with_handle(|gateway, handle| {
+                    gateway.subscriptions.watch(handle, &Key::Mailbox(path));
+                }),
+                Action::Unwatch(path) => self.with_handle(|gateway, handle| {
+                    gateway.subscriptions.unsubscribe(handle, &Key::Mailbox(path));
+                }),
+                Action::Rights { mailbox, rights } => self.with_handle(|gateway, handle| {
+                    gateway.subscriptions.learned(handle, &Key::Mailbox(mailbox), rights);
+                }),
+                Action::AclChanged { mailbox, identifier, rights } => {
                     if let Some(handle) = &self.handle {
-                        self.door.gateway.subscriptions.watch(handle, &Key::Mailbox(path));
+                        let user = handle.user();
+                        self.announcements.acl_changed(&self.door.gateway, user, mailbox, identifier, rights);
                     }
                 }
-                Action::Unwatch(path) => {
-                    if let Some(handle) = &self.handle {
-                        self.door.gateway.subscriptions.unsubscribe(handle, &Key::Mailbox(path));
-                    }
+                Action::AclNotUnderstood => {
+                    Announcements::not_understood(&self.door.gateway, self.handle.as_ref().map(|handle| handle.user()));
                 }
                 Action::CloseUpstream => self.doing = Doing::CloseUpstream,
                 Action::OpenUpstream { urgent } => self.open_upstream(urgent),
@@ -186,6 +198,12 @@ impl Connection {
         let stuck = matches!(self.upstream, Upstream::None) && self.session.poll_timeout().is_none();
         if stuck && self.doing == Doing::Nothing && self.ending.is_none() {
             self.end("upstream_closed");
+        }
+    }
+
+    fn with_handle(&self, act: impl FnOnce(&Gateway, &Arc<SessionHandle>)) {
+        if let Some(handle) = &self.handle {
+            act(&self.door.gateway, handle);
         }
     }
 
@@ -572,12 +590,11 @@ impl Connection {
                     self.session.handle_standing(now, &path, standing);
                 }
                 Outgoing::Health(healthy) => self.session.handle_health(now, healthy),
-                Outgoing::Revoked { .. } => {
-                    self.dismiss("revoked", "You may not read this mailbox any more");
-                }
-                Outgoing::AskRights { .. } => {}
+                Outgoing::Revoked { key: Key::Mailbox(path) } => self.session.handle_revoked(&path),
+                Outgoing::AskRights { key: Key::Mailbox(path) } => self.session.handle_rights_check(now, &path),
                 // An IMAP session watches mailboxes, and asks for no subscriptions.
                 Outgoing::Standing { .. } | Outgoing::Settled { .. } | Outgoing::Moved { .. } => {}
+                Outgoing::Revoked { .. } | Outgoing::AskRights { .. } => {}
                 Outgoing::End(End::Draining { .. }) => {
                     self.dismiss("draining", "The server is going down, connect again");
                 }

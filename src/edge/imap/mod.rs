@@ -3,6 +3,7 @@
 //! A connection enters ([`entrance`]): PROXY header, limits, TLS, a mail server. Then one task relays for it
 //! ([`connection`]), reading and writing for a session that knows no sockets.
 
+mod announce;
 mod connection;
 mod entrance;
 mod limits;
@@ -29,10 +30,11 @@ use self::upstream::Upstreams;
 use super::gateway::Gateway;
 use crate::cluster::registry::RegistryHealth;
 use crate::config::{ImapSettings, Park, PlaintextAuth};
-use crate::mail::user::UserNames;
+use crate::mail::path::PRIVATE;
 use crate::push::session::Transport;
 use crate::tls::{ServerTls, TlsError};
 use crate::wire::imap::credentials::Credentials;
+use crate::wire::imap::namespace::SHARED;
 use crate::wire::imap::session::{Reentry, Rules};
 
 /// What all IMAP connections of a node share.
@@ -108,7 +110,7 @@ impl Door {
         let upstreams = Arc::new(Upstreams::new(&settings.upstream, gateway.metrics.clone()).context("imap.upstream")?);
         let trusted = settings.proxy_protocol_from.iter().map(|net| net.parse());
         Ok(Self {
-            rules: Arc::new(rules(settings, gateway.names.clone())),
+            rules: Arc::new(rules(&gateway)),
             tls: server_tls(settings).context("imap.certificate_file")?,
             upstreams: gateway.upstreams.get_or_init(|| upstreams).clone(),
             trusted: trusted.collect::<Result<_, _>>().context("imap.proxy_protocol_from")?,
@@ -168,13 +170,16 @@ impl Door {
     }
 }
 
-fn rules(settings: &ImapSettings, names: UserNames) -> Rules {
+fn rules(gateway: &Gateway) -> Rules {
+    let settings = &gateway.settings.imap;
     let master = || Credentials::new(settings.master.user.clone(), settings.master.password.expose());
     let (park_after, reentry) = match settings.park {
         Park::Never => (None, Reentry::Never),
         Park::Credentials => (Some(settings.park_after_ms.duration()), Reentry::Credentials),
         Park::MasterUser => (Some(settings.park_after_ms.duration()), Reentry::MasterUser(master())),
     };
+    let access = &gateway.subscriptions.access;
+    let asks_rights = [PRIVATE, SHARED].into_iter().filter(|namespace| access.asks_sessions(namespace)).collect();
     Rules {
         line_limit: settings.line_limit_bytes,
         login_deadline: settings.login_deadline_ms.duration(),
@@ -186,6 +191,7 @@ fn rules(settings: &ImapSettings, names: UserNames) -> Rules {
         poll: settings.poll_ms.duration(),
         park_after,
         reentry,
-        names,
+        names: gateway.names.clone(),
+        asks_rights,
     }
 }

@@ -117,6 +117,8 @@ pub enum Why {
     NoDetail,
     /// More is in doubt than is worth remembering.
     TooMuchInDoubt,
+    /// INBOX was renamed: its messages have moved away, and it stays (RFC 9051 6.3.6).
+    Emptied,
 }
 
 /// Why a view is over.

@@ -388,12 +388,12 @@ fn an_event_of_a_mailbox_that_is_no_more_is_stale() {
 
 #[test]
 fn what_happens_to_the_mailbox() {
-    let to: crate::mail::MailboxPath = "#private:bob@x.org:Old".parse().unwrap();
+    let to: MailboxPath = "#private:bob@x.org:Old".parse().unwrap();
     let quota = Quota { used: 1, limit: None };
     let acl = Change::AclChange { identifier: "anyone".to_owned(), rights: String::new() };
     let table = [
         (Change::MailboxDelete, Then::Over(End::Deleted)),
-        (Change::MailboxRename { to: to.clone() }, Then::Renamed(to)),
+        (Change::MailboxRename { to: to.clone() }, Then::Reconcile(Why::Emptied)),
         (Change::MailboxChange, Then::Reconcile(Why::NoDetail)),
         (Change::MailboxCreate, Then::Nothing),
         (Change::MailboxSubscribe, Then::Nothing),
@@ -405,6 +405,12 @@ fn what_happens_to_the_mailbox() {
     ];
     for (change, then) in table {
         assert_eq!(view(PLAIN).apply(&event(change.clone()), true), Applied { then, ..Applied::default() }, "{change:?}");
+    }
+    // INBOX stays, but for an account with another name; any other mailbox goes.
+    let new: MailboxPath = "#private:robert@x.org:INBOX".parse().unwrap();
+    for (of, to) in [("#private:bob@x.org:Work", to), ("#private:bob@x.org:INBOX", new)] {
+        let moved = Event { mailbox: of.parse().unwrap(), ..event(Change::MailboxRename { to: to.clone() }) };
+        assert_eq!(view(PLAIN).apply(&moved, true).then, Then::Renamed(to), "{of}");
     }
 }
 

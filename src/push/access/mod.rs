@@ -132,6 +132,11 @@ impl Access {
         self.options.by_namespace.get(mailbox.namespace()).unwrap_or(&self.options.via)
     }
 
+    /// Whether IMAP sessions ask for the rights on a namespace's mailboxes, each for itself.
+    pub fn asks_sessions(&self, namespace: &str) -> bool {
+        matches!(self.options.by_namespace.get(namespace).unwrap_or(&self.options.via), Via::Session)
+    }
+
     /// The grant that every session of this subject shares. `None`: nobody can be asked, so nobody may.
     pub fn hold(&self, subject: &Subject, mailbox: &MailboxPath) -> Option<Arc<Grant>> {
         let Via::Source(_) = self.via(mailbox) else { return None };

@@ -51,6 +51,9 @@ const SEARCH_KEYS: &[(&str, u8)] = &[
 ];
 
 impl Effects {
+    /// Of a command that has none.
+    pub const NONE: Self = Self { saves_result: false, context: false, condstore: false, name: Name::Other, skip: 0 };
+
     /// Of a command whose first line segment this is.
     pub fn of(head: &Head<'_>, segment: &[u8]) -> Self {
         let name = head.name;

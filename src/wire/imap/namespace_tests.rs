@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::super::command::{self, Command};
 use super::super::response::{Response, Untagged, parse};
 use super::*;
 
@@ -112,6 +113,81 @@ fn once_utf8_is_enabled_names_are_utf8() {
     let path = dovecot.path("Entw\u{fc}rfe & mehr".as_bytes(), true, &alice(), &names()).unwrap();
     assert_eq!(path.name(), "Entw\u{fc}rfe & mehr");
     assert_eq!(dovecot.imap_name(&path, true, &alice(), &names()).unwrap(), "Entw\u{fc}rfe & mehr".as_bytes());
+}
+
+/// What a user of this server means by a name as a command has it.
+fn meant(line: &str, user: &str, utf8: bool, argument: &str) -> String {
+    let command = format!("a SELECT {argument}\r\n");
+    let Ok((_, Command::Select(select))) = command::parse(command.as_bytes()) else { panic!("{command}") };
+    let user = UserName::new(user).unwrap();
+    let path = namespaces(line).path(&select.mailbox, utf8, &user, &names());
+    path.unwrap_or_else(|| panic!("{argument} is no name in {line}")).to_string()
+}
+
+#[test]
+fn a_mailbox_has_one_path_whoever_names_it_however() {
+    const OTHERS: &str = "* NAMESPACE ((\"INBOX.\" \".\")) ((\"Other Users.\" \".\")) ((\"Shared.\" \".\"))\r\n";
+    let (alice, bob) = ("alice@example.org", "bob@example.org");
+    let table: [(&str, &[(&str, &str, bool, &str)]); 5] = [
+        (
+            "#private:alice@example.org:Team",
+            &[
+                (DOVECOT, alice, false, "Team"),
+                (DOVECOT, alice, false, "\"Team\""),
+                (DOVECOT, alice, false, "{4+}\r\nTeam"),
+                (DOVECOT, alice, true, "Team"),
+                (DOVECOT, alice, false, "shared/alice/Team"),
+                (DOVECOT, bob, false, "shared/alice/Team"),
+                (DOVECOT, bob, false, "\"shared/Alice@Example.org/Team\""),
+                (DOVECOT, bob, true, "{17}\r\nshared/alice/Team"),
+                (OTHERS, alice, false, "INBOX.Team"),
+                (OTHERS, alice, false, "inbox.Team"),
+                (OTHERS, bob, false, "\"Other Users.alice.Team\""),
+                (OTHERS, bob, false, "{22}\r\nOther Users.alice.Team"),
+                (OTHERS, bob, false, "\"Other Users.alice@example^org.Team\""),
+                (CYRUS_ALT, bob, false, "\"Other Users/alice/Team\""),
+                (CYRUS, bob, false, "user.alice.Team"),
+                (JAMES, bob, false, "\"#user.alice.Team\""),
+            ],
+        ),
+        (
+            "#private:alice@example.org:INBOX",
+            &[
+                (DOVECOT, alice, false, "inbox"),
+                (DOVECOT, alice, false, "\"InBoX\""),
+                (OTHERS, alice, true, "{5}\r\niNBOX"),
+                (DOVECOT, bob, false, "shared/alice/inbox"),
+                (DOVECOT, bob, false, "shared/alice/INBOX"),
+                (DOVECOT, bob, false, "shared/alice"),
+                (OTHERS, bob, false, "\"Other Users.alice.Inbox\""),
+                (OTHERS, bob, false, "\"Other Users.alice\""),
+                (CYRUS, bob, false, "user.alice"),
+                (JAMES, bob, false, "\"#user.alice.inbox\""),
+            ],
+        ),
+        (
+            "#private:alice@example.org:INBOX/Sub",
+            &[(DOVECOT, alice, false, "inbox/Sub"), (DOVECOT, bob, false, "shared/alice/Inbox/Sub")],
+        ),
+        (
+            "#private:alice@example.org:Entw\u{fc}rfe/R&D",
+            &[
+                (DOVECOT, alice, false, "Entw&APw-rfe/R&-D"),
+                (DOVECOT, alice, true, "\"Entw\u{fc}rfe/R&D\""),
+                (DOVECOT, bob, false, "shared/alice/Entw&APw-rfe/R&-D"),
+                (DOVECOT, bob, true, "{26}\r\nshared/alice/Entw\u{fc}rfe/R&D"),
+                (OTHERS, alice, false, "INBOX.Entw&APw-rfe.R&-D"),
+                (OTHERS, bob, false, "\"Other Users.alice.Entw&APw-rfe.R&-D\""),
+                (OTHERS, bob, true, "\"Other Users.alice.Entw\u{fc}rfe.R&D\""),
+            ],
+        ),
+        ("#shared::News/Rust", &[(OTHERS, alice, false, "Shared.News.Rust"), (OTHERS, bob, true, "\"Shared.News.Rust\"")]),
+    ];
+    for (path, names) in table {
+        for (line, user, utf8, argument) in names {
+            assert_eq!(meant(line, user, *utf8, argument), path, "{user}'s {argument} in {line}");
+        }
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! around it (`edge/imap`) feeds it bytes, events and the time, writes what it wants written, and does what its
 //! [`Action`]s say, in their order.
 
+mod acl;
 mod facts;
 mod handover;
 mod idle;
@@ -11,12 +12,14 @@ mod level;
 mod prelude;
 mod questions;
 mod relay;
+mod rights;
 mod timers;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use self::acl::AclCommand;
 use self::facts::Facts;
 use self::idle::Idle;
 use self::prelude::{Prelude, Stops};
@@ -27,6 +30,7 @@ use super::credentials::Credentials;
 use super::framing::{Framer, Limits, Piece};
 use super::sasl::Exchange;
 use crate::mail::path::MailboxPath;
+use crate::mail::rights::Rights;
 use crate::mail::user::{UserName, UserNames};
 
 /// What the session does is decided by these; one a node.
@@ -54,6 +58,9 @@ pub struct Rules {
     pub reentry: Reentry,
     /// How user names are brought to their normal form: owners of shared mailboxes too.
     pub names: UserNames,
+    /// The namespaces in which the session itself asks for the rights on mailboxes of others (RFC 4314 3.5), for nobody else
+    /// can.
+    pub asks_rights: Vec<&'static str>,
 }
 
 /// How the gateway logs in on a client's behalf when it takes an upstream connection up again.
@@ -99,6 +106,12 @@ pub enum Action {
         /// The client waits for it: not paced.
         urgent: bool,
     },
+    /// What the user may do with the watched mailbox; `None`: the server did not say.
+    Rights { mailbox: MailboxPath, rights: Option<Rights> },
+    /// The client has changed an ACL: an `AclChange` is to be published. `rights` is in the form of SETACL's argument.
+    AclChanged { mailbox: MailboxPath, identifier: String, rights: String },
+    /// It has changed an ACL, and which one, or how, is not known.
+    AclNotUnderstood,
     /// Write what is due to the client and close.
     Close { reason: &'static str },
 }
@@ -173,6 +186,8 @@ pub struct Session {
     /// Relayed commands whose tagged response has not come.
     due: VecDeque<Relayed>,
     sasl: Option<Box<Exchange>>,
+    /// Changes of ACLs that the server has accepted, and that are not told yet.
+    acl_changes: Vec<AclCommand>,
     facts: Facts,
     idle: Option<Box<Idle>>,
     /// What the gateway itself has asked the server.
@@ -213,6 +228,7 @@ impl Session {
             response: Vec::new(),
             due: VecDeque::new(),
             sasl: None,
+            acl_changes: Vec::new(),
             facts: Facts::default(),
             idle: None,
             questions: None,
@@ -392,6 +408,9 @@ impl Session {
         self.hold = Hold::Closed;
         self.login_due = None;
         self.questions = None;
+        for _ in std::mem::take(&mut self.acl_changes) {
+            self.actions.push_back(Action::AclNotUnderstood);
+        }
         if let Some(path) = self.idle.take().and_then(|idle| idle.watched()) {
             self.actions.push_back(Action::Unwatch(path));
         }

@@ -54,7 +54,8 @@ impl Session {
         }
         self.tell_idling();
         let ending = self.idle.as_ref().is_some_and(|idle| idle.ending.is_some());
-        if ending || !self.is_servers_business_still() {
+        let rights_due = self.idle.as_ref().is_some_and(|idle| idle.rights_due);
+        if ending || rights_due || !self.is_servers_business_still() {
             self.leave_upstream(now);
         }
         self.resume(now);
@@ -106,6 +107,9 @@ impl Session {
         }
         if idle.stage == Stage::Polling {
             idle.poll_due = Some(poll_due);
+            if idle.rights_due {
+                self.ask_rights_of_the_servers(now);
+            }
         }
     }
 

@@ -11,12 +11,13 @@ use roaring::RoaringBitmap;
 
 use super::questions::{News, Question, Questions};
 use super::relay::{Refused, answer, is_bare_idle};
+use super::rights::Heeded;
 use super::{Action, Hold, Session, Standing};
 use crate::mail::event::{Change, Event};
 use crate::mail::flags::Flags;
 use crate::mail::path::MailboxPath;
 use crate::mail::uid::Uid;
-use crate::mail::view::{Applied, End, Tell, Then, View};
+use crate::mail::view::{Applied, End, Tell, Then, View, Why as Reason, is_inbox_emptied};
 use crate::wire::imap::command::{Head, Name};
 use crate::wire::imap::framing::Piece;
 use crate::wire::imap::write::{self, Changed};
@@ -47,6 +48,7 @@ pub(super) enum Why {
 pub(super) enum Purpose {
     Capability,
     Namespace,
+    Rights,
     Snapshot,
     Level(Why),
     Greeting(Why),
@@ -122,7 +124,13 @@ pub(super) struct Idle {
     pub flags_lost: bool,
     /// The mailbox has another name now: the server must be told so before anything is asked of it.
     pub renamed: bool,
+    /// While IDLE is the server's own: rights are to be asked for at the next opportunity.
+    pub rights_due: bool,
+    /// Rights that are being told are doubted already: asked for again.
+    pub rights_doubted: bool,
     pub retry: Option<Retry>,
+    /// Lines that wait until it is known that the user may read.
+    pub untold: Vec<u8>,
     /// Lines that wait until the client has been told that it idles.
     pub before: Vec<u8>,
     pub told_flags: Vec<(u32, u64)>,
@@ -149,6 +157,12 @@ impl Idle {
 
     pub fn watched(self) -> Option<MailboxPath> {
         self.path
+    }
+
+    /// Whether an event that waits says that the mailbox has another name.
+    pub fn is_about_to_move(&self) -> bool {
+        let moves = |event: &Event| matches!(event.change, Change::MailboxRename { .. }) && !is_inbox_emptied(event);
+        self.waiting.iter().any(|event| self.path.as_ref() == Some(&event.mailbox) && moves(event))
     }
 
     /// Whether this is what the client was told of the message last; notes it.
@@ -192,7 +206,10 @@ impl Session {
             doubted_until: None,
             flags_lost: false,
             renamed: false,
+            rights_due: false,
+            rights_doubted: false,
             retry: None,
+            untold: Vec::new(),
             before: Vec::new(),
             told_flags: Vec::new(),
             unanswered: 0,
@@ -217,11 +234,14 @@ impl Session {
     /// Whether IDLE is the server's own business for now.
     pub(super) fn is_servers_business(&self) -> bool {
         let lost = self.idle.as_ref().is_some_and(|idle| idle.standing == Some(Standing::Unavailable));
-        !self.healthy || self.facts.foreign || self.facts.user.is_none() || lost
+        !self.healthy || self.facts.foreign || self.facts.user.is_none() || lost || self.has_no_rights_to_ask()
     }
 
     /// On the way to the snapshot; the client's numbers are the server's.
     pub(super) fn prepare(&mut self, now: Instant) {
+        if self.asks_rights_first(now) {
+            return;
+        }
         if self.is_servers_business() {
             return self.hand_over(now);
         }
@@ -238,9 +258,12 @@ impl Session {
             }
         };
         let register_due = now + self.rules.register_timeout;
+        let no_rights_to_ask = self.has_no_rights_to_ask();
         let Some(idle) = &mut self.idle else { return };
         match (path, idle.standing) {
             (None, _) => self.hand_over(now),
+            // Known only now: what the server offers, and which mailbox it is.
+            (Some(_), _) if no_rights_to_ask => self.hand_over(now),
             (Some(_), Some(Standing::Registered | Standing::Settled)) => self.snapshot(now),
             (Some(path), _) => {
                 idle.stage = Stage::Registering;
@@ -272,7 +295,13 @@ impl Session {
             idle.register_due = None;
             idle.stage = Stage::Preparing;
         }
-        self.ask_for(now, Purpose::Snapshot, News::Mirrored, None, [Question::Noop, Question::Uids]);
+        self.ask_snapshot(now, Some(Question::Noop));
+    }
+
+    fn ask_snapshot(&mut self, now: Instant, first: Option<Question>) {
+        let rights = self.checks_rights().then_some(Question::MyRights);
+        let questions = first.into_iter().chain([Question::Uids]).chain(rights);
+        self.ask_for(now, Purpose::Snapshot, News::Mirrored, None, questions);
     }
 
     /// All questions are answered.
@@ -284,6 +313,7 @@ impl Session {
         match idle.purpose.take() {
             Some(Purpose::Namespace) if self.facts.namespaces.is_none() => self.hand_over(now),
             Some(Purpose::Capability | Purpose::Namespace) => self.prepare(now),
+            Some(Purpose::Rights) => self.rights_answered(now, &questions),
             Some(Purpose::Snapshot) => self.take_snapshot(now, questions),
             Some(Purpose::Level(why)) => self.leveled(now, why, questions),
             Some(Purpose::Greeting(why)) => self.greeted(now, why, &questions),
@@ -299,6 +329,10 @@ impl Session {
             // Nothing was told but what the server said itself.
             return self.finish(now);
         }
+        let heeded = self.heed_rights(&questions);
+        if heeded == Heeded::Over {
+            return;
+        }
         if self.is_servers_business() {
             return self.hand_over(now);
         }
@@ -307,7 +341,7 @@ impl Session {
             Some(uids) if questions.exact => uids,
             Some(_) if questions.refused.is_none() && idle.snapshots < SNAPSHOTS => {
                 idle.snapshots += 1;
-                return self.ask_for(now, Purpose::Snapshot, News::Mirrored, None, [Question::Uids]);
+                return self.ask_snapshot(now, None);
             }
             _ => return self.hand_over(now),
         };
@@ -341,6 +375,9 @@ impl Session {
         idle.again |= idle.waiting.iter().any(is_ahead);
         self.tell_idling();
         self.take_waiting(now);
+        if heeded == Heeded::Unknown && self.idle.as_ref().is_some_and(|idle| idle.purpose.is_none()) {
+            self.retry(now, Why::Refresh, false);
+        }
     }
 
     pub(super) fn tell_idling(&mut self) {
@@ -384,16 +421,19 @@ impl Session {
             }
             return;
         }
+        match (idle.stage, &event.change) {
+            // Under the old name the registration would be awaited in vain.
+            (Stage::Registering | Stage::Upstream { .. } | Stage::Polling, Change::MailboxRename { to })
+                if !is_inbox_emptied(event) =>
+            {
+                return self.rename(to.clone());
+            }
+            (Stage::Upstream { .. } | Stage::Polling, Change::MailboxDelete) => return self.apply(now, event),
+            _ => {}
+        }
         match idle.stage {
             // The server tells what there is to tell.
-            Stage::Upstream { .. } | Stage::Polling => {
-                match &event.change {
-                    Change::MailboxDelete => self.apply(now, event),
-                    Change::MailboxRename { to } => self.rename(to.clone()),
-                    _ => {}
-                }
-                return;
-            }
+            Stage::Upstream { .. } | Stage::Polling => return,
             Stage::Registering | Stage::Preparing => {}
             // The answer to come may be older than the event.
             Stage::Idling if matches!(idle.purpose, Some(Purpose::Level(_))) => {}
@@ -454,6 +494,11 @@ impl Session {
             Then::Over(End::Deleted) => self.bye("The mailbox has been deleted", "mailbox_deleted"),
             Then::Over(End::UidValidityChanged) => self.bye("The mailbox has been made anew (UIDVALIDITY)", "uidvalidity"),
             Then::Renamed(path) => self.rename(path),
+            Then::Reconcile(Reason::Emptied) => {
+                // What is selected is what INBOX was: a new SELECT finds what it is now, and tells no changes.
+                (idle.renamed, idle.flags_lost) = (true, true);
+                self.level(now, Why::Refresh);
+            }
             Then::Reconcile(_) => self.level(now, Why::Refresh),
             _ if must_ask => self.level(now, Why::Refresh),
             // The first doubt counts: events that keep coming do not put it off.
@@ -485,6 +530,10 @@ impl Session {
         let Some(idle) = &mut self.idle else { return };
         let features = self.facts.features;
         let out = &mut self.to_client;
+        if !tell.is_empty() {
+            // Keywords come before the flags that use them.
+            out.append(&mut idle.untold);
+        }
         for one in tell {
             match one {
                 Tell::Flags(flags) => write::flags(out, flags),

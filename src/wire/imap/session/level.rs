@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::idle::{CHECK_HOLD, Idle, Purpose, Retry, Stage, Why};
 use super::questions::{News, Question, Questions};
+use super::rights::Heeded;
 use super::{Action, Session, Standing};
 use crate::mail::uid::Uid;
 use crate::wire::imap::write;
@@ -76,12 +77,30 @@ impl Session {
         } else if !idle.ask.is_empty() {
             questions.push(Question::Flags(idle.ask.clone()));
         }
+        if self.checks_rights() {
+            questions.push(Question::MyRights);
+        }
         questions
     }
 
     /// The server has said what it holds.
     pub(super) fn leveled(&mut self, now: Instant, why: Why, questions: Questions) {
+        let heeded = self.heed_rights(&questions);
         let (Some(idle), Some(selected)) = (&mut self.idle, &mut self.facts.selected) else { return };
+        match heeded {
+            Heeded::Readable => self.to_client.append(&mut idle.untold),
+            Heeded::Over => return,
+            Heeded::Unknown => {
+                idle.ask_again(&questions);
+                idle.numbers = questions.numbers;
+                let moves = idle.is_about_to_move();
+                self.retry(now, why, false);
+                if moves {
+                    self.take_waiting(now);
+                }
+                return;
+            }
+        }
         match &questions.refused {
             // What it does not tell of flags stays unknown.
             None | Some((Question::Flags(_) | Question::AllFlags(_), _)) => {}
@@ -264,6 +283,10 @@ impl Session {
         let Some(idle) = &mut self.idle else { return };
         let purpose = idle.purpose.take();
         idle.numbers = None;
+        if matches!(purpose, Some(Purpose::Level(_) | Purpose::Greeting(_) | Purpose::Login(_))) {
+            self.rights_are_unknown();
+        }
+        let Some(idle) = &mut self.idle else { return };
         if let Some(questions) = asked {
             idle.ask_again(questions);
         }

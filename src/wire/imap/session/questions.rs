@@ -11,8 +11,10 @@ use roaring::RoaringBitmap;
 
 use super::facts::{self, Login};
 use super::idle::Why;
+use super::rights::Told;
 use super::{Reentry, Session};
 use crate::mail::flags::Flags;
+use crate::mail::path::MailboxPath;
 use crate::mail::uid::{ModSeq, Uid, UidValidity};
 use crate::mail::view::Keywords;
 use crate::wire::imap::capability::Offers;
@@ -51,6 +53,8 @@ pub(super) enum Question {
     Flags(RoaringBitmap),
     /// The flags of all messages, or of those changed since.
     AllFlags(Option<ModSeq>),
+    /// What the user may do with the selected mailbox.
+    MyRights,
     Idle,
 }
 
@@ -83,6 +87,8 @@ pub(super) struct Questions {
     pub uidnext: u32,
     pub uidvalidity: Option<UidValidity>,
     pub refused: Option<(Question, bool)>,
+    /// The mailbox whose rights are asked for, and what was said of them.
+    pub rights: Option<(MailboxPath, Option<Told>)>,
 }
 
 impl Session {
@@ -95,19 +101,22 @@ impl Session {
         questions: impl IntoIterator<Item = Question>,
     ) {
         let mut waiting = VecDeque::new();
-        let mut fresh = false;
+        let (mut fresh, mut rights) = (false, None);
         for question in questions {
             fresh |= question == Question::Select;
+            if question == Question::MyRights {
+                rights = self.idle.as_ref().and_then(|idle| Some((idle.path.clone()?, None)));
+            }
             if question != Question::Greeting {
                 self.serial = self.serial.wrapping_add(1);
                 self.send(self.serial, &question);
             }
             waiting.push_back((self.serial, question));
         }
-        self.questions = Some(Box::new(Questions { waiting, fresh, ..Questions::new(due, news, numbers) }));
+        self.questions = Some(Box::new(Questions { waiting, fresh, rights, ..Questions::new(due, news, numbers) }));
     }
 
-    fn send(&mut self, serial: u32, question: &Question) {
+    pub(super) fn send(&mut self, serial: u32, question: &Question) {
         let out = &mut self.to_upstream;
         // RFC 7162 3.1: without asking for it, it may not be told, and then the client could not be told either.
         let flags: &[u8] = if self.facts.features.fetch_has_modseq() { b" (FLAGS MODSEQ)" } else { b" (FLAGS)" };
@@ -160,6 +169,12 @@ impl Session {
             }
             Question::AllFlags(Some(since)) => {
                 out.extend_from_slice(format!("UID FETCH 1:* (FLAGS) (CHANGEDSINCE {})", since.0).as_bytes());
+            }
+            Question::MyRights => {
+                out.extend_from_slice(b"MYRIGHTS ");
+                let name = self.facts.selected.as_ref().map(|selected| selected.name.as_slice()).unwrap_or_default();
+                // As with SELECT.
+                let _ = write::astring(out, name, self.facts.utf8);
             }
             Question::Idle => out.extend_from_slice(b"IDLE"),
         }
@@ -214,15 +229,25 @@ impl Session {
     pub(super) fn read_unasked(&mut self, now: Instant, piece: &Piece<'_>) {
         let Response::Untagged(untagged) = response::parse(piece.bytes) else { return };
         // The server will not say it again.
-        if piece.first && piece.last && self.learn_keywords(&untagged) {
-            self.to_client.extend_from_slice(piece.bytes);
+        let is_news = piece.first && piece.last && self.learn_keywords(&untagged);
+        if is_news {
+            self.tell_line(piece.bytes);
         }
+        let asks_first = self.checks_rights();
         let Some(idle) = self.idle.as_mut().filter(|_| piece.first) else { return };
         let mut heard = Questions::new(now, News::Swallowed, idle.numbers.take());
         heard.follow(&untagged);
-        idle.numbers = heard.numbers;
-        let tell = idle.view.as_mut().map(|view| view.tell_flags(&heard.flags)).unwrap_or_default();
-        self.tell(&tell);
+        idle.numbers = heard.numbers.take();
+        if asks_first {
+            // The server has told it, so it is only to be had by asking.
+            idle.ask_again(&heard);
+            if is_news || !heard.flags.is_empty() {
+                return self.level(now, Why::Refresh);
+            }
+        } else {
+            let tell = idle.view.as_mut().map(|view| view.tell_flags(&heard.flags)).unwrap_or_default();
+            self.tell(&tell);
+        }
         if matches!(untagged, Untagged::Expunge(_) | Untagged::Exists(_) | Untagged::Vanished { earlier: false, .. }) {
             self.level(now, Why::Refresh);
         }
@@ -243,7 +268,11 @@ impl Session {
                     return;
                 }
                 let Some((_, question)) = questions.waiting.pop_front() else { return };
-                if status != Status::Ok {
+                if question == Question::MyRights {
+                    if let Some((_, told)) = &mut questions.rights {
+                        *told = Some(Told::at_end(*told, status, code.as_ref()));
+                    }
+                } else if status != Status::Ok {
                     // RFC 5530: it may be well again later.
                     let passing = matches!(code, Some(Code::Other(code)) if code.eq_ignore_ascii_case(b"UNAVAILABLE"));
                     questions.refused.get_or_insert((question, passing));
@@ -305,6 +334,12 @@ impl Session {
                 self.facts.offers_are_known = true;
                 return;
             }
+            Untagged::MyRights(mine) if questions.asks(&Question::MyRights) => {
+                if let Some((_, told)) = &mut questions.rights {
+                    *told = Some(Told::Rights(mine.rights));
+                }
+                return;
+            }
             Untagged::Enabled(_) => return,
             _ => {}
         }
@@ -347,12 +382,12 @@ impl Session {
     /// The gateway speaks for the server: what is not numbers is passed on where it is new, at once: whatever becomes of the
     /// question, the server will not say it again.
     fn swallow(&mut self, untagged: &Untagged<'_>, raw: &[u8]) {
-        let is_news = match untagged {
-            Untagged::Status { code: Some(Code::Other(code)), .. } => code.eq_ignore_ascii_case(b"ALERT"),
-            _ => self.learn_keywords(untagged),
-        };
-        if is_news {
-            self.to_client.extend_from_slice(raw);
+        match untagged {
+            Untagged::Status { code: Some(Code::Other(code)), .. } if code.eq_ignore_ascii_case(b"ALERT") => {
+                self.to_client.extend_from_slice(raw);
+            }
+            _ if self.learn_keywords(untagged) => self.tell_line(raw),
+            _ => {}
         }
         if let (Untagged::Status { code: Some(code), .. }, Some(questions)) = (untagged, &mut self.questions) {
             questions.note(code);
@@ -393,6 +428,7 @@ impl Questions {
             uidnext: 0,
             uidvalidity: None,
             refused: None,
+            rights: None,
         }
     }
 

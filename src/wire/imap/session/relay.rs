@@ -4,7 +4,9 @@ use std::time::Instant;
 
 use zeroize::Zeroizing;
 
+use super::acl::AclCommand;
 use super::facts::{self, Login, Selected};
+use super::questions::Question;
 use super::{Action, Hold, Reentry, Session, client_framer};
 use crate::wire::imap::capability::{self, Edit};
 use crate::wire::imap::command::{self, Command, Head, Name};
@@ -21,15 +23,28 @@ pub(super) const GATHER_LIMIT: usize = 32 * 1024;
 /// A relayed command whose tagged response has not come.
 #[derive(Debug)]
 pub(super) struct Relayed {
-    tag: Box<[u8]>,
-    what: What,
+    pub tag: Box<[u8]>,
+    pub what: What,
     effects: Effects,
+}
+
+impl Relayed {
+    /// A question of the gateway's own, between the client's commands.
+    pub fn own(tag: Box<[u8]>, question: Question) -> Self {
+        Self { tag, what: What::Asked(question), effects: Effects::NONE }
+    }
 }
 
 /// What a relayed command's success means to the gateway.
 #[derive(Debug)]
-enum What {
+pub(super) enum What {
     Nothing,
+    /// It is the gateway's own: the client does not hear of it.
+    Asked(Question),
+    /// NAMESPACE of the client's own.
+    Namespace,
+    /// SETACL or DELETEACL, as far as it is understood.
+    Acl(Option<AclCommand>),
     Login,
     Select(Box<Selected>),
     Unselect,
@@ -182,9 +197,14 @@ impl Session {
             Name::Close | Name::Unselect => What::Unselect,
             Name::Notify => What::Notify,
             Name::Rename => What::Rename,
+            Name::Namespace => What::Namespace,
+            Name::SetAcl | Name::DeleteAcl => What::Acl(None),
             _ => What::Nothing,
         };
-        let is_understood = !matches!(what, What::Nothing | What::Unselect | What::Rename);
+        let is_understood = matches!(what, What::Login | What::Select(_) | What::Notify | What::Acl(_));
+        if matches!(what, What::Acl(_)) {
+            self.ask_names_first();
+        }
         self.due.push_back(Relayed { tag: head.tag.into(), what, effects: Effects::of(&head, piece.bytes) });
         self.to_upstream.extend_from_slice(piece.bytes);
         if !piece.last {
@@ -244,6 +264,7 @@ impl Session {
                 (selected.name, selected.examined) = (select.mailbox, select.read_only);
             }
             (Some(Command::Notify { none: true }), what) => *what = What::Nothing,
+            (Some(command), What::Acl(change)) => *change = AclCommand::of(command),
             _ => {}
         }
     }
@@ -285,6 +306,9 @@ impl Session {
             self.to_client.extend_from_slice(line);
             return;
         };
+        if self.learn_names(&untagged) {
+            return;
+        }
         // Between SELECT and its tagged response the server speaks of the new mailbox.
         let selecting = match self.due.front_mut() {
             Some(Relayed { what: What::Select(selected), .. }) => Some(&mut **selected),
@@ -339,6 +363,11 @@ impl Session {
             self.to_client.extend_from_slice(line);
             return;
         };
+        if matches!(self.due[at].what, What::Asked(_)) {
+            self.due.remove(at);
+            self.tell_acl_changes();
+            return self.pass_barrier(now);
+        }
         self.prelude = None;
         // A literal that it refused will not come.
         if at + 1 == self.due.len() {
@@ -397,6 +426,7 @@ impl Session {
             (What::Select(_), false) if status == Status::Bad => {}
             (What::Select(_), false) | (What::Unselect, true) => self.facts.selected = None,
             (What::Notify, true) => self.facts.foreign = true,
+            (What::Acl(change), true) => self.acl_changed(change),
             // Under which name it is selected now, only a new SELECT tells.
             (What::Rename, true) => self.facts.selected.iter_mut().for_each(|selected| selected.renamed = true),
             _ => {}

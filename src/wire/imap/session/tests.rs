@@ -1,10 +1,13 @@
 //! Transcripts: what each side says, and what the other hears, with a clock that only the test moves.
 
+mod acls;
 mod idling;
 mod levelling;
 mod model;
 mod parking;
 mod relaying;
+mod renaming;
+mod rights;
 
 use std::time::{Duration, Instant};
 
@@ -31,6 +34,7 @@ fn rules() -> Rules {
         park_after: None,
         reentry: Reentry::Never,
         names: UserNames { lowercase: true, default_domain: Some("example.org".into()) },
+        asks_rights: Vec::new(),
     }
 }
 

@@ -75,6 +75,7 @@ impl Session {
     /// What is due only while nothing is asked.
     fn quiet_timeout(&mut self, now: Instant) {
         let audit_due = now + self.jittered(self.rules.audit);
+        let checks_rights = self.checks_rights();
         let Some(idle) = &mut self.idle else { return };
         let past = |due: Option<Instant>| due.is_some_and(|due| due <= now);
         if past(idle.check_due) {
@@ -88,10 +89,13 @@ impl Session {
         } else if idle.audit_due <= now {
             idle.audit_due = audit_due;
             match idle.stage {
-                Stage::Idling if idle.view.is_some() && self.connected => self.level(now, Why::Refresh),
+                Stage::Idling if idle.view.is_some() && (self.connected || checks_rights) => self.level(now, Why::Refresh),
                 // Nothing is selected, but the connection must not log out.
                 Stage::Idling if self.connected => {
                     self.ask_for(now, Purpose::Poll, News::Mirrored, None, [Question::Noop]);
+                }
+                Stage::Upstream { running: true, leaving: false } | Stage::Polling if checks_rights => {
+                    self.ask_rights_of_the_servers(now);
                 }
                 Stage::Upstream { running: true, leaving: false } => self.leave_upstream(now),
                 _ => {}

@@ -15,6 +15,7 @@ pub struct Offers {
     pub namespace: bool,
     pub sasl_ir: bool,
     pub condstore: bool,
+    pub acl: bool,
 }
 
 impl Offers {
@@ -26,6 +27,7 @@ impl Offers {
             (self.namespace, " NAMESPACE"),
             (self.sasl_ir, " SASL-IR"),
             (self.condstore, " CONDSTORE QRESYNC"),
+            (self.acl, " ACL RIGHTS=texk"),
         ];
         more.iter().filter(|(has, _)| *has).for_each(|(_, word)| list.push_str(word));
         list
@@ -143,7 +145,18 @@ impl Connection {
                 let _ = write!(self.out, "* ENABLED {}\r\n", names.join(" "));
                 self.say(tag, "OK Enabled");
             }
+            ("MYRIGHTS", [name]) => {
+                // Whatever may be told at any time may be told now.
+                if chance.of(4) {
+                    self.sync(&store.shown(now), true, chance);
+                }
+                self.my_rights(tag, name, store);
+            }
+            ("SETACL", [_, "carol", "lr"]) => self.say(tag, "OK Setacl complete"),
             ("NAMESPACE", []) => {
+                if chance.of(2) {
+                    self.sync(&store.shown(now), true, chance);
+                }
                 self.out.push_str("* NAMESPACE ((\"\" \"/\")) ((\"shared/\" \"/\")) NIL\r\n");
                 self.say(tag, "OK Done");
             }
@@ -189,6 +202,19 @@ impl Connection {
             ("STORE", [seq, "+FLAGS", flag]) => self.store(tag, seq, flag, store, now, chance),
             _ => panic!("the model server does not know {line:?}"),
         }
+    }
+
+    fn my_rights(&mut self, tag: &str, name: &str, store: &mut Store) {
+        assert!(self.offers.acl, "MYRIGHTS is not offered");
+        if store.silent > 0 {
+            store.silent -= 1;
+            return self.say(tag, "NO [UNAVAILABLE] Later");
+        }
+        if store.denied {
+            return self.say(tag, "NO [NONEXISTENT] No such mailbox");
+        }
+        let _ = write!(self.out, "* MYRIGHTS {name} lrs\r\n");
+        self.say(tag, "OK Done");
     }
 
     fn append(&mut self, tag: &str, size: &str) {

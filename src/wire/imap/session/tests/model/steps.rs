@@ -17,6 +17,8 @@ pub struct Profile {
     pub examine: bool,
     /// The mailbox is another's.
     pub shared: bool,
+    /// The session itself must ask what the user may do with it.
+    pub asks: bool,
     pub reentry: bool,
     pub parks: bool,
     pub lag: Duration,
@@ -51,6 +53,7 @@ pub enum Words {
     Store(usize),
     Append { at_once: bool },
     Select,
+    SetAcl,
 }
 
 #[derive(Debug, Clone)]
@@ -78,6 +81,12 @@ pub enum Step {
         failures: usize,
     },
     Unasked,
+    /// The user's rights are to be found out.
+    Check,
+    /// So many questions for the user's rights are not answered.
+    NoAnswer(u8),
+    /// The user may not read any more.
+    Deny,
     Say(Words),
 }
 
@@ -92,8 +101,11 @@ pub enum Weather {
 }
 
 pub fn profile(weather: Weather) -> impl Strategy<Value = Profile> {
-    let offers = (any::<bool>(), prop::bool::weighted(0.8), prop::bool::weighted(0.8), any::<bool>(), any::<bool>())
-        .prop_map(|(esearch, idle, namespace, sasl_ir, condstore)| Offers { esearch, idle, namespace, sasl_ir, condstore });
+    let acl = prop::bool::weighted(0.8);
+    let offers =
+        (any::<bool>(), prop::bool::weighted(0.8), prop::bool::weighted(0.8), any::<bool>(), any::<bool>(), acl).prop_map(
+            |(esearch, idle, namespace, sasl_ir, condstore, acl)| Offers { esearch, idle, namespace, sasl_ir, condstore, acl },
+        );
     let lag = match weather {
         Weather::Lags => prop_oneof![Just(30), Just(700), Just(4_000), Just(14_000)].boxed(),
         _ => Just(0).boxed(),
@@ -102,14 +114,15 @@ pub fn profile(weather: Weather) -> impl Strategy<Value = Profile> {
         Weather::Breaks => Just(true).boxed(),
         _ => any::<bool>().boxed(),
     };
-    (any::<u64>(), offers, any::<[bool; 5]>(), reentry, lag).prop_map(
-        |(seed, offers, [condstore, qresync, examine, shared, parks], reentry, lag)| Profile {
+    (any::<u64>(), offers, any::<[bool; 6]>(), reentry, lag).prop_map(
+        |(seed, offers, [condstore, qresync, examine, shared, parks, asks], reentry, lag)| Profile {
             seed,
             offers,
             condstore,
             qresync: condstore && qresync,
             examine,
             shared: shared && offers.namespace,
+            asks: shared && offers.namespace && asks,
             reentry,
             parks,
             lag: Duration::from_millis(lag),
@@ -139,6 +152,7 @@ fn words() -> impl Strategy<Value = Words> {
         1 => (0..16usize).prop_map(Words::Store),
         1 => any::<bool>().prop_map(|at_once| Words::Append { at_once }),
         1 => Just(Words::Select),
+        1 => Just(Words::SetAcl),
     ]
 }
 
@@ -161,6 +175,9 @@ fn step(weather: Weather) -> impl Strategy<Value = Step> {
         10 => standing.prop_map(Step::Stand),
         1 => Just(Step::Resync),
         3 => Just(Step::Unasked),
+        4 => Just(Step::Check),
+        5 => (1..4u8).prop_map(Step::NoAnswer),
+        1 => prop::bool::weighted(0.2).prop_map(|denied| if denied { Step::Deny } else { Step::Check }),
         16 => words().prop_map(Step::Say),
     ];
     prop_oneof![100 - breaks => step, breaks => (0..4usize).prop_map(|failures| Step::Break { failures })]

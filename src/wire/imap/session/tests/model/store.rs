@@ -63,6 +63,10 @@ pub struct Store {
     moments: Vec<(Instant, Rc<Mailbox>)>,
     shown: usize,
     pub lag: Duration,
+    /// The user may not read the mailbox any more, and never will again.
+    pub denied: bool,
+    /// So many questions for rights are not answered.
+    pub silent: u8,
 }
 
 impl Store {
@@ -75,7 +79,7 @@ impl Store {
                 mailbox.messages.remove(&uid);
             }
         }
-        Self { moments: vec![(now, Rc::new(mailbox))], shown: 0, lag: Duration::ZERO }
+        Self { moments: vec![(now, Rc::new(mailbox))], shown: 0, lag: Duration::ZERO, denied: false, silent: 0 }
     }
 
     pub fn latest(&self) -> Rc<Mailbox> {

@@ -13,6 +13,7 @@ use super::server::{Connection, Offers};
 use super::steps::{Fate, News, Profile, Step, Words};
 use super::store::{Marks, Store};
 use crate::mail::event::NewMessage;
+use crate::mail::path::PRIVATE;
 
 /// No run needs as many rounds to fall silent.
 const ROUNDS: usize = 10_000;
@@ -42,6 +43,14 @@ pub struct World {
     resync_due: bool,
     /// At the beginning.
     lag: Duration,
+    /// The session must ask for the user's rights.
+    asks: bool,
+    /// What the cluster knows of them: only then events are delivered.
+    granted: bool,
+    /// Some were not.
+    withheld: bool,
+    /// SETACLs that the client sent, and that the cluster heard of.
+    acl_changes: [usize; 2],
     /// A connection has broken.
     broken: bool,
     pub ended: Option<&'static str>,
@@ -56,7 +65,8 @@ impl World {
         let now = Instant::now();
         let reentry = if profile.reentry { Reentry::MasterUser(Credentials::new("gw", "gwpw")) } else { Reentry::Never };
         let park_after = profile.parks.then_some(Duration::from_secs(30));
-        let rules = Rules { reentry, park_after, idle_timeout: Duration::from_secs(24 * 3600), ..rules() };
+        let asks_rights = if profile.asks { vec![PRIVATE] } else { Vec::new() };
+        let rules = Rules { reentry, park_after, asks_rights, idle_timeout: Duration::from_secs(24 * 3600), ..rules() };
         let setting = Setting { tls: true, starttls: false, plaintext_auth: false, seed: profile.seed };
         let mut world = Self {
             session: Session::new(Arc::new(rules), setting, now),
@@ -75,6 +85,10 @@ impl World {
             healthy: true,
             resync_due: false,
             lag: profile.lag,
+            asks: profile.asks,
+            granted: !profile.asks,
+            withheld: false,
+            acl_changes: [0, 0],
             broken: false,
             ended: None,
             name: if profile.shared { "shared/alice@example.org/Team" } else { "Team" },
@@ -117,8 +131,11 @@ impl World {
     }
 
     /// Takes away what the session wants written and done.
-    fn after(&mut self) {
+    ///
+    /// Returns whether the server has said that the user may read.
+    fn after(&mut self) -> bool {
         let heard = std::mem::take(&mut self.session.to_client);
+        let mut permitted = false;
         self.log("  C <", &heard);
         self.client.levelled = false;
         self.client.hear(&heard);
@@ -141,6 +158,7 @@ impl World {
                     assert_eq!(path.to_string(), TEAM);
                     assert!(self.watched.is_none(), "watched twice");
                     (self.watched, self.settled) = (Some((path, None)), false);
+                    (self.granted, self.withheld) = (!self.asks, false);
                 }
                 Action::Unwatch(path) => {
                     assert_eq!(self.watched.take().map(|(path, _)| path), Some(path));
@@ -156,12 +174,32 @@ impl World {
                     assert!(urgent || self.connection.is_none() && !self.connecting, "connected twice");
                     self.connecting |= self.connection.is_none();
                 }
+                Action::Rights { mailbox, rights } => {
+                    assert_eq!(mailbox.to_string(), TEAM);
+                    assert!(self.asks, "nobody asked");
+                    self.granted = rights.is_some_and(|rights| rights.contains(Rights::READ));
+                    permitted |= self.granted;
+                    assert!(!self.granted || self.watched.is_some(), "rights on what is not watched");
+                }
+                Action::AclChanged { mailbox, identifier, rights } => {
+                    assert_eq!(
+                        (mailbox.to_string().as_str(), identifier.as_str(), rights.as_str()),
+                        (TEAM, "carol@example.org", "lr")
+                    );
+                    self.acl_changes[1] += 1;
+                }
+                Action::AclNotUnderstood => panic!("a change of an ACL is lost"),
                 Action::Close { reason } => {
+                    assert!(reason != "revoked" || self.store.denied, "the user may read");
                     assert!(reason != "upstream_closed" || self.broken || self.client.is_leaving(), "nothing is broken");
                     self.ended = Some(reason);
                 }
             }
         }
+        if self.granted && std::mem::take(&mut self.withheld) && self.ended.is_none() {
+            self.resync();
+        }
+        permitted
     }
 
     /// I-11: the client's numbers mean what the server's mean.
@@ -241,8 +279,12 @@ impl World {
         let bytes: Vec<u8> = self.to_session.drain(..most).collect();
         if most > 0 && self.ended.is_none() {
             self.log("    S >", &bytes);
+            let speaks = self.session.speaks_for_the_server() && self.session.checks_rights();
             self.session.handle_upstream(self.now, &bytes);
-            self.after();
+            let told = String::from_utf8_lossy(&self.session.to_client).into_owned();
+            let permitted = self.after();
+            let tells = ["EXISTS", "EXPUNGE", "FETCH", "VANISHED", "FLAGS"].iter().any(|word| told.contains(word));
+            assert!(!speaks || permitted || !tells, "told before the rights are known: {told:?}");
         }
         let closed = self.to_session.is_empty() && self.connection.as_ref().is_some_and(|c| c.closed && c.out.is_empty());
         if closed && self.ended.is_none() {
@@ -317,6 +359,9 @@ impl World {
             Step::Resync => self.resync(),
             Step::Break { failures } => self.hang_up_on_the_session(*failures),
             Step::Unasked => self.speak_unasked(),
+            Step::Check => self.check_rights(),
+            Step::NoAnswer(times) => self.store.silent = *times,
+            Step::Deny => self.store.denied = true,
             Step::Say(words) => self.say(*words),
         }
     }
@@ -381,6 +426,10 @@ impl World {
             Words::Append { at_once } => self.client.append(self.name, at_once),
             Words::Select => {
                 self.client.send(&format!("SELECT {}", self.name), Doing::Select);
+            }
+            Words::SetAcl => {
+                self.acl_changes[0] += 1;
+                self.client.send(&format!("SETACL {} carol lr", self.name), Doing::Open);
             }
             Words::Done | Words::Nonsense => {}
         }

@@ -28,6 +28,17 @@ impl World {
         self.after();
     }
 
+    /// The cluster does not trust what it knows of the user's rights.
+    pub(super) fn check_rights(&mut self) {
+        let Some((path, _)) = &self.watched else { return };
+        let path = path.clone();
+        if self.asks {
+            self.granted = false;
+            self.session.handle_rights_check(self.now, &path);
+            self.after();
+        }
+    }
+
     pub(super) fn deliver_all(&mut self) {
         while !self.queue.is_empty() {
             self.deliver(0);
@@ -40,6 +51,10 @@ impl World {
         let Some(event) = self.queue.get(at) else { return };
         let at = (0..at).find(|before| depends(&self.queue[*before], event)).unwrap_or(at);
         let Some(event) = self.queue.remove(at) else { return };
+        if self.watched.is_some() && self.ended.is_none() && !self.granted {
+            self.withheld = true;
+            return;
+        }
         if self.watched.is_some() && self.ended.is_none() {
             self.note(&event.change);
             self.session.handle_event(self.now, &event);
@@ -125,7 +140,7 @@ impl World {
 
     /// Everything is told, and everything works.
     pub fn calm_down(&mut self) {
-        (self.failures, self.store.lag) = (0, Duration::ZERO);
+        (self.failures, self.store.lag, self.store.silent) = (0, Duration::ZERO, 0);
         if !self.healthy {
             self.step(&Step::Health(true));
         }
@@ -156,11 +171,17 @@ impl World {
             // What the server did not know when it was asked is noticed when it is asked next.
             self.pass(Duration::from_secs(700), true);
         }
+        if self.ended.is_none() && self.asks && self.offers.acl {
+            self.check_rights();
+            self.quiet();
+            assert!(self.granted || self.ended == Some("revoked"), "the cluster is told of the rights");
+            assert!(!(self.granted && self.store.denied), "the user may not read");
+        }
     }
 
     fn is_at_peace(&self) -> bool {
         let settled = self.watched.as_ref().is_some_and(|(_, stands)| *stands == Some(Standing::Settled));
-        self.client.only_idles() && settled && self.queue.is_empty() && !self.resync_due
+        self.client.only_idles() && settled && self.granted && self.queue.is_empty() && !self.resync_due
     }
 
     /// What the client believes is what is.
@@ -189,6 +210,8 @@ impl World {
             self.assert_agreement();
             assert!(self.client.slots.iter().all(|slot| slot.uid.is_some() && slot.flags.is_some()));
         }
+        let [made, heard] = self.acl_changes;
+        assert_eq!(made, heard, "changes of ACLs");
         self.client.send("LOGOUT", Doing::Setup);
         self.quiet();
         assert!(self.ended.is_some(), "it ends with LOGOUT");
