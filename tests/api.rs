@@ -4,6 +4,8 @@
 
 mod support;
 
+#[path = "api/acl.rs"]
+mod acl;
 #[path = "api/documents.rs"]
 mod documents;
 #[path = "api/frames.rs"]

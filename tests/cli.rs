@@ -1,10 +1,14 @@
 //! The program as a shell sees it: output, exit codes, pipes.
 
+mod support;
+
 use std::io::Write;
 use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
 
-use serde_json::Value;
+use serde_json::{Value, json};
+use support::acls::AclNode;
+use support::dev::DevCluster;
 
 const SECRET: &str = "a secret of more than thirty-two bytes, for tests";
 
@@ -139,6 +143,9 @@ fn a_token_needs_a_key_and_sense() {
     let output = run(mailpush(&["token", "issue", "--user", "alice"]));
     assert_eq!(code(&output), 64);
     assert!(err(&output).contains("set auth.secret or auth.private_key_file"), "{}", err(&output));
+    let issued = run(keyed(&["token", "issue", "--user", "a", "--scope", "acl:read", "--scope", "acl:write"]));
+    let checked = pipe(keyed(&["token", "check", "-"]), out(&issued));
+    assert!(out(&checked).contains("scopes   acl:read acl:write\n"), "{}", out(&checked));
     for args in [["--ttl", "soon"], ["--ttl", "0s"], ["--scope", "everything"]] {
         assert_eq!(code(&run(keyed(&[&["token", "issue", "--user", "a"][..], &args].concat()))), 64, "{args:?}");
     }
@@ -173,4 +180,65 @@ fn a_reader_may_stop_early() {
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert_eq!((code(&output), err(&output)), (0, ""));
+}
+
+/// `mailpush acl` at a node; the code, and what it prints.
+async fn acl(url: &str, token: &str, args: &[&str]) -> (i32, String, String) {
+    let mut command = mailpush(&[&["acl"], args].concat());
+    command.env("MAILPUSH_URL", url).env("MAILPUSH_TOKEN", token);
+    let output = tokio::task::spawn_blocking(move || run(command)).await.expect("its output");
+    (code(&output), out(&output).to_owned(), err(&output).to_owned())
+}
+
+#[tokio::test]
+async fn an_acl_is_seen_and_changed() {
+    let node = AclNode::start(|_| ()).await;
+    let (url, token) = (node.http(), node.token("acl:read acl:write"));
+    let team = "#private:alice:Team/Old & new?";
+    let said = async |args: &[&str]| {
+        let (code, out, err) = acl(&url, &token, args).await;
+        assert_eq!((code, err.as_str()), (0, ""), "{args:?}");
+        out.lines().map(|line| line.split_ascii_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>()
+    };
+    assert_eq!(said(&["get", team]).await, ["no entries: nobody but its owner has rights on it"]);
+    assert_eq!(said(&["set", team, "bob", "lrs"]).await, ["bob@example.org lrs"]);
+    assert_eq!(said(&["set", team, "bob", "-s"]).await, ["bob@example.org lr"]);
+    assert_eq!(said(&["set", team, "bob", "+te"]).await, ["bob@example.org lrte"]);
+    assert_eq!(said(&["set", team, "-group:temps", "r"]).await, ["-group:temps r"]);
+    assert_eq!(said(&["set", team, "-vera", "r"]).await, ["-vera@example.org r"]);
+    assert_eq!(said(&["set", team, "bob", "lrte"]).await, ["nothing has changed"]);
+    assert_eq!(said(&["get", team]).await, ["-group:temps r", "-vera@example.org r", "bob@example.org lrte"]);
+    let json: Value = serde_json::from_str(&said(&["get", "--json", team]).await.concat()).expect("JSON");
+    let entries = json!({ "bob@example.org": "lrte", "-vera@example.org": "r", "-group:temps": "r" });
+    assert_eq!(json, json!({ "mailbox": "#private:alice@example.org:Team/Old & new?", "acl": entries }));
+    assert_eq!(said(&["delete", team, "-vera"]).await, ["-vera@example.org nothing any more"]);
+    assert_eq!(said(&["delete", team]).await, ["-group:temps nothing any more", "bob@example.org nothing any more"]);
+    assert_eq!(said(&["delete", team]).await, ["nothing has changed"]);
+}
+
+#[tokio::test]
+async fn an_acl_that_cannot_be_changed_says_why() {
+    let node = AclNode::start(|_| ()).await;
+    let dev = DevCluster::start(1).await;
+    let (url, both, team) = (node.http(), node.token("acl:read acl:write"), "#private:alice:Team");
+    for (url, token, args, exit, why) in [
+        (url.as_str(), both.as_str(), &["set", team, "bob", "lrq"][..], 1, "'q' is not a right"),
+        (&url, &both, &["set", team, "Anyone", "lr"], 1, "user:NAME"),
+        (&url, &both, &["get", "Team"], 1, "#namespace:owner:name"),
+        (&url, &node.token("acl:read"), &["delete", team], 1, "the token lacks the scope acl:write"),
+        (&url, &node.token("acl:write"), &["get", team], 1, "the token lacks the scope acl:read"),
+        (&dev.http(0), &dev.admin_token(), &["get", team], 1, "are the mail server's: change them there"),
+        ("http://127.0.0.1:9", &both, &["get", team], 69, "cannot be reached"),
+        ("", &both, &["get", team], 64, "a node's URL is needed"),
+        (&url, "", &["get", team], 64, "a token is needed"),
+        (&url, &both, &["set", team, "bob"], 64, "<RIGHTS>"),
+    ] {
+        let (code, out, err) = acl(url, token, args).await;
+        assert_eq!((code, out.as_str()), (exit, ""), "{args:?}: {err}");
+        assert!(err.contains(why), "{args:?}: {err}");
+    }
+    node.break_publishing().await;
+    let (code, _, err) = acl(&url, &both, &["set", team, "bob", "lr"]).await;
+    assert_eq!(code, 69, "{err}");
+    assert!(err.contains("the ACL is changed, but not every node could be told"), "{err}");
 }

@@ -122,9 +122,9 @@ async fn many_questions_at_once_are_all_answered() {
     }
 }
 
-/// A Dovecot that keeps rights in memory for as long as it does by default.
-async fn dovecot() -> (TestDovecot, SocketAddr) {
-    let extra = "plugin {\n acl = vfile\n}\n".to_owned();
+/// A Dovecot that keeps rights in memory for as long as it does by default, with these further settings of plugins.
+async fn dovecot(more: &str) -> (TestDovecot, SocketAddr) {
+    let extra = format!("plugin {{\n acl = vfile\n{more}\n}}\n");
     let dovecot = TestDovecot::start(Options { agent: "http://127.0.0.1:9".to_owned(), extra }).await;
     let address = SocketAddr::from(([127, 0, 0, 1], dovecot.imap_port));
     (dovecot, address)
@@ -132,7 +132,7 @@ async fn dovecot() -> (TestDovecot, SocketAddr) {
 
 #[tokio::test]
 async fn dovecot_tells_of_a_change_at_the_very_next_question() {
-    let (dovecot, address) = dovecot().await;
+    let (dovecot, address) = dovecot("").await;
     let source = source(address, MASTER, None, LONG);
     let mut alice = dovecot.client("alice").await;
     let team = "#private:alice:Team/Entwürfe";
@@ -164,7 +164,7 @@ async fn dovecot_tells_of_a_change_at_the_very_next_question() {
 
 #[tokio::test]
 async fn dovecot_with_another_master_password_takes_no_right_away() {
-    let (dovecot, address) = dovecot().await;
+    let (dovecot, address) = dovecot("").await;
     let mut alice = dovecot.client("alice").await;
     alice.ok("CREATE Team").await;
     alice.ok("SETACL Team bob lr").await;
@@ -174,4 +174,14 @@ async fn dovecot_with_another_master_password_takes_no_right_away() {
     let error = rights(&bad, "bob", "#private:alice:Team").await.expect_err("nobody is let in");
     assert!(error.0.contains("imap.master") || error.0.contains("in time"), "{error}");
     assert!(!error.0.contains("wrong"), "{error}");
+}
+
+#[tokio::test]
+async fn dovecot_that_goes_by_the_master_users_rights_takes_no_right_away() {
+    let (_dovecot, address) = dovecot("acl_user = gw").await;
+    let source = source(address, MASTER, None, LONG);
+    for user in ["bob", "carol"] {
+        let error = rights(&source, user, "#private:alice:Team").await.expect_err("these are not the user's");
+        assert!(error.0.contains("acl_user"), "{error}");
+    }
 }

@@ -11,6 +11,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::config::{Fault, Purpose, Settings, Sources, load_for};
 
+mod acl;
 mod admin;
 mod agent;
 mod check;
@@ -74,6 +75,9 @@ pub enum Command {
     Publish(Box<publish::PublishArgs>),
     /// List the cluster's live subscriptions
     Subscriptions(admin::SubscriptionsArgs),
+    /// See and change who has which rights on a mailbox, where the registry keeps them
+    #[command(subcommand)]
+    Acl(acl::AclCommand),
     /// List the cluster's nodes
     Nodes(admin::NodesArgs),
     /// Remove the queues of nodes that are gone
@@ -172,6 +176,7 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
             Command::Dev(args) => dev::run(&cli.global, args).await,
             Command::Publish(args) => publish::run(&cli.global, *args).await,
             Command::Subscriptions(args) => admin::subscriptions(args).await,
+            Command::Acl(command) => acl::run(command).await,
             Command::Nodes(args) => admin::nodes(args).await,
             Command::Gc(args) => gc::run(&cli.global, args).await,
             Command::Check(args) => check::run(&cli.global, args).await,

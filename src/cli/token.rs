@@ -28,7 +28,7 @@ pub struct IssueArgs {
     /// Whose token it is
     #[arg(long)]
     user: String,
-    /// push, subscriptions:read, sessions:write or events:publish; may be repeated. Without any: push
+    /// push, subscriptions:read, sessions:write, events:publish, acl:read or acl:write; may be repeated. Without any: push
     #[arg(long = "scope", value_name = "SCOPE")]
     scopes: Vec<Scopes>,
     /// A group of the user's; may be repeated

@@ -5,6 +5,7 @@
 //! queue alone (I-7). One mail store, in memory, is behind all of them; what changes in it goes the same way.
 
 pub mod imap;
+pub mod rights;
 pub mod server;
 pub mod store;
 
@@ -130,7 +131,7 @@ impl Dev {
                 directory: local,
                 queues: queues.clone(),
                 acls: Some(registry.acls()),
-                rights: None,
+                rights: Some(Arc::new(store.rights())),
                 names: names.clone(),
             };
             started.push(Node::start(Arc::new(settings), cluster).await?);
@@ -205,11 +206,11 @@ fn describe(settings: &Settings, nodes: &[Node], store: &Store) -> Result<Descri
         ws: format!("ws://{}/v1/ws", node.address()),
         imap: node.imap().plain.map(|address| address.to_string()),
     });
-    let all = [Scopes::PUSH, Scopes::SUBSCRIPTIONS_READ, Scopes::SESSIONS_WRITE, Scopes::EVENTS_PUBLISH];
+    let scopes = Scopes::ALL.names().filter_map(|name| name.parse::<Scopes>().ok());
     Ok(Description {
         nodes: nodes.collect(),
         store_imap: store.address().to_string(),
         users: users.collect::<Result<_>>()?,
-        admin_token: token(&format!("admin@{DOMAIN}"), all.into_iter().collect())?,
+        admin_token: token(&format!("admin@{DOMAIN}"), scopes.collect())?,
     })
 }

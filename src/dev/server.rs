@@ -16,11 +16,13 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use super::imap::session::{Session, Traits};
+use super::rights::StoreRights;
 use super::store::mailbox::{Content, Stamp};
 use super::store::messages::Arrival;
 use super::store::model::{Faults, Limits, Model, Refusal};
 use super::store::names::Style;
-use super::store::rights::Rights;
+use crate::cluster::acls::AclNews;
+use crate::mail::rights::Rights;
 use crate::mail::{Event, Flags, Uid, UserName};
 use crate::push::clock::unix_ms;
 use crate::wire::imap::credentials::Credentials;
@@ -83,29 +85,49 @@ pub struct Store {
 }
 
 #[derive(Debug)]
-struct Shared {
+pub(super) struct Shared {
     model: Mutex<Model>,
     /// Counts changes.
     changed: watch::Sender<u64>,
+    /// Who wants to hear of rights.
+    listeners: Mutex<Vec<mpsc::UnboundedSender<AclNews>>>,
 }
 
 impl Shared {
-    fn model(&self) -> MutexGuard<'_, Model> {
+    pub(super) fn model(&self) -> MutexGuard<'_, Model> {
         // What a panicking task left is whole: each change is made at once.
         self.model.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Carries out something, and wakes whoever waits for changes if there was one.
-    fn change<T>(&self, act: impl FnOnce(&mut Model) -> T) -> T {
+    pub(super) fn change<T>(&self, act: impl FnOnce(&mut Model) -> T) -> T {
         let mut model = self.model();
         let before = model.changes();
         let result = act(&mut model);
         let changed = model.changes() != before;
+        let news = std::mem::take(&mut model.news);
         drop(model);
+        self.tell_news(news);
         if changed {
             self.changed.send_modify(|count| *count += 1);
         }
         result
+    }
+}
+
+impl Shared {
+    /// News of rights, from now on.
+    pub(super) fn listen(&self) -> mpsc::UnboundedReceiver<AclNews> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
+        receiver
+    }
+
+    fn tell_news(&self, news: Vec<AclNews>) {
+        if !news.is_empty() {
+            let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+            listeners.retain(|listener| news.iter().all(|told| listener.send(told.clone()).is_ok()));
+        }
     }
 }
 
@@ -129,7 +151,7 @@ impl Store {
             }
         }
         let (changed, _) = watch::channel(0);
-        let shared = Arc::new(Shared { model: Mutex::new(model), changed });
+        let shared = Arc::new(Shared { model: Mutex::new(model), changed, listeners: Mutex::default() });
         let random = [Uuid::new_v4().into_bytes(), Uuid::new_v4().into_bytes()].concat();
         let master = Credentials::new(MASTER, BASE64URL_NOPAD.encode(&random));
         let traits =
@@ -161,6 +183,11 @@ impl Store {
             let uids = model.append(stamp, &user, id, vec![(Flags::default(), content.into())], Arrival::Delivered)?;
             uids.first().copied().ok_or(Refusal::Cannot("There is no message"))
         })
+    }
+
+    /// What users may do with each other's mailboxes, straight from the store.
+    pub fn rights(&self) -> StoreRights {
+        StoreRights::new(self.shared.clone())
     }
 
     pub fn faults(&self) -> Faults {

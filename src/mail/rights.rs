@@ -6,7 +6,7 @@ mod identifier;
 use std::fmt;
 use std::str::FromStr;
 
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use acl::{Acl, AclEdit, Entry};
 pub use identifier::{Identifier, InvalidIdentifier, Subject};
@@ -37,16 +37,20 @@ impl Rights {
     /// `a`: who may do what can be seen and changed.
     pub const ADMINISTER: Self = Self(1 << 10);
 
-    /// Reads letters in any order. The obsolete `c` and `d` stand for `k` and for `xte` (RFC 4314 2.1.1: how the two are
-    /// tied together is the server's choice; this is what its own example does).
+    /// Reads letters in any order. The obsolete `c` and `d` stand for `k` and for `xte`: of the two ways that RFC 4314 2.1.1
+    /// leaves open, the one where `d` is every way to delete. Capitals are no rights (RFC 4314 2).
     pub fn parse(text: &str) -> Result<Self, InvalidRights> {
         text.chars()
             .try_fold(Self::NONE, |rights, letter| Self::of(letter).map(|right| rights.with(right)).ok_or(InvalidRights(letter)))
     }
 
-    /// What a server says somebody has: letters that are not known here (an extension's) say nothing.
+    /// What a server says somebody has: letters that are not known here (an extension's) say nothing, and neither do `c` and
+    /// `d` where a server tells of what they stand for: it adds them for any one of those (RFC 4314 2.1.1). A server of
+    /// RFC 2086 has no other letters for it.
     pub fn parse_known(text: &str) -> Self {
-        text.chars().filter_map(Self::of).fold(Self::NONE, Self::with)
+        let is_new = text.contains(['k', 'x', 't', 'e']);
+        let says = |letter: &char| !(is_new && matches!(letter, 'c' | 'd'));
+        text.chars().filter(says).filter_map(Self::of).fold(Self::NONE, Self::with)
     }
 
     fn of(letter: char) -> Option<Self> {
@@ -106,9 +110,16 @@ impl fmt::Display for Rights {
     }
 }
 
+/// As letters.
 impl Serialize for Rights {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Rights {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 

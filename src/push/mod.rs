@@ -5,6 +5,7 @@
 //! here: a session gets an `Arc` of a [`delivery::Delivery`], and its own protocol decides what the client sees.
 
 pub mod access;
+pub mod acl_keeper;
 pub mod clock;
 pub mod consumer;
 pub mod dedup;

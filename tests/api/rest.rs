@@ -15,6 +15,9 @@ use super::support::ws::WsClient;
 
 pub const ALICE: &str = "alice@example.org";
 pub const INBOX: &str = "#private:alice@example.org:INBOX";
+pub const ACL: &str = "/v1/mailboxes/{path}/acl";
+/// What no operation gets as far as to look for.
+const NOTHINGS_ACL: &str = "/v1/mailboxes/nothing/acl";
 
 /// Two nodes that accept tokens of the tests.
 pub async fn cluster(settings: &[&str]) -> DevCluster {
@@ -24,10 +27,10 @@ pub async fn cluster(settings: &[&str]) -> DevCluster {
 
 /// What was met: operation and status.
 #[derive(Default)]
-struct Met(Mutex<BTreeSet<(String, u16)>>);
+pub struct Met(Mutex<BTreeSet<(String, u16)>>);
 
 /// One request, built up; its answer is held against the document.
-struct Ask<'a> {
+pub struct Ask<'a> {
     met: &'a Met,
     method: &'static str,
     /// As in the document.
@@ -37,7 +40,7 @@ struct Ask<'a> {
 
 impl Met {
     /// `tail` is what follows the document's path, or the whole path and more where it has variables.
-    fn ask<'a>(&'a self, base: &str, method: &'static str, path: &'static str, tail: &str) -> Ask<'a> {
+    pub fn ask<'a>(&'a self, base: &str, method: &'static str, path: &'static str, tail: &str) -> Ask<'a> {
         let url = if path.contains('{') { format!("{base}{tail}") } else { format!("{base}{path}{tail}") };
         let method_name = Method::from_bytes(method.as_bytes()).expect("a method");
         Ask { met: self, method, path, request: reqwest::Client::new().request(method_name, url) }
@@ -49,7 +52,7 @@ impl Met {
 }
 
 impl Ask<'_> {
-    fn token(mut self, token: &str) -> Self {
+    pub fn token(mut self, token: &str) -> Self {
         self.request = self.request.bearer_auth(token);
         self
     }
@@ -59,7 +62,7 @@ impl Ask<'_> {
         self
     }
 
-    fn body(mut self, kind: &str, body: impl Into<reqwest::Body>) -> Self {
+    pub fn body(mut self, kind: &str, body: impl Into<reqwest::Body>) -> Self {
         self.request = self.request.header("content-type", kind).body(body);
         self
     }
@@ -71,7 +74,7 @@ impl Ask<'_> {
     }
 
     /// Sends it, and holds the answer against the document; returns its JSON, or its text.
-    async fn answers(self, status: u16) -> Value {
+    pub async fn answers(self, status: u16) -> Value {
         let (met, method, path) = (self.met, self.method, self.path);
         let response = self.request.send().await.expect("an answer");
         let found = response.status().as_u16();
@@ -139,7 +142,7 @@ async fn check_content(what: &str, documented: &Place, response: reqwest::Respon
 fn admin() -> String {
     let mut claims = claims(600.0);
     claims["sub"] = json!("admin@example.org");
-    claims["scope"] = json!("push subscriptions:read sessions:write events:publish");
+    claims["scope"] = json!("push subscriptions:read sessions:write events:publish acl:read acl:write");
     sign(&claims)
 }
 
@@ -162,6 +165,9 @@ fn with_token() -> Vec<(&'static str, &'static str, &'static str)> {
         ("GET", "/v1/sessions", ""),
         ("DELETE", "/v1/sessions/{id}", "/v1/sessions/dev-1.0000000000000000"),
         ("DELETE", "/v1/users/{user}/sessions", "/v1/users/nobody/sessions"),
+        ("GET", ACL, NOTHINGS_ACL),
+        ("PUT", ACL, NOTHINGS_ACL),
+        ("DELETE", ACL, NOTHINGS_ACL),
         ("GET", "/v1/nodes", ""),
         ("GET", "/v1/local/subscriptions", ""),
         ("GET", "/v1/local/subscriptions/stream", ""),
@@ -175,7 +181,7 @@ fn with_token() -> Vec<(&'static str, &'static str, &'static str)> {
 #[tokio::test]
 async fn every_answer_is_as_documented() {
     let met = Met::default();
-    tokio::join!(healthy(&met), cramped(&met), split(&met), without_keys(&met));
+    tokio::join!(healthy(&met), cramped(&met), split(&met), without_keys(&met), super::acl::every_answer(&met));
     drained(&met).await;
     let responses = |(method, path): &(String, String)| {
         let statuses = operation(method, path).member("responses").names();
@@ -202,7 +208,7 @@ async fn healthy(met: &Met) {
 
 async fn anywhere(met: &Met, base: &str) {
     for (method, path) in mailpush::edge::http::routes() {
-        let filled = path.replace("{id}", "x").replace("{user}", "x").replace("{number}", "x");
+        let filled = path.replace("{id}", "x").replace("{user}", "x").replace("{number}", "x").replace("{path}", "x");
         let ask = Ask { request: reqwest::Client::new().patch(format!("{base}{filled}")), ..met.ask(base, "PATCH", path, "") };
         ask.answers(405).await;
         let allowed = reqwest::Client::new().patch(format!("{base}{filled}")).send().await.expect("an answer");
@@ -217,7 +223,7 @@ async fn anywhere(met: &Met, base: &str) {
 
 /// Nothing from elsewhere and nothing inline, on every page.
 async fn pages(met: &Met, base: &str) {
-    for path in ["/", "/page.js", "/page.css", "/openapi.yaml", "/asyncapi.yaml"] {
+    for path in ["/", "/page.js", "/page.css", "/mailpush.js", "/mailpush.d.ts", "/openapi.yaml", "/asyncapi.yaml"] {
         met.ask(base, "GET", path, "").answers(200).await;
         let response = reqwest::get(format!("{base}{path}")).await.expect("a page");
         let policy = response.headers()["content-security-policy"].to_str().expect("a text").to_owned();
@@ -257,6 +263,9 @@ async fn tokens(met: &Met, base: &str) {
         ("GET", "/v1/subscriptions/stream", "?user=bob"),
         ("GET", "/v1/sessions", "?user=bob"),
         ("DELETE", "/v1/users/{user}/sessions", "/v1/users/bob/sessions"),
+        ("GET", ACL, NOTHINGS_ACL),
+        ("PUT", ACL, NOTHINGS_ACL),
+        ("DELETE", ACL, NOTHINGS_ACL),
         ("GET", "/v1/nodes", ""),
         ("GET", "/v1/local/subscriptions", "?user=bob"),
         ("GET", "/v1/local/subscriptions/stream", "?user=bob"),

@@ -1,6 +1,7 @@
 //! What the tests share. Each test binary uses a part of it.
 #![allow(dead_code, reason = "each test binary uses a part of this")]
 
+pub mod acls;
 pub mod agent;
 pub mod cluster;
 pub mod dev;

@@ -3,8 +3,8 @@
 use super::grammar::{Reader, shown_name, string};
 use super::session::{Answer, Context, Session};
 use crate::dev::store::model::Refusal;
-use crate::dev::store::rights::Rights;
 use crate::mail::UserName;
+use crate::mail::rights::{Identifier, Rights, RightsChange};
 
 impl Session {
     /// `None` if the arguments are broken.
@@ -32,21 +32,13 @@ impl Session {
             "DELETEACL" => {
                 let identifier = next()?;
                 reader.end()?;
-                context.model.set_acl(context.stamp, user, &name, &identifier, |_| Rights::NONE)
+                context.model.set_acl(context.stamp, user, &name, &identifier, RightsChange::Set(Rights::NONE))
             }
             _ => {
                 let (identifier, change) = (next()?, next()?);
                 reader.end()?;
-                let (sign, letters) = match change.split_at_checked(1) {
-                    Some((sign @ ("+" | "-"), letters)) => (sign, letters),
-                    _ => ("", change.as_str()),
-                };
-                let Some(rights) = Rights::parse(letters) else { return Some(Answer::bad("That is not a right")) };
-                context.model.set_acl(context.stamp, user, &name, &identifier, |held| match sign {
-                    "+" => held.with(rights),
-                    "-" => held.without(rights),
-                    _ => rights,
-                })
+                let Ok(change) = change.parse() else { return Some(Answer::bad("That is not a right")) };
+                context.model.set_acl(context.stamp, user, &name, &identifier, change)
             }
         };
         Some(done.map_or_else(Answer::from, |()| Answer::ok("Done")))
@@ -66,9 +58,11 @@ impl Session {
         let id = context.model.find(user, name, "a")?;
         let Some(mailbox) = context.model.mailbox(id) else { return Err(Refusal::Nonexistent) };
         let mut line = format!("* ACL {}", shown_name(name)).into_bytes();
-        for (identifier, rights) in std::iter::once((&mailbox.owner, &Rights::ALL)).chain(&mailbox.acl) {
+        let owner = (mailbox.owner.to_string(), Rights::ALL);
+        let others = mailbox.acl.iter().map(|(entry, rights)| (entry.to_string(), rights));
+        for (identifier, rights) in std::iter::once(owner).chain(others) {
             line.push(b' ');
-            string(&mut line, identifier.as_str().as_bytes());
+            string(&mut line, identifier.as_bytes());
             line.extend_from_slice(format!(" {rights}").as_bytes());
         }
         self.to_client.extend_from_slice(&line);
@@ -80,11 +74,12 @@ impl Session {
         let id = context.model.find(user, name, "a")?;
         let owner = context.model.mailbox(id).map(|mailbox| &mailbox.owner);
         let all = Rights::ALL.to_string();
+        let entry = context.model.entry(identifier)?;
         // The owner has all and keeps them; to others each right can be given by itself.
-        let rights = if context.model.user(identifier).as_ref() == owner {
-            all
-        } else {
-            all.chars().fold("\"\"".to_owned(), |rights, right| format!("{rights} {right}"))
+        let rights = match &entry.identifier {
+            Identifier::User(user) if Some(user) == owner => all,
+            Identifier::Owner => all,
+            _ => all.chars().fold("\"\"".to_owned(), |rights, right| format!("{rights} {right}")),
         };
         let mut line = format!("* LISTRIGHTS {} ", shown_name(name)).into_bytes();
         string(&mut line, identifier.as_bytes());

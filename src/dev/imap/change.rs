@@ -118,7 +118,7 @@ impl Session {
         if selected.read_only {
             return Answer::no("The mailbox is read-only");
         }
-        if !rights.has(b'e') {
+        if !rights.has('e') {
             return Refusal::NoPerm.into();
         }
         let last = selected.told.last().map(|told| told.message.uid.get());
@@ -154,7 +154,7 @@ impl Session {
         }
         let may_set = may_set(rights);
         let any =
-            flags.iter().any(|flag| may_set(flag.as_str())) || flags.is_empty() && b"swt".iter().any(|right| rights.has(*right));
+            flags.iter().any(|flag| may_set(flag.as_str())) || flags.is_empty() && "swt".chars().any(|right| rights.has(right));
         if !any {
             return Refusal::NoPerm.into();
         }
@@ -227,7 +227,7 @@ impl Session {
         if and_expunge && selected.read_only {
             return Answer::no("The mailbox is read-only");
         }
-        if and_expunge && !(rights.has(b't') && rights.has(b'e')) {
+        if and_expunge && !(rights.has('t') && rights.has('e')) {
             return Refusal::NoPerm.into();
         }
         let to = match context.model.find(user, name, "i") {

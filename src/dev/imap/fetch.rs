@@ -105,7 +105,7 @@ impl Session {
     fn see(&mut self, context: &mut Context<'_>, places: &[usize], items: &mut Vec<Item<'_>>) {
         let reads = |item: &Item<'_>| matches!(item, Item::BodyExt { peek: false, .. } | Item::Rfc822 | Item::Rfc822Text);
         let (Some(selected), Some(user)) = (&self.selected, &self.user) else { return };
-        if selected.read_only || !items.iter().any(reads) || !self.rights(context).has(b's') {
+        if selected.read_only || !items.iter().any(reads) || !self.rights(context).has('s') {
             return;
         }
         let unseen =

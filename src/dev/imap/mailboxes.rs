@@ -125,7 +125,7 @@ impl Session {
         for (name, listed) in self.matching(context, user, &patterns, &asked) {
             self.line(&format!("* LIST ({}) \"{delimiter}\" {}", listed.attributes.join(" "), shown_name(&name)));
             if let (Some(id), false) = (listed.id, asked.status.is_empty())
-                && let Some(mailbox) = context.model.mailbox(id).filter(|mailbox| mailbox.rights(user).has(b'r'))
+                && let Some(mailbox) = context.model.mailbox(id).filter(|mailbox| mailbox.rights(user).has('r'))
             {
                 let items = self.status_items(context, mailbox, &asked.status);
                 self.line(&format!("* STATUS {} ({items})", shown_name(&name)));

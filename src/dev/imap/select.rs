@@ -64,7 +64,7 @@ impl Session {
         let Some(mailbox) = context.model.mailbox_mut(id) else { return Answer::no("There is no such mailbox") };
         let rights = mailbox.rights(user);
         // Without any right to change something, what is selected is read-only (RFC 4314 5.2).
-        let read_only = examine || !b"swite".iter().any(|right| rights.has(*right));
+        let read_only = examine || !"swite".chars().any(|right| rights.has(right));
         let selected = Selected::new(mailbox, basis, read_only);
         selected.write_flags(&mut self.to_client, rights);
         let recent = selected.count_recent();

@@ -16,8 +16,8 @@ use super::grammar::Reader;
 use super::view::{Enabled, Selected};
 use crate::dev::store::mailbox::Stamp;
 use crate::dev::store::model::{Model, Refusal};
-use crate::dev::store::rights::Rights;
 use crate::mail::UserName;
+use crate::mail::rights::Rights;
 use crate::wire::imap::credentials::Credentials;
 
 /// Silence after which a client is logged out (RFC 9051 5.4: not less than 30 minutes).
@@ -340,7 +340,7 @@ impl Session {
     }
 
     fn is_gone(&self, context: &Context<'_>) -> bool {
-        self.selected.is_some() && !self.rights(context).has(b'r')
+        self.selected.is_some() && !self.rights(context).has('r')
     }
 
     /// Takes in what may be seen by now, without telling it.

@@ -9,7 +9,7 @@ use crate::dev::store::mailbox::{Content, Stamp};
 use crate::dev::store::messages::Arrival;
 use crate::dev::store::model::{Limits, Model};
 use crate::dev::store::names::Style;
-use crate::dev::store::rights::Rights;
+use crate::mail::rights::Rights;
 use crate::mail::{Flags, Uid, UserName};
 use crate::wire::imap::credentials::Credentials;
 
@@ -210,6 +210,41 @@ fn rights() {
         _ => None,
     });
     assert_eq!(rights.collect::<Vec<_>>(), [("bob@example.org", "ls"), ("bob@example.org", "")]);
+}
+
+#[test]
+fn everybody_and_negative_entries_in_an_acl() {
+    let mut model = model();
+    let mut alice = Client::logged_in(&mut model, 1, "alice");
+    let mut bob = Client::logged_in(&mut model, 2, "bob");
+    let team = "shared/alice@example.org/Team";
+    alice.expect(&mut model, "a SETACL Team anyone lri", &["a OK Done"]);
+    alice.expect(&mut model, "b SETACL Team -Bob +rs", &["b OK Done"]);
+    let acl = "* ACL \"Team\" \"alice@example.org\" lrswipkxtea \"anyone\" lri \"bob@example.org\" lrs \"-bob@example.org\" rs";
+    alice.expect(&mut model, "c GETACL Team", &[acl, "c OK Done"]);
+    bob.expect(&mut model, &format!("d MYRIGHTS {team}"), &[&format!("* MYRIGHTS \"{team}\" li"), "d OK Done"]);
+    assert!(bob.say(&mut model, &format!("e SELECT {team}")).starts_with("e NO [NOPERM]"));
+    // RFC 4314 3.2: DELETEACL of the one entry leaves the other alone.
+    alice.expect(&mut model, "f DELETEACL Team bob", &["f OK Done"]);
+    bob.expect(&mut model, &format!("g MYRIGHTS {team}"), &[&format!("* MYRIGHTS \"{team}\" li"), "g OK Done"]);
+    alice.expect(&mut model, "h DELETEACL Team -bob", &["h OK Done"]);
+    bob.expect(&mut model, &format!("i MYRIGHTS {team}"), &[&format!("* MYRIGHTS \"{team}\" lri"), "i OK Done"]);
+    let granted = "* LISTRIGHTS \"Team\" \"-bob\" \"\" l r s w i p k x t e a";
+    alice.expect(&mut model, "j LISTRIGHTS Team -bob", &[granted, "j OK Done"]);
+    alice.expect(&mut model, "k LISTRIGHTS Team owner", &["* LISTRIGHTS \"Team\" \"owner\" lrswipkxtea", "k OK Done"]);
+    for identifier in ["$staff", "dave", "owner", "-alice"] {
+        assert!(alice.say(&mut model, &format!("l SETACL Team {identifier} lr")).starts_with("l NO [CANNOT]"), "{identifier}");
+    }
+    for rights in ["lrq", "L", "+-r"] {
+        assert!(alice.say(&mut model, &format!("m SETACL Team bob {rights}")).starts_with("m BAD"), "{rights}");
+    }
+    let told = model.outbox.iter().filter_map(|event| match &event.change {
+        crate::mail::Change::AclChange { identifier, rights } => Some((identifier.as_str(), rights.as_str())),
+        _ => None,
+    });
+    let bob = "bob@example.org";
+    let expected = [("anyone", "lri"), ("-bob@example.org", "rs"), (bob, ""), ("-bob@example.org", "")];
+    assert_eq!(told.collect::<Vec<_>>(), expected);
 }
 
 #[test]

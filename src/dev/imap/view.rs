@@ -6,7 +6,7 @@ use super::grammar::uid_set;
 use crate::dev::store::basis::Basis;
 use crate::dev::store::mailbox::{Mailbox, Message};
 use crate::dev::store::messages::may_set;
-use crate::dev::store::rights::Rights;
+use crate::mail::rights::Rights;
 use crate::mail::{Flags, Uid};
 
 const SYSTEM: [&str; 5] = ["\\Answered", "\\Flagged", "\\Deleted", "\\Seen", "\\Draft"];
@@ -72,7 +72,7 @@ impl Selected {
         let all: Vec<&str> = SYSTEM.iter().chain(&keywords).copied().collect();
         let may_set = may_set(rights);
         let mut permanent: Vec<&str> = all.iter().copied().filter(|flag| !self.read_only && may_set(flag)).collect();
-        if !self.read_only && rights.has(b'w') {
+        if !self.read_only && rights.has('w') {
             permanent.push("\\*");
         }
         let words = if self.read_only { "Read-only" } else { "These can be changed" };

@@ -1,12 +1,12 @@
 //! One mailbox: its messages, its numbers, and a log of what happened to it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::rights::Rights;
 use crate::mail::event::{FlagChange, Status};
-use crate::mail::{Flags, ModSeq, Uid, UidValidity, UserName};
+use crate::mail::rights::{Acl, Rights, Subject};
+use crate::mail::{Flags, MailboxPath, ModSeq, Uid, UidValidity, UserName};
 
 /// Expunged messages and changes that are remembered.
 const REMEMBERED: usize = 10_000;
@@ -71,7 +71,7 @@ pub struct Mailbox {
     /// UIDs from here on no session has claimed as recent yet.
     pub recent_from: u32,
     /// What others than the owner may do.
-    pub acl: BTreeMap<UserName, Rights>,
+    pub acl: Acl,
     /// Its special use (RFC 6154).
     pub special: Option<&'static str>,
     /// Every keyword that a message has or had.
@@ -96,7 +96,7 @@ impl Mailbox {
             messages: Vec::new(),
             highest: 1,
             recent_from: 1,
-            acl: BTreeMap::new(),
+            acl: Acl::default(),
             special: None,
             keywords: Flags::default(),
             log_base: 0,
@@ -107,7 +107,12 @@ impl Mailbox {
     }
 
     pub fn rights(&self, user: &UserName) -> Rights {
-        if *user == self.owner { Rights::ALL } else { self.acl.get(user).copied().unwrap_or_default() }
+        if *user == self.owner { Rights::ALL } else { self.acl.leaves(&Subject::alone(user.clone())) }
+    }
+
+    /// What the rest of the cluster calls it; whatever is a name here is one in a path too.
+    pub fn path(&self) -> Option<MailboxPath> {
+        MailboxPath::private(&self.owner, &self.name).ok()
     }
 
     pub fn get(&self, uid: Uid) -> Option<&Message> {

@@ -7,6 +7,7 @@ use mail_parser::MessageParser;
 use super::mailbox::{Content, Message, Stamp};
 use super::model::{Model, Refusal};
 use crate::mail::event::{Envelope, NewMessage};
+use crate::mail::rights::Rights;
 use crate::mail::{Change, Flags, ModSeq, Uid, UserName};
 
 /// How STORE changes flags.
@@ -144,12 +145,12 @@ impl Model {
 }
 
 /// Which flags these rights allow to change (RFC 4314 4).
-pub fn may_set(rights: super::rights::Rights) -> impl Fn(&str) -> bool {
+pub fn may_set(rights: Rights) -> impl Fn(&str) -> bool {
     move |flag| {
         rights.has(match flag {
-            "\\Seen" => b's',
-            "\\Deleted" => b't',
-            _ => b'w',
+            "\\Seen" => 's',
+            "\\Deleted" => 't',
+            _ => 'w',
         })
     }
 }

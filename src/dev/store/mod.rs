@@ -5,7 +5,6 @@ pub mod mailbox;
 pub mod messages;
 pub mod model;
 pub mod names;
-pub mod rights;
 
 pub use super::server::{Store, StoreOptions};
 pub use model::{Faults, Limits};

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use super::mailbox::{Mailbox, Stamp};
 use super::names::Style;
-use super::rights::Rights;
+use crate::cluster::acls::AclNews;
 use crate::mail::event::Status;
+use crate::mail::rights::{Acl, AclEdit, Entry, Identifier, Rights, RightsChange};
+use crate::mail::user::UserNames;
 use crate::mail::{Change, Event, EventId, Flags, MailboxPath, UidValidity, UserName};
 
 /// What the store holds at most.
@@ -88,6 +90,8 @@ pub struct Model {
     pub faults: Faults,
     /// Events of changes that have been made, oldest first.
     pub outbox: VecDeque<Event>,
+    /// What has happened to rights since it was last taken.
+    pub news: Vec<AclNews>,
     /// Connections that began before this grew are to end.
     pub cut: u64,
     /// How many events there have been.
@@ -111,6 +115,7 @@ impl Model {
             limits,
             faults: Faults::default(),
             outbox: VecDeque::new(),
+            news: Vec::new(),
             cut: 0,
             told: 0,
             origin,
@@ -145,7 +150,7 @@ impl Model {
     /// Grants rights without telling anybody.
     pub fn grant(&mut self, owner: &UserName, name: &str, user: &UserName, rights: Rights) {
         if let Some(mailbox) = self.named(owner, name).and_then(|id| self.mailboxes.get_mut(&id)) {
-            mailbox.acl.insert(user.clone(), rights);
+            mailbox.acl.set(Entry { identifier: Identifier::User(user.clone()), negative: false }, rights);
         }
     }
 
@@ -160,6 +165,10 @@ impl Model {
 
     pub fn mailbox_mut(&mut self, id: u64) -> Option<&mut Mailbox> {
         self.mailboxes.get_mut(&id)
+    }
+
+    pub fn mailboxes(&self) -> impl Iterator<Item = &Mailbox> {
+        self.mailboxes.values()
     }
 
     pub fn named(&self, owner: &UserName, name: &str) -> Option<u64> {
@@ -183,16 +192,16 @@ impl Model {
         let (owner, name) = self.meant(user, shown).ok_or(Refusal::Nonexistent)?;
         let id = self.named(&owner, &name).ok_or(Refusal::Nonexistent)?;
         let held = self.mailboxes.get(&id).map(|mailbox| mailbox.rights(user)).unwrap_or_default();
-        match rights.bytes().all(|right| held.has(right)) {
+        match rights.chars().all(|right| held.has(right)) {
             true => Ok(id),
-            false if held.has(b'l') => Err(Refusal::NoPerm),
+            false if held.has('l') => Err(Refusal::NoPerm),
             false => Err(Refusal::Nonexistent),
         }
     }
 
     /// All mailboxes that `user` may list, by the names they call them.
     pub fn listed(&self, user: &UserName) -> Vec<(String, &Mailbox)> {
-        let may_list = self.mailboxes.values().filter(|mailbox| mailbox.rights(user).has(b'l'));
+        let may_list = self.mailboxes.values().filter(|mailbox| mailbox.rights(user).has('l'));
         let mut listed: Vec<_> =
             may_list.map(|mailbox| (self.style.shown(user, &mailbox.owner, &mailbox.name), mailbox)).collect();
         listed.sort_by(|a, b| (a.0 != "INBOX", &a.0).cmp(&(b.0 != "INBOX", &b.0)));
@@ -219,6 +228,7 @@ impl Model {
                 if let Some(mailbox) = self.mailboxes.get_mut(&id) {
                     mailbox.acl = acl;
                 }
+                self.note_shares(id);
                 self.tell(stamp, user, id, Change::MailboxCreate);
                 made = Some(id);
             }
@@ -227,7 +237,7 @@ impl Model {
     }
 
     /// A mailbox inherits the rights of the one above it (RFC 4314 says: may).
-    fn parent_acl(&self, owner: &UserName, name: &str) -> BTreeMap<UserName, Rights> {
+    fn parent_acl(&self, owner: &UserName, name: &str) -> Acl {
         let parent = name.rsplit_once('/').and_then(|(parent, _)| self.named(owner, parent));
         parent.and_then(|id| self.mailboxes.get(&id)).map(|mailbox| mailbox.acl.clone()).unwrap_or_default()
     }
@@ -237,8 +247,8 @@ impl Model {
             // `k` on the nearest mailbox above.
             let above = name.match_indices('/').rev().find_map(|(end, _)| self.named(owner, &name[..end]));
             let rights = above.and_then(|id| self.mailboxes.get(&id)).map(|mailbox| mailbox.rights(user)).unwrap_or_default();
-            if !rights.has(b'k') {
-                return Err(if rights.has(b'l') { Refusal::NoPerm } else { Refusal::Nonexistent });
+            if !rights.has('k') {
+                return Err(if rights.has('l') { Refusal::NoPerm } else { Refusal::Nonexistent });
             }
         }
         let levels = name.matches('/').count() + 1;
@@ -257,6 +267,7 @@ impl Model {
             return Err(Refusal::Cannot("INBOX cannot be deleted"));
         }
         let event = self.event(stamp, user, mailbox, Change::MailboxDelete);
+        self.note_shares(id);
         if let Some(mailbox) = self.mailboxes.remove(&id) {
             self.bytes -= mailbox.bytes();
             self.names.remove(&(mailbox.owner, mailbox.name));
@@ -299,11 +310,13 @@ impl Model {
             let Ok(to) = MailboxPath::private(&owner, &new) else { continue };
             let event =
                 self.mailboxes.get(&id).and_then(|mailbox| self.event(stamp, user, mailbox, Change::MailboxRename { to }));
+            self.note_shares(id);
             self.names.remove(&(owner.clone(), held));
             self.names.insert((owner.clone(), new.clone()), id);
             if let Some(mailbox) = self.mailboxes.get_mut(&id) {
                 mailbox.name = new;
             }
+            self.note_shares(id);
             self.put_out(event);
         }
         Ok(())
@@ -328,33 +341,41 @@ impl Model {
         Ok(())
     }
 
-    /// Sets what `identifier` may do with the mailbox; needs `a` on it. Only this store's users are identifiers.
+    /// Changes what `identifier` may do with the mailbox; needs `a` on it.
     pub fn set_acl(
         &mut self,
         stamp: Stamp,
         user: &UserName,
         shown: &str,
         identifier: &str,
-        change: impl FnOnce(Rights) -> Rights,
+        change: RightsChange,
     ) -> Result<(), Refusal> {
         let id = self.find(user, shown, "a")?;
-        let identifier = self.user(identifier).ok_or(Refusal::Cannot("There is no such user"))?;
+        let entry = self.entry(identifier)?;
         let Some(mailbox) = self.mailboxes.get_mut(&id) else { return Err(Refusal::Nonexistent) };
-        if identifier == mailbox.owner {
+        if entry.identifier == Identifier::Owner || entry.identifier == Identifier::User(mailbox.owner.clone()) {
             return Err(Refusal::Cannot("The owner keeps all rights"));
         }
-        let held = mailbox.rights(&identifier);
-        let rights = change(held);
-        if rights == Rights::NONE {
-            mailbox.acl.remove(&identifier);
-        } else {
-            mailbox.acl.insert(identifier.clone(), rights);
-        }
-        if rights != held {
-            let change = Change::AclChange { identifier: identifier.as_str().to_owned(), rights: rights.to_string() };
-            self.tell(stamp, user, id, change);
+        let edit = AclEdit { entry, change };
+        if mailbox.acl.edit(&edit) {
+            self.news.extend(mailbox.path().map(AclNews::Changed));
+            self.news.push(AclNews::Shares(edit.entry.identifier.clone()));
+            let rights = mailbox.acl.get(&edit.entry).to_string();
+            self.tell(stamp, user, id, Change::AclChange { identifier: edit.entry.to_string(), rights });
         }
         Ok(())
+    }
+
+    /// Whom an identifier means, with its sign: this store's users and everybody; it has no groups.
+    pub fn entry(&self, identifier: &str) -> Result<Entry, Refusal> {
+        let read = Entry::read(identifier, &UserNames::default());
+        let entry = read.map_err(|_| Refusal::Cannot("That is no identifier"))?;
+        let identifier = match entry.identifier {
+            Identifier::Group(_) => return Err(Refusal::Cannot("There are no groups")),
+            Identifier::User(name) => Identifier::User(self.user(name.as_str()).ok_or(Refusal::Cannot("There is no such user"))?),
+            everybody => everybody,
+        };
+        Ok(Entry { identifier, ..entry })
     }
 
     pub(super) fn tell(&mut self, stamp: Stamp, actor: &UserName, id: u64, change: Change) {
@@ -372,6 +393,14 @@ impl Model {
         self.outbox.extend(event);
     }
 
+    /// The mailbox has come, goes, or changes its name: for whoever is named in its ACL.
+    fn note_shares(&mut self, id: u64) {
+        if let Some(mailbox) = self.mailboxes.get(&id) {
+            self.news.extend(mailbox.path().map(AclNews::Changed));
+            self.news.extend(mailbox.acl.iter().map(|(entry, _)| AclNews::Shares(entry.identifier.clone())));
+        }
+    }
+
     fn event(&self, stamp: Stamp, actor: &UserName, mailbox: &Mailbox, change: Change) -> Option<Event> {
         Some(Event {
             id: EventId::now(),
@@ -379,8 +408,7 @@ impl Model {
             origin: self.origin.clone(),
             actor: Some(actor.as_str().to_owned()),
             actor_session: (stamp.session != 0).then(|| stamp.session.to_string()),
-            // Whatever is a name here is one in a path too.
-            mailbox: MailboxPath::private(&mailbox.owner, &mailbox.name).ok()?,
+            mailbox: mailbox.path()?,
             mailbox_id: Some(mailbox.id.to_string()),
             uidvalidity: Some(mailbox.uidvalidity),
             status: Some(Status { ..mailbox.status() }),

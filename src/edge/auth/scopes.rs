@@ -9,16 +9,18 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Scopes(u8);
 
-const NAMES: [(&str, Scopes); 4] = [
+const NAMES: [(&str, Scopes); 6] = [
     ("push", Scopes::PUSH),
     ("subscriptions:read", Scopes::SUBSCRIPTIONS_READ),
     ("sessions:write", Scopes::SESSIONS_WRITE),
     ("events:publish", Scopes::EVENTS_PUBLISH),
+    ("acl:read", Scopes::ACL_READ),
+    ("acl:write", Scopes::ACL_WRITE),
 ];
 
 /// Why a text is not a scope.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a scope: use push, subscriptions:read, sessions:write or events:publish")]
+#[error("{0:?} is not a scope: use push, subscriptions:read, sessions:write, events:publish, acl:read or acl:write")]
 pub struct InvalidScope(String);
 
 impl Scopes {
@@ -33,6 +35,10 @@ impl Scopes {
     pub const SESSIONS_WRITE: Self = Self(1 << 2);
     /// `events:publish`: publish events, about every mailbox.
     pub const EVENTS_PUBLISH: Self = Self(1 << 3);
+    /// `acl:read`: see who has which rights, on every mailbox.
+    pub const ACL_READ: Self = Self(1 << 4);
+    /// `acl:write`: give and take rights, on every mailbox.
+    pub const ACL_WRITE: Self = Self(1 << 5);
 
     pub fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0

@@ -1,5 +1,6 @@
 //! The REST interface: one router, one file per resource.
 
+mod acl;
 mod events;
 mod follow;
 mod health;
@@ -57,6 +58,10 @@ const fn post(path: &'static str, handler: Handler) -> Route {
     Route { name: "POST", method: MethodFilter::POST, path, handler, without_head: false }
 }
 
+const fn put(path: &'static str, handler: Handler) -> Route {
+    Route { name: "PUT", method: MethodFilter::PUT, path, handler, without_head: false }
+}
+
 const fn delete(path: &'static str, handler: Handler) -> Route {
     Route { name: "DELETE", method: MethodFilter::DELETE, path, handler, without_head: false }
 }
@@ -73,6 +78,9 @@ const ROUTES: &[Route] = &[
     get("/v1/sessions", |m| on(m, sessions::list)),
     delete("/v1/sessions/{id}", |m| on(m, sessions::end)),
     delete("/v1/users/{user}/sessions", |m| on(m, sessions::end_of_user)),
+    get("/v1/mailboxes/{path}/acl", |m| on(m, acl::get)),
+    put("/v1/mailboxes/{path}/acl", |m| on(m, acl::put)),
+    delete("/v1/mailboxes/{path}/acl", |m| on(m, acl::delete)),
     get("/v1/nodes", |m| on(m, nodes::list)),
     get("/v1/local/subscriptions", |m| on(m, subscriptions::list_local)),
     stream("/v1/local/subscriptions/stream", |m| on(m, follow::stream_local)),

@@ -17,6 +17,9 @@ base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 const FILES: &[(&str, &str, &str)] = &[
     ("/", "text/html; charset=utf-8", include_str!("../../../static/index.html")),
     ("/page.js", "text/javascript; charset=utf-8", include_str!("../../../static/page.js")),
+    ("/mailpush.js", "text/javascript; charset=utf-8", include_str!("../../../static/mailpush.js")),
+    // No type is registered for TypeScript, and `.ts` means video elsewhere.
+    ("/mailpush.d.ts", "text/plain; charset=utf-8", include_str!("../../../static/mailpush.d.ts")),
     ("/page.css", "text/css; charset=utf-8", include_str!("../../../static/page.css")),
     ("/openapi.yaml", "application/yaml; charset=utf-8", include_str!("../../../openapi/openapi.yaml")),
     ("/asyncapi.yaml", "application/yaml; charset=utf-8", include_str!("../../../openapi/asyncapi.yaml")),

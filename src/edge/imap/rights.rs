@@ -41,8 +41,6 @@ use crate::wire::imap::credentials::Credentials;
 
 /// Connections for questions at a time, on one node: each is a login. More: a burst of questions is a burst of logins.
 const CONNECTIONS: usize = 8;
-/// Between warnings that the mail server cannot be asked.
-const WARNING: Duration = Duration::from_secs(60);
 
 /// See the module's words.
 pub struct ImapRights {
@@ -58,7 +56,8 @@ struct Inner {
     /// A user is in it for as long as a task asks for that user. No more wait than there are callers.
     waiting: Mutex<HashMap<UserName, Batch>>,
     logins: Logins,
-    warned: Mutex<Option<Instant>>,
+    /// The server was seen to go by the rights of the user, and not by those of the master user.
+    goes_by_users: AtomicBool,
     told_unable: AtomicBool,
     metrics: Arc<Metrics>,
 }
@@ -118,7 +117,7 @@ impl ImapRights {
             connections: Semaphore::new(CONNECTIONS),
             waiting: Mutex::default(),
             logins: Logins::default(),
-            warned: Mutex::default(),
+            goes_by_users: AtomicBool::new(false),
             told_unable: AtomicBool::new(false),
             metrics,
         };
@@ -188,10 +187,7 @@ impl Inner {
             let _place = self.connections.acquire().await;
             let Some(batch) = self.take(&user) else { return };
             // Whatever goes wrong in there, the user is not to be left with a task that is no more.
-            let asked = AssertUnwindSafe(Box::pin(self.ask(&user, batch))).catch_unwind().await;
-            if let Ok(Err(error)) = asked {
-                self.warn(&error);
-            }
+            let _ = AssertUnwindSafe(Box::pin(self.ask(&user, batch))).catch_unwind().await;
         }
     }
 
@@ -207,38 +203,28 @@ impl Inner {
         Some(batch)
     }
 
-    /// Answers everything in the batch; returns why something could not be answered.
-    async fn ask(&self, user: &UserName, mut batch: Batch) -> Result<(), NoAnswer> {
+    /// Answers everything in the batch.
+    async fn ask(&self, user: &UserName, mut batch: Batch) {
         let deadline = Instant::now() + self.timeout;
         let opened = timeout_at(deadline, self.open(user)).await.unwrap_or_else(|_| Err(too_late()));
         let mut conversation = match opened {
             Ok(Some(conversation)) => conversation,
             // Who is nobody to the mail server has no rights there.
-            Ok(None) => {
-                batch.answer_all(&Ok(Rights::NONE));
-                return Ok(());
-            }
-            Err(error) => {
-                batch.answer_all(&Err(error.clone()));
-                return Err(error);
-            }
+            Ok(None) => return batch.answer_all(&Ok(Rights::NONE)),
+            Err(error) => return batch.answer_all(&Err(error)),
         };
-        let mut trouble = Ok(());
         while let Some((mailbox, askers)) = batch.rights.pop_first() {
             if askers.iter().all(Asker::is_closed) {
                 continue;
             }
             let (result, broken) = settle(timeout_at(deadline, conversation.rights(&mailbox)).await);
-            trouble = trouble.and(result.clone().map(drop));
             answer(askers, &result);
             if let (true, Err(error)) = (broken, result) {
-                batch.answer_all(&Err(error));
-                return trouble;
+                return batch.answer_all(&Err(error));
             }
         }
         if !batch.shared.is_empty() {
             let (result, _) = settle(timeout_at(deadline, conversation.shared()).await);
-            trouble = trouble.and(result.clone().map(drop));
             answer(batch.shared, &result);
         }
         if let Some(missing) = conversation.missing()
@@ -246,7 +232,6 @@ impl Inner {
         {
             warn!(missing, "the mail server cannot tell who has which rights: nobody hears of mailboxes of others");
         }
-        trouble
     }
 
     /// `None`: the server lets the master user in as others, but not as this one.
@@ -255,8 +240,9 @@ impl Inner {
             return if known { Ok(None) } else { Err(NoAnswer(REFUSED.to_owned())) };
         }
         let refusal = match self.log_in(user).await {
-            Ok(conversation) => {
+            Ok(mut conversation) => {
                 self.logins.let_in(user);
+                self.check(&mut conversation).await?;
                 return Ok(Some(conversation));
             }
             Err(Failure::Refused(reason)) => reason,
@@ -278,6 +264,22 @@ impl Inner {
         if known { Ok(None) } else { Err(NoAnswer(format!("{REFUSED}: {refusal}"))) }
     }
 
+    /// A server that goes by the rights of the master user has the wrong answer to everything: mostly none, which would take
+    /// all rights away from all. Once it is seen not to do so it does not begin to.
+    async fn check(&self, conversation: &mut Conversation<'_>) -> Result<(), NoAnswer> {
+        if self.goes_by_users.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        match settle(Ok(conversation.is_the_user().await)).0? {
+            Some(false) => Err(NoAnswer(NOT_THE_USER.to_owned())),
+            Some(true) => {
+                self.goes_by_users.store(true, Ordering::Relaxed);
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
     async fn log_in(&self, user: &UserName) -> Result<Conversation<'_>, Failure> {
         let connected = self.upstreams.connect_for_nobody().await.map_err(|error| Failure::Other(error.to_string()))?;
         let opened = Conversation::open(connected, &self.master, user, &self.names).await;
@@ -286,17 +288,10 @@ impl Inner {
             error => Failure::Other(error.to_string()),
         })
     }
-
-    fn warn(&self, reason: &NoAnswer) {
-        let now = Instant::now();
-        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
-        if warned.is_none_or(|at| now.duration_since(at) >= WARNING) {
-            *warned = Some(now);
-            warn!(%reason, "the mail server does not answer who has which rights: what depends on it is not told");
-        }
-    }
 }
 
+const NOT_THE_USER: &str =
+    "the mail server does not let users read their INBOX where the master user logs in as them (Dovecot: acl_user = %u)";
 const REFUSED: &str = "the mail server does not let the master user in (imap.master)";
 
 /// Why somebody could not be logged in.

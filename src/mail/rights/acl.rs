@@ -22,7 +22,7 @@ pub struct Entry {
 impl Entry {
     /// Reads what a server, a client or an origin wrote; see [`Identifier::read`].
     pub fn read(text: &str, names: &UserNames) -> Result<Self, InvalidIdentifier> {
-        let (negative, text) = sign(text);
+        let (negative, text) = sign(text.trim());
         Ok(Self { identifier: Identifier::read(text, names)?, negative })
     }
 }
@@ -114,9 +114,11 @@ impl Acl {
     /// What `subject` may do with `mailbox`: everything with one's own; else what all entries about the subject give
     /// together, without what any negative one takes (RFC 4314 2).
     pub fn effective(&self, mailbox: &MailboxPath, subject: &Subject) -> Rights {
-        if mailbox.is_owned_by(&subject.user) {
-            return Rights::ALL;
-        }
+        if mailbox.is_owned_by(&subject.user) { Rights::ALL } else { self.leaves(subject) }
+    }
+
+    /// What is left to `subject`, who does not own the mailbox.
+    pub fn leaves(&self, subject: &Subject) -> Rights {
         let (mut given, mut taken) = (Rights::NONE, Rights::NONE);
         for (entry, rights) in self.iter().filter(|(entry, _)| subject.is(&entry.identifier, false)) {
             match entry.negative {
@@ -143,14 +145,31 @@ impl Serialize for Acl {
     }
 }
 
-/// An unknown letter is an error: rights that are not understood must not be lost.
+/// An unknown letter is an error, and so is an entry that comes twice, in two spellings perhaps: rights that are not
+/// understood must not be lost.
 impl<'de> Deserialize<'de> for Acl {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let table = BTreeMap::<String, String>::deserialize(deserializer)?;
-        let read = |(entry, rights): (String, String)| {
-            let entry = entry.parse::<Entry>().map_err(serde::de::Error::custom)?;
-            Ok((entry, rights.parse::<Rights>().map_err(serde::de::Error::custom)?))
-        };
-        table.into_iter().map(read).collect()
+        struct Table;
+
+        impl<'de> serde::de::Visitor<'de> for Table {
+            type Value = Acl;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a table of identifiers and their rights")
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut table: A) -> Result<Acl, A::Error> {
+                let mut seen = BTreeMap::new();
+                while let Some((entry, rights)) = table.next_entry::<Entry, Rights>()? {
+                    let name = entry.to_string();
+                    if seen.insert(entry, rights).is_some() {
+                        return Err(serde::de::Error::custom(format_args!("{name:?} is there twice")));
+                    }
+                }
+                Ok(seen.into_iter().collect())
+            }
+        }
+
+        deserializer.deserialize_map(Table)
     }
 }

@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 use crate::mail::user::{InvalidUser, UserName, UserNames};
 
 /// Whom an entry of an ACL is about. Written as a user's name, `group:staff`, `anyone`, `authenticated` or `owner`.
+///
+/// RFC 4314 2 reserves `anyone` and whatever begins with `-`, and every name that can log in for its user. Where a user is
+/// called like one of those (`anyone`, `Owner`, `-temps`, `$cash`), the user is written `user:anyone`: a user's name holds no
+/// `:`, so nothing is written like anything else, and nobody gets everybody's rights by choosing a name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Identifier {
@@ -24,6 +28,10 @@ pub enum Identifier {
 
 /// What begins a group's name.
 const GROUP: &str = "group:";
+/// What may begin a user's name, and does where the name alone would be read otherwise.
+const USER: &str = "user:";
+/// Names that stand for more than a user of that name. `anybody` is `anyone` as James writes it.
+const WORDS: [&str; 4] = ["anyone", "anybody", "authenticated", "owner"];
 
 /// Why a text is no identifier.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -32,33 +40,55 @@ pub enum InvalidIdentifier {
     User(#[from] InvalidUser),
     #[error("a group's name must not be empty or hold control characters, and is at most 320 bytes long")]
     Group,
+    #[error(
+        "anyone, authenticated and owner are written in small letters; a user's name that begins with '-' or '!', or is one of \
+         these words, is written user:NAME"
+    )]
+    Reserved,
+}
+
+/// What an identifier's text says.
+enum Said<'a> {
+    Whole(Identifier),
+    /// A user's name, which is not looked at yet.
+    User(&'a str),
 }
 
 impl Identifier {
     /// Reads what a server, a client or an origin wrote, and brings a user's name to its normal form. Besides the forms of
-    /// this type, those of mail servers are understood: `$staff` (Dovecot, James), `anybody` (James: `$any`, `$$anybody`).
+    /// this type, those of mail servers are understood: `$staff` for a group (Dovecot, Cyrus, James), `anybody` and `$$owner`
+    /// (James). Dovecot's `!staff`, which puts a group's rights in the place of a user's, means nothing that an [`super::Acl`]
+    /// could hold, and is refused.
     pub fn read(text: &str, names: &UserNames) -> Result<Self, InvalidIdentifier> {
-        Ok(match Self::word(text)? {
-            Some(identifier) => identifier,
-            None => Self::User(names.normalise(text)?),
+        Ok(match Self::understand(text.trim())? {
+            Said::Whole(identifier) => identifier,
+            Said::User(name) => Self::User(names.normalise(name)?),
         })
     }
 
-    /// Everything but a user.
-    fn word(text: &str) -> Result<Option<Self>, InvalidIdentifier> {
-        Ok(Some(match text {
-            "anyone" | "anybody" | "$any" | "$$anybody" => Self::Anyone,
-            "authenticated" | "$authenticated" | "$$authenticated" => Self::Authenticated,
-            "owner" | "$owner" | "$$owner" => Self::Owner,
-            text => match text.strip_prefix(GROUP).or_else(|| text.strip_prefix('$')) {
-                Some(group) if group.is_empty() || group.len() > 320 || group.chars().any(char::is_control) => {
+    fn understand(text: &str) -> Result<Said<'_>, InvalidIdentifier> {
+        Ok(Said::Whole(match text {
+            "anyone" | "anybody" | "$$anyone" | "$$anybody" => Self::Anyone,
+            "authenticated" | "$$authenticated" => Self::Authenticated,
+            "owner" | "$$owner" => Self::Owner,
+            text => match (text.strip_prefix(USER), text.strip_prefix(GROUP).or_else(|| text.strip_prefix('$'))) {
+                (Some(name), _) => return Ok(Said::User(name)),
+                (None, Some(group)) if group.is_empty() || group.len() > 320 || group.chars().any(char::is_control) => {
                     return Err(InvalidIdentifier::Group);
                 }
-                Some(group) => Self::Group(group.into()),
-                None => return Ok(None),
+                (None, Some(group)) => Self::Group(group.into()),
+                (None, None) if is_reserved(text) => return Err(InvalidIdentifier::Reserved),
+                (None, None) => return Ok(Said::User(text)),
             },
         }))
     }
+}
+
+/// Whether a user's name, written alone, would be read as something else, or not at all.
+fn is_reserved(name: &str) -> bool {
+    // What reads it may trim it first.
+    let name = name.trim();
+    name.starts_with(['-', '$', '!']) || WORDS.iter().any(|word| name.eq_ignore_ascii_case(word))
 }
 
 impl FromStr for Identifier {
@@ -66,9 +96,9 @@ impl FromStr for Identifier {
 
     /// Reads a text whose user name is in its normal form already.
     fn from_str(text: &str) -> Result<Self, InvalidIdentifier> {
-        Ok(match Self::word(text)? {
-            Some(identifier) => identifier,
-            None => Self::User(UserName::new(text)?),
+        Ok(match Self::understand(text)? {
+            Said::Whole(identifier) => identifier,
+            Said::User(name) => Self::User(UserName::new(name)?),
         })
     }
 }
@@ -93,6 +123,7 @@ impl fmt::Display for Identifier {
             Self::Anyone => f.write_str("anyone"),
             Self::Authenticated => f.write_str("authenticated"),
             Self::Owner => f.write_str("owner"),
+            Self::User(user) if is_reserved(user.as_str()) => write!(f, "{USER}{user}"),
             Self::User(user) => write!(f, "{user}"),
             Self::Group(group) => write!(f, "{GROUP}{group}"),
         }

@@ -70,6 +70,12 @@ impl<'a> Conversation<'a> {
         Ok(Rights::NONE)
     }
 
+    /// Whether the server goes by the user's rights: whoever is the user may read their own INBOX. `None`: it cannot say.
+    pub async fn is_the_user(&mut self) -> Result<Option<bool>, ImapError> {
+        let rights = self.my_rights(b"INBOX").await?;
+        Ok(self.missing.is_none().then(|| rights.contains(Rights::READ)))
+    }
+
     async fn my_rights(&mut self, name: &[u8]) -> Result<Rights, ImapError> {
         let mut command = b"MYRIGHTS ".to_vec();
         if write::astring(&mut command, name, false).is_err() {

@@ -148,6 +148,9 @@ async fn talk(stream: TcpStream, script: Script, seen: &Seen) -> std::io::Result
     }
 }
 
+/// How it is found out whose rights the server goes by: asked once.
+const INBOX: &str = "MYRIGHTS INBOX";
+
 /// What an honest server says, on which alice has shared nothing.
 fn honest(command: &str) -> String {
     match command {
@@ -155,6 +158,7 @@ fn honest(command: &str) -> String {
         "LOGIN" => "TAG OK [CAPABILITY IMAP4rev1 ACL] in\r\n",
         "CAPABILITY" => "* CAPABILITY IMAP4rev1 ACL NAMESPACE\r\nTAG OK done\r\n",
         "NAMESPACE" => "* NAMESPACE ((\"\" \"/\")) ((\"shared/\" \"/\")) ((\"public/\" \"/\"))\r\nTAG OK done\r\n",
+        INBOX => "* MYRIGHTS INBOX lrswipkxtea\r\nTAG OK done\r\n",
         command if command.starts_with("MYRIGHTS ") => "TAG NO [NONEXISTENT] There is none\r\n",
         command if command.starts_with("LIST ") => "TAG OK done\r\n",
         _ => "TAG BAD what?\r\n",
@@ -166,7 +170,7 @@ fn honest(command: &str) -> String {
 macro_rules! script {
     ($($begin:literal => $answer:expr),* $(,)?) => {
         |_, command| {
-            $(if command.starts_with($begin) { return $answer.to_string(); })*
+            $(if command.starts_with($begin) && (command != INBOX || $begin == INBOX) { return $answer.to_string(); })*
             honest(command)
         }
     };
@@ -194,7 +198,7 @@ async fn rights_are_asked_for_under_the_name_that_the_user_knows() {
         assert_eq!(server.ask("bob", mailbox).await.unwrap(), rights, "{mailbox}");
     }
     let asked: Vec<_> = server.lines().into_iter().filter(|line| line.contains("MYRIGHTS")).collect();
-    assert_eq!(asked[5..], ["bob MYRIGHTS shared/alice", "bob MYRIGHTS shared/alice/INBOX"], "{asked:?}");
+    assert_eq!(asked[6..], ["bob MYRIGHTS shared/alice", "bob MYRIGHTS shared/alice/INBOX"], "{asked:?}");
 }
 
 #[tokio::test]
@@ -259,7 +263,10 @@ async fn a_refusal_is_an_answer_unless_it_may_pass() {
 #[tokio::test]
 async fn a_server_that_cannot_say_has_nothing_shared() {
     let scripts: [(Script, &str); 2] = [
-        (script!("MYRIGHTS" => "TAG BAD what?\r\n", "CAPABILITY" => "* CAPABILITY IMAP4rev1 ACL2\r\nTAG OK done\r\n"), "ACL"),
+        (
+            script!("MYRIGHTS INBOX" => "TAG BAD what?\r\n", "MYRIGHTS" => "TAG BAD what?\r\n", "CAPABILITY" => "* CAPABILITY IMAP4rev1 ACL2\r\nTAG OK done\r\n"),
+            "ACL",
+        ),
         (script!("NAMESPACE" => "TAG BAD what?\r\n"), "NAMESPACE"),
     ];
     for (script, missing) in scripts {
@@ -335,6 +342,24 @@ async fn nobody_loses_rights_because_the_master_user_is_refused() {
 }
 
 #[tokio::test]
+async fn nobody_loses_rights_because_the_server_goes_by_the_master_users() {
+    static RIGHT: AtomicBool = AtomicBool::new(false);
+    let server = Server::start(|_, command| match command {
+        INBOX if !RIGHT.load(Ordering::SeqCst) => "TAG NO [NONEXISTENT] There is none\r\n".to_owned(),
+        command => honest(command),
+    })
+    .await;
+    for _ in 0..2 {
+        assert!(server.team().await.unwrap_err().contains("acl_user"));
+    }
+    assert!(server.shared("bob").await.is_err());
+    RIGHT.store(true, Ordering::SeqCst);
+    assert_eq!(server.team().await.as_deref(), Ok(""));
+    RIGHT.store(false, Ordering::SeqCst);
+    assert_eq!(server.team().await.as_deref(), Ok(""), "it was asked once");
+}
+
+#[tokio::test]
 async fn questions_share_a_connection_that_was_opened_after_them() {
     let server = Server::start(script!("MYRIGHTS shared/alice/b" => "* MYRIGHTS shared/alice/b lr\r\nTAG OK done\r\n")).await;
     server.greets.send_replace(false);
@@ -358,6 +383,7 @@ async fn questions_share_a_connection_that_was_opened_after_them() {
     let expected = [
         "bob LOGIN",
         "bob NAMESPACE",
+        "bob MYRIGHTS INBOX",
         "bob MYRIGHTS shared/alice/a",
         "bob LOGIN",
         "bob NAMESPACE",
@@ -411,7 +437,7 @@ async fn what_nobody_waits_for_is_not_asked() {
     server.greets.send_replace(true);
     assert_eq!(first.await.unwrap(), Ok(Rights::NONE));
     server.until("nobody is asked about any more", |_| server.rights.inner.waiting().is_empty()).await;
-    assert_eq!(server.lines(), ["bob LOGIN", "bob NAMESPACE", "bob MYRIGHTS shared/alice/a"]);
+    assert_eq!(server.lines(), ["bob LOGIN", "bob NAMESPACE", "bob MYRIGHTS INBOX", "bob MYRIGHTS shared/alice/a"]);
 }
 
 #[tokio::test]

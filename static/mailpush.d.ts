@@ -1,0 +1,175 @@
+/** Types of mailpush.js, where the words are. */
+
+/** `#namespace:owner:name`, such as `#private:alice@example.org:INBOX`. The hierarchy separator in the name is `/`. */
+export type MailboxPath = string;
+
+/** What a subscription is about. */
+export type Key =
+  | { readonly mailbox: MailboxPath; readonly account?: undefined }
+  | { readonly account: string; readonly mailbox?: undefined };
+
+export type EnvelopeField = "from" | "subject" | "message_id";
+
+/** Milliseconds since 1970, UTC. */
+export type Time = number;
+
+export interface MailboxStatus {
+  messages?: number;
+  uidnext?: number;
+  unseen?: number;
+  /** Decimal: its 63 bits do not fit into a number. */
+  highestmodseq?: string;
+}
+
+export interface NewMessage {
+  uid: number;
+  /** The complete set; left out where it is not known. */
+  flags?: string[];
+  /** Bytes. */
+  size?: number;
+  internaldate?: Time;
+  modseq?: string;
+  /** What was asked for in `fields`. Whoever wrote the mail wrote this: show it as text, never as HTML. */
+  envelope?: { from?: string; subject?: string; message_id?: string };
+}
+
+export interface FlagChange {
+  uid: number;
+  /** The flags that were set or cleared. */
+  changed: string[];
+  /** The complete set afterwards; left out where it is not known. */
+  flags?: string[];
+  modseq?: string;
+}
+
+/** What events of all types have. Later versions of the server add to it. */
+export interface EventBase {
+  v: number;
+  /** The same change has the same one. */
+  id: string;
+  at: Time;
+  /** The server where it happened. */
+  origin: string;
+  actor?: string;
+  actor_session?: string;
+  mailbox: MailboxPath;
+  mailbox_id?: string;
+  /** If it is another than you know, your UIDs are worth nothing. */
+  uidvalidity?: number;
+  /** The mailbox after the change. If it contradicts what you hold, read the state. */
+  status?: MailboxStatus;
+}
+
+/** One change of one mailbox, all messages of one transaction. */
+export type MailEvent = EventBase &
+  (
+    | { type: "MessageNew" | "MessageAppend"; messages: NewMessage[] }
+    | { type: "MessageExpunge"; uids: number[]; modseq?: string }
+    | { type: "FlagsSet" | "FlagsClear"; messages: FlagChange[] }
+    | { type: "MailboxRename"; to: MailboxPath }
+    | { type: "MailboxDelete" | "MailboxCreate" | "MailboxSubscribe" | "MailboxUnSubscribe" }
+    | { type: "AclChange"; identifier: string; rights: string }
+    | { type: "QuotaChange" | "QuotaExceed" | "QuotaWithin"; used: number; limit?: number }
+    /** Something changed, and no detail is known: read the mailbox's state. It comes whatever `types` says. */
+    | { type: "MailboxChange" }
+  );
+
+export type EventType = MailEvent["type"];
+
+interface Wanted {
+  /** The types of events wanted; left out, all. A server of a later version may have, and send, others: read the state then. */
+  types?: readonly [EventType, ...EventType[]];
+  /** The parts of envelopes wanted; left out, none. */
+  fields?: readonly [EnvelopeField, ...EnvelopeField[]];
+}
+
+export type What =
+  | (Wanted & { mailbox: MailboxPath; account?: undefined; shared?: undefined })
+  /** All mailboxes that the user owns; with `shared` those shared with the user too. */
+  | (Wanted & { account: string; shared?: boolean; mailbox?: undefined });
+
+export interface Handlers {
+  /** Settled: every change from now on is told. Read your state now. */
+  onready(this: void, ready: { key: Key; rights: string | undefined }): void;
+  onevent(this: void, event: MailEvent): void;
+  /**
+   * Something may have been missed: read the state of `keys`, the whole of what is watched or mailboxes of an account. `reason`
+   * is for people: `reconnected`, or the server's. Left out, `onready` is called again.
+   */
+  onresync?(this: void, reason: string, keys: Key[]): void;
+  /** The right is gone, and the subscription ended; of an account with `shared`, only that mailbox is. */
+  onrevoked?(this: void, key: Key): void;
+  /** Refused. If it is `temporary` it is tried again; otherwise the subscription has ended. */
+  onerror?(this: void, error: MailpushError): void;
+}
+
+export interface Subscription {
+  /** In the server's spelling once it is ready; under the new path after a rename. */
+  readonly key: Key;
+  /** Letters of RFC 4314, once it is ready. */
+  readonly rights: string | undefined;
+  readonly closed: boolean;
+  close(): void;
+}
+
+export class MailpushError extends Error {
+  private constructor();
+  /** A stable word: `not_found`, `forbidden`, `limit_reached`, `unavailable`, `token` and so on. */
+  readonly name: string;
+  /** As a status of HTTP; 0 if it is not the server's. */
+  readonly code: number;
+  readonly temporary: boolean;
+  readonly retryAfterMs: number | undefined;
+}
+
+export type State = "idle" | "connecting" | "connected" | "waiting" | "offline" | "closed";
+
+export interface StateDetail {
+  /** Of `connected`. */
+  transport?: "websocket" | "sse";
+  /** Of `connected` by WebSocket. */
+  session?: string;
+  node?: string;
+  user?: string;
+  /** Of `waiting` and `closed`: why, as a close code and in words. */
+  code?: number;
+  reason?: string;
+  /** Of `waiting`. */
+  retryInMs?: number;
+}
+
+/** For tests, and for runtimes that lack something; what is left out is the runtime's own. */
+export interface Environment {
+  WebSocket?: (new (url: string, protocol: string) => unknown) | undefined;
+  fetch?: typeof fetch | undefined;
+  setTimeout?(act: () => void, delay: number): unknown;
+  clearTimeout?(id: never): void;
+  /** Milliseconds that never go back, and those since 1970. */
+  now?(): number;
+  date?(): number;
+  random?(): number;
+  online?(): boolean;
+  window?: EventTarget | undefined;
+  document?: (EventTarget & { readonly visibilityState: string }) | undefined;
+  location?: { readonly href: string; readonly origin: string } | undefined;
+}
+
+export interface Options {
+  /** The node's, or the load balancer's, or of a path there; left out, that of the page. */
+  url?: string;
+  /** Gives a new token each time it is called. */
+  token(this: void): string | Promise<string>;
+  onstate?(this: void, state: State, detail: StateDetail): void;
+  /** What concerns no one subscription: tokens that cannot be had or are refused. */
+  onerror?(this: void, error: MailpushError): void;
+  /** The first wait is anywhere between 0 and `baseMs` (4000), each next one up to twice as long, up to `maxMs` (60000). */
+  backoff?: { baseMs?: number; maxMs?: number };
+  environment?: Environment;
+}
+
+export class Mailpush {
+  constructor(options: Options);
+  readonly state: State;
+  subscribe(what: What, handlers: Handlers): Subscription;
+  close(): void;
+}

@@ -1,0 +1,349 @@
+// The client over Server-Sent Events: where WebSockets are blocked, and back.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { INBOX, SENT, World, event, settle } from "./world.mjs";
+
+/** A world whose WebSockets never open. */
+function blocked(options) {
+  const world = new World(options);
+  world.onsocket = (socket) => queueMicrotask(() => socket.end(1006));
+  world.onstream = (stream) => {
+    stream.open();
+    stream.stand();
+  };
+  return world;
+}
+
+/** A client that has ended up with a stream. */
+async function streaming(world = blocked(), what = { mailbox: INBOX }) {
+  const log = world.client();
+  const watch = world.watch(log.client, what);
+  await world.pass(30_000);
+  assert.equal(log.client.state, "connected");
+  return { world, ...log, ...watch };
+}
+
+/** Time passes, and the server keeps what is open alive. */
+async function beat(world, ms) {
+  for (let left = ms; left > 0; left -= 20_000) {
+    if (!world.stream.aborted) world.stream.raw(":\n\n");
+    if (!world.socket?.closed) world.socket?.say("{}");
+    await world.pass(Math.min(left, 20_000));
+  }
+}
+
+test("where WebSockets never open, a stream is taken, with the token in a header", async () => {
+  const { world, states, calls } = await streaming(blocked(), { mailbox: INBOX, types: ["MessageNew"], fields: ["from", "subject"] });
+  assert.equal(world.sockets.length, 2);
+  assert.equal(world.streams.length, 1);
+  const { url, headers } = world.stream;
+  assert.equal(url.origin + url.pathname, "https://push.example.org/v1/stream");
+  assert.deepEqual([...url.searchParams], [
+    ["mailbox", INBOX],
+    ["types", "MailboxDelete,MailboxRename,MessageNew"],
+    ["fields", "from,subject"],
+  ]);
+  assert.deepEqual(headers, { accept: "text/event-stream", authorization: "Bearer token-1" });
+  assert.deepEqual(states.at(-1), ["connected", { transport: "sse" }]);
+  assert.deepEqual(calls, [["onready", { key: { mailbox: INBOX }, rights: "lr" }]]);
+});
+
+test("a runtime without WebSocket begins with a stream; shared is a parameter", async () => {
+  const world = blocked({ sockets: false });
+  await streaming(world, { account: "alice", shared: true });
+  assert.deepEqual([...world.stream.url.searchParams], [["account", "alice"], ["shared", "true"]]);
+});
+
+test("a server that is down is not taken for one that blocks WebSockets", async () => {
+  const world = blocked();
+  world.onstream = (stream) => stream.fail();
+  const { client } = world.client();
+  world.watch(client, { mailbox: INBOX });
+  await world.pass(600_000);
+  assert.ok(world.sockets.length > 5 && world.streams.length > 5, "by turns");
+  assert.ok(world.sockets.length + world.streams.length < 60);
+  delete world.onsocket;
+  world.onstream = (stream) => stream.fail();
+  await world.pass(120_000);
+  assert.equal(client.state, "connected");
+  assert.equal(world.socket.closed, false);
+});
+
+test("events, resync and revoked come as on the WebSocket, cut anywhere", async () => {
+  const world = blocked();
+  const { calls, client } = await streaming(world, { account: "alice", shared: true });
+  const inbox = world.watch(client, { mailbox: INBOX });
+  await world.pass(3_000);
+  calls.splice(0);
+  inbox.clear();
+  const push = event(INBOX, "MessageNew", { messages: [{ uid: 1, flags: [], envelope: { subject: "naïve 🎉" } }] });
+  const text =
+    `: comment\r\n\r\nretry: 3000\n\nid: ${push.event.pos}\revent: event\rdata: ${JSON.stringify(push)}\r\r` +
+    `event: resync\r\ndata: {"resync":\r\ndata:{"keys":[{"mailbox":"${INBOX}"}],"reason":"overflow"}}\r\n\r\n` +
+    `:\n\nevent: event\ndata: ${JSON.stringify(push)}\n\nunknown\nevent: greeting\ndata: {"greeting":{}}\n\ndata\n`;
+  const bytes = new TextEncoder().encode(text);
+  for (const byte of bytes) world.stream.raw(new Uint8Array([byte]));
+  await settle();
+  await world.pass(0);
+  for (let i = 0; i < 200; i += 1) await settle();
+  const expected = [["onevent", push.event.event], ["onresync", "overflow", [{ mailbox: INBOX }]]];
+  assert.deepEqual(inbox.calls, expected);
+  assert.deepEqual(calls, expected);
+  world.stream.say({ revoked: { key: { mailbox: INBOX } } });
+  await world.pass(10_000);
+  assert.deepEqual(inbox.calls.at(-1), ["onrevoked", { mailbox: INBOX }]);
+  assert.deepEqual(calls.at(-1), ["onrevoked", { mailbox: INBOX }]);
+  assert.equal(world.streams.length, 2, "what the server has ended needs no other stream");
+});
+
+test("any cutting of a stream into chunks gives the same events", async () => {
+  const pushes = Array.from({ length: 5 }, () => event(INBOX));
+  const text = pushes.map((push, i) => `id: ${i}\r\ndata: ${JSON.stringify(push)}${["\n\n", "\r\n\r\n", "\r\r"][i % 3]}`).join(":\n");
+  for (let size = 1; size < 40; size += 3) {
+    const world = blocked({ sockets: false });
+    const { calls } = await streaming(world);
+    for (let at = 0; at < text.length; at += size) world.stream.raw(text.slice(at, at + size));
+    for (let i = 0; i < 300 && calls.length < 6; i += 1) await settle();
+    assert.deepEqual(calls.slice(1).map(([, { id }]) => id), pushes.map((push) => push.event.event.id), `by ${size}`);
+  }
+});
+
+test("a stream without end of line is given up before it fills the memory", async () => {
+  const { world, client } = await streaming(blocked({ sockets: false }));
+  for (let i = 0; i < 17; i += 1) world.stream.raw(`data: ${"x".repeat(65_536)}`);
+  for (let i = 0; i < 20; i += 1) await settle();
+  assert.equal(client.state, "waiting");
+});
+
+test("another set is another stream, without a gap, and not too often", async () => {
+  const { world, client, calls } = await streaming();
+  const first = world.stream;
+  let open;
+  world.onstream = (stream) => (open = () => (stream.open(), stream.stand()));
+  const more = Array.from({ length: 20 }, (_, i) => world.watch(client, { mailbox: `#private:alice:${i}` }));
+  await world.pass(2_000);
+  assert.equal(world.streams.length, 2);
+  assert.equal(world.stream.keys().length, 21);
+  assert.equal(first.aborted, false, "the old one goes on until the new one stands");
+  const meanwhile = event(INBOX);
+  first.say(meanwhile);
+  await settle();
+  open();
+  await world.pass(2_000);
+  first.raw(":\n\n");
+  await settle();
+  assert.equal(first.aborted, false, "that may have been on its way for long");
+  await world.pass(1_000);
+  first.raw(":\n\n");
+  await settle();
+  assert.equal(first.aborted, true, "it has told all that came before the new one stood");
+  assert.ok(more.every(({ names }) => names().join() === "onready"));
+  world.stream.say(meanwhile);
+  await settle();
+  assert.deepEqual(calls.map(([name]) => name), ["onready", "onevent"], "neither read again nor told twice");
+  for (let i = 0; i < 20; i += 1) {
+    world.watch(client, { mailbox: `#private:alice:more-${i}` });
+    await world.pass(100);
+    open?.();
+  }
+  await world.pass(4_000);
+  open();
+  await world.pass(4_000);
+  assert.ok(world.streams.length <= 5, `${world.streams.length} streams`);
+  assert.equal(world.stream.keys().length, 41);
+  more[0].sub.close();
+  await world.pass(4_000);
+  assert.equal(world.stream.keys().length, 40);
+});
+
+test("an old stream that had fallen silent is not believed", async () => {
+  const { world, client, names } = await streaming();
+  const [first] = world.streams;
+  const more = world.watch(client, { mailbox: SENT });
+  for (let i = 0; i < 5; i += 1) {
+    await world.pass(16_000);
+    world.stream.raw(":\n\n");
+  }
+  assert.equal(first.aborted, true);
+  assert.deepEqual([names(), more.names()], [["onready", "onresync"], ["onready"]]);
+});
+
+test("the last subscription closed ends the stream, the next begins one", async () => {
+  const { world, client, sub } = await streaming();
+  sub.close();
+  await settle();
+  assert.deepEqual([client.state, world.stream.aborted], ["idle", true]);
+  world.watch(client, { mailbox: SENT });
+  await world.pass(10_000);
+  assert.deepEqual(world.stream.keys(), [["mailbox", SENT]]);
+});
+
+test("a stream that ends comes back with its position, and the state is read again", async () => {
+  const { world, calls } = await streaming();
+  const push = event(INBOX);
+  world.stream.say(push);
+  await settle();
+  world.stream.end();
+  await world.pass(4_000);
+  assert.equal(world.streams.length, 2);
+  assert.equal(world.sockets.length, 2);
+  assert.equal(world.stream.headers["last-event-id"], push.event.pos);
+  assert.deepEqual(calls.at(-1), ["onresync", "reconnected", [{ mailbox: INBOX }]]);
+});
+
+test("disconnect is obeyed: an expired token is replaced, an ended session stays ended", async () => {
+  const { world, client } = await streaming();
+  world.stream.say({ disconnect: { code: 4401, reason: "expired", reconnect: true } });
+  await world.pass(4_000);
+  assert.equal(world.stream.headers.authorization, "Bearer token-2");
+  world.stream.say({ disconnect: { code: 4412, reason: "down", reconnect: true, reconnect_after_ms: 30_000 } });
+  await world.pass(29_000);
+  assert.equal(world.streams.length, 2);
+  await world.pass(1_000);
+  assert.equal(world.streams.length, 3);
+  world.stream.say({ disconnect: { code: 4505, reason: "ended", reconnect: false } });
+  await world.pass(600_000);
+  assert.deepEqual([client.state, world.streams.length], ["closed", 3]);
+});
+
+test("a stream's refusals are those of the table, if a node says them", async () => {
+  const problem = (status, code) => ({ type: "about:blank", title: "no", status, detail: "no", code });
+  const cases = [
+    [401, problem(401, "token_bad_signature"), "closed", 4500],
+    [401, problem(401, "token_expired"), "waiting", 4401],
+    [403, problem(403, "forbidden"), "closed", 4503],
+    [429, problem(429, "too_many"), "closed", 4504],
+    [503, problem(503, "unavailable"), "waiting", 1006],
+    [500, problem(500, "x"), "waiting", 1006],
+    [401, null, "waiting", 1006],
+    [403, null, "waiting", 1006],
+    [404, null, "waiting", 1006],
+    [200, null, "waiting", 1006],
+  ];
+  for (const [status, body, state, code] of cases) {
+    const world = blocked({ sockets: false });
+    world.onstream = (stream) => stream.refuse(status, body, status === 503 ? { "retry-after": "20" } : {});
+    const { client, states } = world.client();
+    world.watch(client, { mailbox: INBOX });
+    await settle();
+    assert.deepEqual([client.state, states.at(-1)[1].code], [state, code], `${status} ${body?.code}`);
+    if (status === 503) assert.equal(states.at(-1)[1].retryInMs, 20_000);
+  }
+});
+
+test("one bad mailbox is found and ends alone", async () => {
+  const bad = "#private:bob:Secret";
+  const world = blocked();
+  const { client, calls, sub } = await streaming(world);
+  world.onstream = (stream) => {
+    if (stream.keys().some(([, path]) => path === bad)) return stream.refuse(404, { status: 404, detail: "no such mailbox" });
+    stream.open();
+    stream.stand();
+  };
+  const lost = world.watch(client, { mailbox: bad });
+  const good = world.watch(client, { mailbox: SENT });
+  await world.pass(20_000);
+  assert.deepEqual(lost.calls.map(([name, { name: why, code }]) => [name, why, code]), [["onerror", "not_found", 404]]);
+  assert.deepEqual([lost.sub.closed, good.sub.closed, sub.closed], [true, false, false]);
+  assert.deepEqual(good.names(), ["onready"]);
+  assert.deepEqual(calls.map(([name]) => name), ["onready"], "the one that stood has missed nothing");
+  // From the start it is the same, only that each is tried.
+  const other = blocked({ sockets: false });
+  other.onstream = world.onstream;
+  const log = other.client();
+  const watches = [INBOX, bad, SENT].map((mailbox) => other.watch(log.client, { mailbox }));
+  await other.pass(20_000);
+  assert.deepEqual(watches.map(({ names }) => names().join()), ["onready", "onerror", "onready"]);
+  assert.equal(log.client.state, "connected");
+});
+
+test("a subscription that does not settle ends the stream, which comes back when told to", async () => {
+  const world = blocked({ sockets: false });
+  world.onstream = (stream) => {
+    stream.open();
+    const error = { code: 503, name: "unavailable", message: "later", temporary: true, retry_after_ms: 3_000 };
+    if (world.streams.length === 1) stream.say({ id: 0, error });
+    else stream.stand();
+  };
+  const { client } = world.client();
+  const { names } = world.watch(client, { mailbox: INBOX });
+  await world.pass(2_999);
+  assert.equal(world.streams.length, 1);
+  await world.pass(1);
+  assert.deepEqual(names(), ["onready"]);
+});
+
+test("a stream that says nothing is left; comments keep it", async () => {
+  const { world, client } = await streaming(blocked({ sockets: false }));
+  await beat(world, 400_000);
+  assert.equal(world.streams.length, 1);
+  world.show(true);
+  await world.pass(10_000);
+  assert.equal(client.state, "connected", "seen again: a stream cannot be asked, but it is not late");
+  await world.pass(63_000 + 5_000);
+  assert.equal(world.streams[0].aborted, true);
+});
+
+test("a WebSocket is tried now and then, and takes over without a gap once it opens", async () => {
+  const { world, calls, states } = await streaming();
+  await beat(world, 750_000);
+  assert.ok(world.sockets.length >= 3 && world.sockets.length <= 7, `${world.sockets.length - 2} tries in 12 minutes`);
+  assert.equal(world.streams.length, 1, "meanwhile the stream goes on");
+  delete world.onsocket;
+  await beat(world, 400_000);
+  assert.equal(states.at(-1)[1].transport, "websocket");
+  assert.equal(world.stream.aborted, true);
+  assert.deepEqual(world.socket.sent[0].connect.resume.subscriptions, [{ mailbox: INBOX }]);
+  assert.deepEqual(calls.map(([name]) => name), ["onready"], "nothing was missed");
+});
+
+test("a WebSocket that opens but never answers does not cost the stream", async () => {
+  const { world, client, states } = await streaming();
+  delete world.onsocket;
+  world.on_connect = () => {};
+  await beat(world, 800_000);
+  assert.ok(world.sockets.length > 3);
+  assert.deepEqual([client.state, world.streams.length, world.stream.aborted], ["connected", 1, false]);
+  assert.equal(states.at(-1)[1].transport, "sse");
+});
+
+test("streams that break often do not keep it from trying a WebSocket", async () => {
+  const { world, client } = await streaming();
+  for (let i = 0; i < 8; i += 1) {
+    await world.pass(50_000);
+    world.stream.end();
+    await settle();
+  }
+  assert.ok(world.sockets.length > 2, "the sixth minute");
+  delete world.onsocket;
+  await world.pass(300_000);
+  assert.equal(client.state, "connected");
+  assert.ok(world.socket.commands("connect").length === 1);
+});
+
+test("the user's last session is given up for the one that shall replace it", async () => {
+  const { world, client, calls } = await streaming();
+  world.onstream = (stream) => {
+    if (!world.streams[0].aborted) return stream.refuse(429, { status: 429, detail: "too many sessions" });
+    stream.open();
+    stream.stand();
+  };
+  const { names } = world.watch(client, { mailbox: SENT });
+  await world.pass(12_000);
+  assert.equal(client.state, "connected");
+  assert.deepEqual(names(), ["onready"]);
+  assert.equal(calls.at(-1)[0], "onresync", "there was a gap");
+});
+
+test("a session that is ended while another stream shall replace it stays ended", async () => {
+  const { world, client } = await streaming();
+  world.onstream = () => {};
+  world.watch(client, { mailbox: SENT });
+  await world.pass(5_000);
+  const [first, second] = world.streams;
+  first.say({ disconnect: { code: 4505, reason: "ended", reconnect: false } });
+  await settle();
+  assert.deepEqual([client.state, second.aborted], ["closed", true]);
+  assert.equal(world.pending(), 0);
+});
