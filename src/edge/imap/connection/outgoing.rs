@@ -38,7 +38,12 @@ impl Connection {
                 }
                 Outgoing::Health(healthy) => self.session.handle_health(now, healthy),
                 Outgoing::Revoked { key: Key::Mailbox(path) } => self.session.handle_revoked(&path),
-                Outgoing::AskRights { key: Key::Mailbox(path) } => self.session.handle_rights_check(now, &path),
+                Outgoing::AskRights { key: Key::Mailbox(path) } => {
+                    if let Some(handle) = &self.handle {
+                        self.door.gateway.subscriptions.asks(handle, &Key::Mailbox(path.clone()));
+                    }
+                    self.session.handle_rights_check(now, &path);
+                }
                 // An IMAP session watches mailboxes, and asks for no subscriptions.
                 Outgoing::Standing { .. } | Outgoing::Settled { .. } | Outgoing::Moved { .. } => {}
                 Outgoing::Revoked { .. } | Outgoing::AskRights { .. } => {}
