@@ -67,6 +67,8 @@ export type MailEvent = EventBase &
     | { type: "MessageExpunge"; uids: number[]; modseq?: string }
     | { type: "FlagsSet" | "FlagsClear"; messages: FlagChange[] }
     | { type: "MailboxRename"; to: MailboxPath }
+    /** The user is called otherwise now, and so is each mailbox, which is told by itself; `mailbox` is the INBOX's old path. */
+    | { type: "AccountRename"; to: string }
     | { type: "MailboxDelete" | "MailboxCreate" | "MailboxSubscribe" | "MailboxUnSubscribe" }
     | { type: "AclChange"; identifier: string; rights: string }
     | { type: "QuotaChange" | "QuotaExceed" | "QuotaWithin"; used: number; limit?: number }

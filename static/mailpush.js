@@ -37,8 +37,9 @@
  * token stays in a header (`EventSource` would need a ticket in the URL), and a refusal can be told from a broken network. Now
  * and then a WebSocket is tried again. The node must have the page's origin then, or a proxy in front of both.
  *
- * **Renames and deletions.** After `MailboxRename` a mailbox's subscription goes on under the new path (`key`). After
- * `MailboxDelete` it has ended (`closed`): subscribe again if the mailbox comes back.
+ * **Renames and deletions.** After `MailboxRename` a mailbox's subscription goes on under the new path (`key`), after
+ * `AccountRename` an account's under the new name. After `MailboxDelete` a mailbox's has ended (`closed`): subscribe again if the
+ * mailbox comes back.
  *
  * The protocol is described in asyncapi.yaml, which every node serves beside this file.
  */
@@ -76,8 +77,10 @@ const FRAME_BYTES = 16_384;
 const STREAM_CHARACTERS = 1 << 20;
 /** Codes below 4000 that the server uses for what will not work the next time either. All from 4500 to 4999 are final too. */
 const FINAL = [1000, 1002, 1003, 1007, 1009];
-/** Needed to follow a mailbox, whatever types of events the page asks for. */
-const FOLLOWED = ["MailboxRename", "MailboxDelete"];
+/** Needed to follow a mailbox and an account, whatever types of events the page asks for. */
+const FOLLOWED = { mailbox: ["MailboxRename", "MailboxDelete"], account: ["AccountRename"] };
+/** These are of an account, even where a mailbox that is named in them is watched too. */
+const OF_ACCOUNTS = ["AccountRename", "MailboxCreate", "MailboxSubscribe", "MailboxUnSubscribe"];
 
 /** Why something was refused. `name` is a stable word such as `not_found`; `code` is like a status of HTTP, or 0. */
 export class MailpushError extends Error {
@@ -648,26 +651,28 @@ export class Mailpush {
 
   #event(link, { event, pos }) {
     if (typeof pos === "string" && (link === this.#link || !this.#link?.ready)) this.#pos = pos;
-    if (typeof event.mailbox !== "string" || (event.type === "MailboxRename" && typeof event.to !== "string")) return;
-    if (this.#seen.has(event.id)) return;
-    if (event.id !== undefined) this.#seen.add(event.id);
+    const moves = event.type === "MailboxRename" || event.type === "AccountRename";
+    if (typeof event.mailbox !== "string" || (moves && typeof event.to !== "string")) return;
+    // What becomes of one mailbox by another's new name has the id of that one's event.
+    const name = `${event.id} ${event.type} ${event.mailbox}`;
+    if (this.#seen.has(name)) return;
+    if (event.id !== undefined) this.#seen.add(name);
     if (this.#seen.size > SEEN) this.#seen.delete(this.#seen.values().next().value);
     const concerned = [...this.#records].filter((record) => record.ready && concerns(record, event));
-    if (event.type === "MailboxRename") this.#renamed(event);
+    if (moves) this.#moved(event);
     for (const record of concerned) {
       const { types } = record.wish;
       if (!types || types.includes(event.type) || event.type === "MailboxChange") this.#call(record, "onevent", event);
       if (event.type === "MailboxDelete" && record.key.mailbox !== undefined) this.#end(record);
     }
-    if (event.type === "MailboxDelete" || event.type === "MailboxRename") this.#soon();
+    if (event.type === "MailboxDelete" || moves) this.#soon();
   }
 
-  /** Moves what stands under the old path, as the server does. */
-  #renamed({ mailbox, to }) {
+  /** Moves what stands under the old name, as the server does; it tells of each mailbox below a renamed one by itself. */
+  #moved(event) {
     for (const record of this.#records) {
-      const path = renamed(record.key.mailbox, mailbox, to);
-      if (path === undefined) continue;
-      const [from, key] = [record.id, { mailbox: path }];
+      const [from, key] = [record.id, movedKey(record.key, event)];
+      if (!key) continue;
       record.key = key;
       record.id = idOf(key);
       for (const { asked } of [this.#link, ...this.#olds]) {
@@ -833,10 +838,11 @@ export class Mailpush {
   }
 
   #refused(link, { id, standing }, error) {
-    const temporary = error.temporary === true;
+    // A mailbox that was renamed or deleted before it settled: under its new name it may.
+    const temporary = error.temporary === true || error.name === "not_subscribed";
     // One that stood before and still may is given up by its name.
     if (temporary || !standing) link.asked.delete(id);
-    const why = new MailpushError(error);
+    const why = new MailpushError({ ...error, temporary });
     if (temporary) {
       const refusals = this.#refusals.get(id) ?? 0;
       const delay = Math.min(AWAY_MS, Math.max(error.retry_after_ms ?? 0, this.#jitter(refusals)));
@@ -956,16 +962,20 @@ function ownerOf(path) {
   return path.split(":", 2)[1];
 }
 
-/** What `path` is called once `from` has become `to`; undefined where it is not touched (RFC 9051 6.3.6 for INBOX). */
-function renamed(path, from, to) {
-  if (path === undefined || from.split(":").slice(2).join(":") === "INBOX") return undefined;
-  return path === from || path.startsWith(`${from}/`) ? to + path.slice(from.length) : undefined;
+function isInbox(path) {
+  return path.split(":").slice(2).join(":") === "INBOX";
+}
+
+/** The key after a move; undefined where it is not touched. INBOX stays where it is (RFC 9051 6.3.6), unless its owner moves. */
+function movedKey(key, { type, mailbox, to }) {
+  if (type === "AccountRename") return key.account !== undefined && key.account === ownerOf(mailbox) ? { account: to } : undefined;
+  return key.mailbox === mailbox && (!isInbox(mailbox) || isInbox(to)) ? { mailbox: to } : undefined;
 }
 
 function concerns({ key, wish }, { type, mailbox, to }) {
   const paths = type === "MailboxRename" ? [mailbox, to] : [mailbox];
-  if (key.account !== undefined) return wish.shared || paths.some((path) => ownerOf(path) === key.account);
-  return paths.includes(key.mailbox) || (type === "MailboxRename" && renamed(key.mailbox, mailbox, to) !== undefined);
+  if (key.mailbox !== undefined) return paths.includes(key.mailbox) && !OF_ACCOUNTS.includes(type);
+  return wish.shared || paths.some((path) => ownerOf(path) === key.account) || (type === "AccountRename" && to === key.account);
 }
 
 /** Whether a `resync` of a key is about a subscription: a mailbox alone may stand for a part of an account, and the other way. */
@@ -978,7 +988,7 @@ function covers({ id, key, wish }, other) {
 /** What several subscriptions want together. `types` left out means all, `fields` none. */
 function wishOf(records) {
   const union = (name) => [...new Set(records.flatMap(({ wish }) => wish[name] ?? []))].sort();
-  const follow = records.some(({ key }) => key.mailbox !== undefined) ? FOLLOWED : [];
+  const follow = records.flatMap(({ key }) => FOLLOWED[key.mailbox === undefined ? "account" : "mailbox"]);
   const types = records.every(({ wish }) => wish.types) ? [...new Set([...union("types"), ...follow])].sort() : undefined;
   const fields = union("fields");
   const shared = records.some(({ wish }) => wish.shared) || undefined;
