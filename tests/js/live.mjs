@@ -1,8 +1,9 @@
 // The client against a real node, which `tests/javascript.rs` starts: what it is told, once by WebSocket and once by stream.
 //
-// NODE: { url, imap, admin, alice, aliceSoon (a token about to expire), bob, pid }
+// NODE: { url, imap, secret, pid, and the tokens admin, alice, bob }
 
 import assert from "node:assert/strict";
+import { createHmac } from "node:crypto";
 import net from "node:net";
 import { Mailpush } from "../../static/mailpush.js";
 import { WebSocket } from "./server.mjs";
@@ -23,6 +24,13 @@ async function ask(method, path, body) {
   const answer = await fetch(NODE.url + path, { method, headers, body: body && JSON.stringify(body) });
   assert.ok(answer.ok, `${method} ${path}: ${answer.status} ${await answer.text()}`);
   return answer.status === 204 ? undefined : answer.json().catch(() => undefined);
+}
+
+/** A token of Alice's, good for five seconds. */
+function expiresSoon() {
+  const claims = { sub: "alice@example.org", aud: "mailpush", scope: "push", exp: Date.now() / 1_000 + 5 };
+  const text = [{ alg: "HS256", typ: "JWT" }, claims].map((part) => Buffer.from(JSON.stringify(part)).toString("base64url")).join(".");
+  return `${text}.${createHmac("sha256", NODE.secret).update(text).digest("base64url")}`;
 }
 
 const tell = (type, name, more = {}) => ask("POST", "/v1/events", [{ type, mailbox: PATH(name), ...more }]);
@@ -130,7 +138,7 @@ async function ended(environment) {
 
 /** A token that expires soon: refreshed on the WebSocket; the stream ends and is opened with another. */
 async function expiring(environment) {
-  const tokens = [NODE.aliceSoon];
+  const tokens = [expiresSoon()];
   let asked = 0;
   const { client, watch, states, errors } = open(environment, () => ((asked += 1), tokens.shift() ?? NODE.alice));
   const account = watch({ account: "alice@example.org" });
@@ -161,7 +169,6 @@ for (const [way, environment] of Object.entries(ways)) {
     await play(environment).catch((error) => {
       throw new Error(`${play.name} by ${way}: ${JSON.stringify(last)}`, { cause: error });
     });
-    NODE.aliceSoon = NODE.aliceLater;
   }
 }
 await drained(Object.values(ways));
