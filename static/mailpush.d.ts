@@ -81,7 +81,7 @@ export type EventType = MailEvent["type"];
 interface Wanted {
   /** The types of events wanted; left out, all. A server of a later version may have, and send, others: read the state then. */
   types?: readonly [EventType, ...EventType[]];
-  /** The parts of envelopes wanted; left out, none. */
+  /** The parts of envelopes wanted; left out, none. What another subscription of the page wants may come as well. */
   fields?: readonly [EnvelopeField, ...EnvelopeField[]];
 }
 

@@ -332,8 +332,8 @@ export class Mailpush {
       this.#olds.splice(this.#olds.indexOf(link), 1);
       if (final) return this.#stop({ code: goodbye.code, reason: goodbye.reason });
       // It may have been silent for long: whether it told everything until it was replaced is not known.
-      for (const record of this.#records) if (link.asked.get(record.id)?.standing) record.current = false;
-      for (const [id, asked] of this.#link.asked) if (asked.standing) this.#settled(id, asked.rights, false);
+      for (const record of this.#records) if (link.asked.get(record.id)?.standing) this.#interrupt(record);
+      for (const [id, asked] of this.#link.asked) if (asked.standing) this.#settled(id, asked.rights);
       return;
     }
     if (!link.ready && this.#olds.length && goodbye.code !== 4504) {
@@ -358,7 +358,7 @@ export class Mailpush {
     for (const link of [this.#link, ...this.#olds, this.#probing]) this.#dispose(link);
     this.#link = this.#probing = this.#attempt = null;
     this.#olds = [];
-    for (const record of this.#records) record.current = false;
+    for (const record of this.#records) this.#interrupt(record);
   }
 
   #stop(detail) {
@@ -509,7 +509,7 @@ export class Mailpush {
         const asked = link.asked.get(idOf(key));
         if (!asked) continue;
         if (refusal) this.#refused(link, asked, refusal);
-        else this.#stands(link, asked, key, rights, recovered === true);
+        else this.#stands(link, asked, key, rights, recovered === true ? { from: resume.pos } : undefined);
       }
       for (const [id, asked] of link.asked) if (!asked.standing) link.asked.delete(id);
       this.#soon();
@@ -639,7 +639,7 @@ export class Mailpush {
 
   #streamed(link, { id, subscribe: { key, rights } }) {
     const asked = link.asked.get(idOf(key)) ?? link.entries?.[id];
-    if (asked && link.asked.get(asked.id) === asked) this.#stands(link, asked, key, rights, false);
+    if (asked && link.asked.get(asked.id) === asked) this.#stands(link, asked, key, rights);
   }
 
   #streamFailed(link, { id, error }) {
@@ -754,7 +754,7 @@ export class Mailpush {
       const before = link.asked.get(id);
       const asked = { id, key: group[0].key, text: JSON.stringify(wish), standing: before?.standing ?? false };
       if (before?.text === asked.text) {
-        if (before.standing) this.#settled(id, before.rights, false);
+        if (before.standing) this.#settled(id, before.rights);
         continue;
       }
       if (this.#notBefore.get(id) > this.#env.now()) continue;
@@ -763,7 +763,7 @@ export class Mailpush {
       this.#command(link, "subscribe", { ...asked.key, ...wish }, ({ subscribe, error }) => {
         // Asked for again, or given up, meanwhile.
         if (link.asked.get(asked.id) !== asked) return;
-        if (subscribe) this.#stands(link, asked, subscribe.key, subscribe.rights, false);
+        if (subscribe) this.#stands(link, asked, subscribe.key, subscribe.rights);
         else if (error) this.#refused(link, asked, error);
       });
     }
@@ -778,7 +778,7 @@ export class Mailpush {
     }
     const same = ids.length === link.asked.size && ids.every((id) => link.asked.has(id));
     if (same && JSON.stringify(wishOf([...this.#records])) === link.text) {
-      for (const [id, asked] of link.asked) if (asked.standing) this.#settled(id, asked.rights, false);
+      for (const [id, asked] of link.asked) if (asked.standing) this.#settled(id, asked.rights);
       return;
     }
     if (this.#reopening) return;
@@ -825,6 +825,13 @@ export class Mailpush {
     this.#soon();
   }
 
+  /** Nothing is told of it for now. What comes after the position at which that began can be replayed, if anything can. */
+  #interrupt(record) {
+    if (record.current) record.interrupted = this.#pos;
+    record.current = false;
+  }
+
+  /** It stands; `recovered` has the position from which the server has told everything again. */
   #settled(id, rights, recovered) {
     for (const record of this.#group(id)) {
       record.rights = rights;
@@ -833,7 +840,7 @@ export class Mailpush {
       if (!record.ready) {
         record.ready = true;
         this.#call(record, "onready", { key: record.key, rights });
-      } else if (!recovered) this.#readAgain(record, "reconnected", [record.key]);
+      } else if (!recovered || recovered.from !== record.interrupted) this.#readAgain(record, "reconnected", [record.key]);
     }
   }
 
@@ -854,7 +861,7 @@ export class Mailpush {
       });
     }
     for (const record of this.#group(id)) {
-      record.current = false;
+      this.#interrupt(record);
       if (temporary) this.#call(record, "onerror", why);
       else this.#end(record, "onerror", why);
     }

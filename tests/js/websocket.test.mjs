@@ -326,6 +326,29 @@ test("what cannot be taken up on return is refused alone too", async () => {
   assert.equal(client.state, "connected");
 });
 
+test("what was not taken up between two interruptions is read again, whatever is recovered", async () => {
+  const { world, client, calls } = await connected();
+  const sent = world.watch(client, { mailbox: SENT });
+  await settle();
+  world.socket.say(event(INBOX));
+  const busy = { code: 503, name: "unavailable", message: "later", temporary: true, retry_after_ms: 60_000 };
+  const connect = world.on_connect;
+  world.on_connect = (socket, id) => {
+    const resumed = [{ key: { mailbox: INBOX }, recovered: true, rights: "lr" }, { key: { mailbox: SENT }, recovered: false, error: busy }];
+    socket.say({ id, connect: { ...world.hello(), resumed } });
+  };
+  world.socket.end(1006);
+  await world.pass(4_000);
+  // Replayed from here on, next time: what came for the other before it is lost.
+  world.socket.say(event(INBOX));
+  [sent, { clear: () => calls.splice(0) }].forEach((one) => one.clear());
+  world.on_connect = connect;
+  world.socket.end(1006);
+  await world.pass(8_000);
+  assert.deepEqual(calls, []);
+  assert.deepEqual(sent.calls, [["onresync", "reconnected", [{ mailbox: SENT }]]]);
+});
+
 test("a refused resume is given up, and each subscription asked for by itself", async () => {
   const { world, calls, errors } = await connected();
   const connect = world.on_connect;
