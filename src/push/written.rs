@@ -8,7 +8,7 @@ use crate::cluster::acls::Acls;
 use crate::cluster::registry::RegistryError;
 use crate::mail::event::{Change, Event};
 use crate::mail::path::MailboxPath;
-use crate::mail::rights::{Acl, AclEdit};
+use crate::mail::rights::{Acl, AclEdit, InvalidIdentifier, InvalidRights};
 
 /// The ACLs that the registry keeps, and the namespaces that it keeps them for.
 #[derive(Clone)]
@@ -30,8 +30,8 @@ impl WriteThrough {
         let mailbox = &event.mailbox;
         match &event.change {
             Change::AclChange { identifier, rights } if self.keeps(mailbox) => {
-                // What cannot be read was refused where it came in.
-                let (Ok(entry), Ok(change)) = (identifier.parse(), rights.parse()) else { return Ok(()) };
+                let entry = identifier.parse().map_err(|error: InvalidIdentifier| RegistryError::Refused(error.to_string()))?;
+                let change = rights.parse().map_err(|error: InvalidRights| RegistryError::Refused(error.to_string()))?;
                 self.acls.edit(mailbox, &[AclEdit { entry, change }]).await.map(drop)
             }
             Change::MailboxRename { to } if self.keeps(mailbox) && mailbox.name() != "INBOX" => {

@@ -128,7 +128,8 @@ fn meant(line: &str, user: &str, utf8: bool, argument: &str) -> String {
 fn a_mailbox_has_one_path_whoever_names_it_however() {
     const OTHERS: &str = "* NAMESPACE ((\"INBOX.\" \".\")) ((\"Other Users.\" \".\")) ((\"Shared.\" \".\"))\r\n";
     let (alice, bob) = ("alice@example.org", "bob@example.org");
-    let table: [(&str, &[(&str, &str, bool, &str)]); 5] = [
+    type Spelling = (&'static str, &'static str, bool, &'static str);
+    let table: [(&str, &[Spelling]); 5] = [
         (
             "#private:alice@example.org:Team",
             &[
