@@ -60,7 +60,7 @@ test("types of events and fields are those of the API", () => {
   const types = /^ {4}EventType:[\s\S]*?enum:\n((?: {8}- \w+\n)+)/m.exec(openapi)[1].match(/\w+/g);
   const union = declared.split("export type MailEvent")[1].split("export type EventType")[0];
   const known = [...union.matchAll(/type: ((?:"\w+"(?: \| )?)+)/g)].flatMap(([, names]) => names.match(/\w+/g));
-  assert.deepEqual(types.filter((type) => !known.includes(type)), []);
+  assert.deepEqual(known.sort(), types.sort());
   const fields = /^ {4}EnvelopeField:\n.*\n {6}enum: \[(.+)\]/m.exec(openapi)[1].split(", ");
   assert.deepEqual(/export type EnvelopeField = (.+);/.exec(declared)[1].match(/\w+/g), fields);
 });
