@@ -4,8 +4,10 @@
  *     import { Mailpush } from "/mailpush.js";
  *
  *     const client = new Mailpush({
- *       token: async () => (await fetch("/api/push-token", { method: "POST" })).text(),
- *       onstate: (state, detail) => showState(state, detail),
+ *       token: async () => {
+ *         const answer = await fetch("/api/push-token", { method: "POST" });
+ *         return answer.ok ? answer.text() : Promise.reject(new Error("no token now")); // it is asked for again later
+ *       },
  *     });
  *     const inbox = client.subscribe({ mailbox: "#private:alice@example.org:INBOX", fields: ["from", "subject"] }, {
  *       onready: () => loadMessages(),        // every change from now on is told: read your state now
@@ -30,8 +32,8 @@
  * such as 4500 for a bad token or 4505 for a session that was ended). Make another client once that is settled.
  *
  * **Tokens.** `token` is called when one is needed: for the first connection, before the token expires, and after it was said to
- * have expired. It should give a new one each time. If it fails it is called again later, and the client's `onerror` is told.
- * When the user signs out, call `close()`.
+ * have expired. It should give a new one each time. If it fails it is called again later, and the client's `onerror` is told; a
+ * text that is no token ends the client for good. When the user signs out, call `close()`.
  *
  * **Networks without WebSockets.** Where they never open the same pushes come by Server-Sent Events, read with `fetch`: the
  * token stays in a header (`EventSource` would need a ticket in the URL), and a refusal can be told from a broken network. Now
