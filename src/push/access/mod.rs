@@ -162,7 +162,7 @@ impl Access {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn grants(&self, mailbox: &MailboxPath) -> Vec<Arc<Grant>> {
+    pub(super) fn grants(&self, mailbox: &MailboxPath) -> Vec<Arc<Grant>> {
         self.table().get(mailbox).into_iter().flatten().filter_map(Weak::upgrade).collect()
     }
 

@@ -116,6 +116,7 @@ impl Subscriptions {
         else {
             return;
         };
+        let is_owner = grant.is_none();
         match grant {
             // An IMAP session moves itself; what it tells its client names no mailbox.
             _ if watched => {
@@ -130,11 +131,12 @@ impl Subscriptions {
                 self.move_session(&session, &news.from, Key::Mailbox(news.to.clone()), None);
             }
             // The new name is told to those only who may look it up; so it is where the mailbox leaves its owner.
-            _ => drop(tokio::spawn(self.clone().move_sharee(session, news))),
+            _ => drop(tokio::spawn(self.clone().move_sharee(session, news, is_owner))),
         }
     }
 
-    async fn move_sharee(self: Arc<Self>, session: Arc<SessionHandle>, news: Arc<Move>) {
+    /// `was_owner`: the hub has told it of its own mailbox's new name.
+    async fn move_sharee(self: Arc<Self>, session: Arc<SessionHandle>, news: Arc<Move>, was_owner: bool) {
         loop {
             let subject = session.subject();
             let own = news.to.is_owned_by(&subject.user);
@@ -152,7 +154,9 @@ impl Subscriptions {
                 continue;
             }
             if rights.contains(Rights::LOOKUP) {
-                session.push_event(&news.news, Default::default());
+                if !(was_owner && news.is_told) {
+                    session.push_event(&news.news, Default::default());
+                }
                 self.move_session(&session, &news.from, Key::Mailbox(news.to.clone()), grant);
                 if session.subject() != subject {
                     self.regroup(&session);
