@@ -72,6 +72,8 @@ struct Inner {
     /// When the last question that was not answered began, and why.
     failed: Option<(Instant, NoAnswer)>,
     failures: u32,
+    /// What is known next was told of, and was not only found to be so.
+    announced: bool,
 }
 
 /// A question on its way.
@@ -101,7 +103,8 @@ impl Grant {
             key: Key::Mailbox(mailbox),
             asker,
             state: AtomicU32::new(0),
-            inner: Mutex::default(),
+            // Nobody is told later of what was so from the start.
+            inner: Mutex::new(Inner { announced: true, ..Inner::default() }),
             answered: Notify::new(),
         }
     }
@@ -141,6 +144,16 @@ impl Grant {
     /// Whether something was withheld; forgets it.
     pub(in crate::push) fn take_withheld(&self) -> bool {
         self.state.fetch_and(!WITHHELD, Ordering::AcqRel) & WITHHELD != 0
+    }
+
+    /// A change of these rights was told of.
+    pub(super) fn announce(&self) {
+        self.inner().announced = true;
+    }
+
+    /// Whether it was told of, since this was last asked, that the rights are others.
+    pub(in crate::push) fn take_announced(&self) -> bool {
+        std::mem::take(&mut self.inner().announced)
     }
 
     /// What is known may not be so any more: from now on nothing is told. Whether somebody is to begin to ask.

@@ -219,6 +219,7 @@ impl Access {
                 }
                 _ => false,
             };
+            grant.announce();
             let begin = grant.doubt();
             if grant.asker().is_some() && is_lost {
                 // The mail server's own answer on a connection that has stood for long may be old, so it is not asked.
@@ -241,6 +242,7 @@ impl Access {
 
     /// What an IMAP session learned on its own connection.
     pub(super) fn learned(&self, grant: &Arc<Grant>, answer: Result<Rights, NoAnswer>) {
+        grant.announce();
         if grant.answer(grant.begin(), answer) == Answered::Changed {
             let _ = self.notices.send(Notice::Review(Arc::downgrade(grant)));
         }

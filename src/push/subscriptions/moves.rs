@@ -125,8 +125,12 @@ impl Subscriptions {
             }
         };
         if rights.contains(Rights::LOOKUP) {
-            session.push_event(&news.news, Default::default());
-            self.move_session(&session, &news.from, Key::Mailbox(news.to.clone()), grant);
+            let is_held = session.held().iter().flatten().any(|holding| holding.key == news.from);
+            // Given up meanwhile, it is nothing to them.
+            if is_held {
+                session.push_event(&news.news, Default::default());
+                self.move_session(&session, &news.from, Key::Mailbox(news.to.clone()), grant);
+            }
             return;
         }
         let mut guard = session.held();
@@ -155,7 +159,7 @@ impl Subscriptions {
         let lease = self.presence.acquire(&to);
         let settling = self.presence.settling(&lease);
         let left = holding.lease.replace(lease);
-        holding.key = to.clone();
+        (holding.key, holding.lost) = (to.clone(), false);
         if let Some(rights) = grant.as_ref().and_then(|grant| grant.rights()) {
             holding.rights = rights;
         }
