@@ -76,6 +76,8 @@ struct Inner {
     /// When the last question that was not answered began, and why.
     failed: Option<(Instant, NoAnswer)>,
     failures: u32,
+    /// What is known next was told of, and was not only found to be so.
+    announced: bool,
 }
 
 /// A question on its way.
@@ -105,7 +107,8 @@ impl Grant {
             key: Key::Mailbox(mailbox),
             asker,
             state: AtomicU32::new(0),
-            inner: Mutex::default(),
+            // Nobody is told later of what was so from the start.
+            inner: Mutex::new(Inner { announced: true, ..Inner::default() }),
             answered: Notify::new(),
         }
     }
@@ -158,6 +161,16 @@ impl Grant {
     /// Something may be missing.
     pub(in crate::push) fn owe(&self) {
         self.state.fetch_or(WITHHELD[1].0, Ordering::AcqRel);
+    }
+
+    /// A change of these rights was told of.
+    pub(super) fn announce(&self) {
+        self.inner().announced = true;
+    }
+
+    /// Whether it was told of, since this was last asked, that the rights are others.
+    pub(in crate::push) fn take_announced(&self) -> bool {
+        std::mem::take(&mut self.inner().announced)
     }
 
     /// What is known may not be so any more: from now on nothing is told. Whether somebody is to begin to ask.

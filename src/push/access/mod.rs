@@ -215,6 +215,7 @@ impl Access {
                 continue;
             }
             let is_lost = entry.as_ref().is_some_and(|entry| takes_reading(entry, rights));
+            grant.announce();
             let begin = grant.doubt();
             if grant.asker().is_some() && is_lost {
                 // The mail server's own answer on a connection that has stood for long may be old, so it is not asked.
@@ -262,6 +263,7 @@ impl Access {
 
     /// What an IMAP session learned on its own connection.
     pub(super) fn learned(&self, grant: &Arc<Grant>, answer: Result<Rights, NoAnswer>) {
+        grant.announce();
         if grant.answer(grant.begin(), answer) == Answered::Changed {
             self.notice(grant);
         }

@@ -133,6 +133,7 @@ impl Subscriptions {
             covered: None,
             shared: false,
             rights: Rights::NONE,
+            lost: false,
             waiting: Vec::new(),
             busy: false,
             watched: false,
@@ -175,7 +176,7 @@ impl Subscriptions {
         if let Some(grant) = grant {
             match grant.rights() {
                 // Known from others of the same user, and perhaps lost.
-                Some(_) => self.review(&grant),
+                Some(_) => self.review_now(&grant),
                 None => self.access.wish(&grant),
             }
         }

@@ -154,6 +154,11 @@ impl Subscriptions {
                 continue;
             }
             if rights.contains(Rights::LOOKUP) {
+                let is_held = session.held().iter().flatten().any(|holding| holding.key == news.from);
+                if !is_held {
+                    // Given up meanwhile, it is nothing to them.
+                    return;
+                }
                 if !(was_owner && news.is_told) {
                     session.push_event(&news.news, Default::default());
                 }
@@ -191,7 +196,7 @@ impl Subscriptions {
         let lease = self.presence.acquire(&to);
         let settling = self.presence.settling(&lease);
         let left = holding.lease.replace(lease);
-        holding.key = to.clone();
+        (holding.key, holding.lost) = (to.clone(), false);
         // Of what has left its owner the owner may read less.
         holding.rights = grant.as_ref().map_or(Rights::ALL, |grant| grant.rights().unwrap_or(holding.rights));
         let is_others = grant.is_some() || holding.grant.is_some();
