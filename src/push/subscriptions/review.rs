@@ -80,7 +80,7 @@ impl Subscriptions {
 
     /// Whether something is left to be told later.
     fn tell(&self, grant: &Arc<Grant>, rights: Rights, at_once: bool) -> bool {
-        let withheld = grant.take_withheld();
+        let withheld = grant.take_withheld(rights);
         let mut later = false;
         for session in self.hub.sessions(grant.key()) {
             let mut guard = session.held();
@@ -129,22 +129,41 @@ impl Subscriptions {
     pub(super) fn regroup(self: &Arc<Self>, session: &Arc<SessionHandle>) {
         let subject = session.subject();
         let mut guard = session.held();
-        for holding in guard.iter_mut().flatten() {
+        let Some(held) = guard.as_mut() else { return };
+        let mut lost = Vec::new();
+        for holding in held.iter_mut() {
             let Key::Mailbox(path) = &holding.key else { continue };
-            // The old one is held until the new one is in its place.
-            let grant = match path.is_owned_by(&subject.user) {
-                true if holding.grant.is_none() => continue,
+            let own = path.is_owned_by(&subject.user);
+            if holding.grant.is_none() && (own || holding.watched) {
+                // A watcher of what was its own is about to move along.
+                continue;
+            }
+            let grant = match own {
                 true => None,
                 false if holding.watched => self.access.hold_for_imap(session, path),
                 false => self.access.hold(&subject, path),
             };
+            if grant.is_none() && !own {
+                lost.push(holding.serial);
+                continue;
+            }
+            // The old one is held until the new one is in its place, which makes good what the old one owes.
             let before = std::mem::replace(&mut holding.grant, grant);
+            if let (Some(before), Some(now)) = (&before, &holding.grant)
+                && before.is_owing()
+            {
+                now.owe();
+            }
             if holding.is_active() {
                 self.hub.subscribe(&holding.key, session, holding.wanted(), holding.grant.as_ref(), || ());
             }
-            drop(before);
         }
-        let grants: Vec<Arc<Grant>> = guard.iter().flatten().filter_map(|h| h.grant.clone()).collect();
+        for serial in lost {
+            if let Some(at) = held.iter().position(|holding| holding.serial == serial) {
+                self.revoke(session, held, at);
+            }
+        }
+        let grants: Vec<Arc<Grant>> = held.iter().filter_map(|h| h.grant.clone()).collect();
         drop(guard);
         for grant in grants {
             match grant.rights() {
