@@ -158,6 +158,11 @@ impl Subscriptions {
                 return;
             }
             if rights.contains(Rights::LOOKUP) {
+                let is_held = session.held().iter().flatten().any(|holding| holding.key == news.from);
+                if !is_held {
+                    // Given up meanwhile, it is nothing to them.
+                    return;
+                }
                 if !(was_owner && news.is_told) {
                     session.push_event(&news.news, Default::default());
                 }
