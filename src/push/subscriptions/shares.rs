@@ -23,14 +23,8 @@ const AT_ONCE: usize = 32;
 
 /// Before what could not be asked is asked again; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-
-/// What a look at the shares brought.
-struct Covered {
-    /// Covered from now on.
-    keys: Vec<Key>,
-    /// Of some it could not be said whether they may be.
-    failed: bool,
-}
+/// Before those are looked at again of which it could not be said whether they may be covered.
+const SOON: Duration = Duration::from_secs(5);
 
 /// One session that is kept covering.
 pub(super) struct Covering {
@@ -62,8 +56,8 @@ impl Subscriptions {
         }
         // First: what changes meanwhile is looked at once more.
         self.note_covering(session);
-        let covered = self.cover_all(session, serial).await?;
-        if covered.failed {
+        let begun = self.take_in_all(session, serial).await?;
+        if !self.see_to_all(session, begun, |_| ()).await {
             // It stands without them; they come with a word of their own.
             self.cover_again_for(session);
         }
@@ -77,34 +71,43 @@ impl Subscriptions {
         }
     }
 
-    /// Takes in every mailbox that is shared and not covered yet. `account`: the subscription that wants it.
-    async fn cover_all(self: &Arc<Self>, session: &Arc<SessionHandle>, account: u64) -> Result<Covered, SubscribeFailure> {
+    /// Takes in every mailbox that is shared and not covered yet; they are to be seen to. `account`: the subscription that
+    /// wants it.
+    async fn take_in_all(&self, session: &Arc<SessionHandle>, account: u64) -> Result<Vec<(Key, u64)>, SubscribeFailure> {
         let shared = self.access.shared_with(&session.subject()).await;
         let shared = shared.map_err(|_| SubscribeFailure::RightsUnknown { kept: false })?;
         if shared.len() > self.access.options.shared_mailboxes {
             return Err(SubscribeFailure::TooManyShared);
         }
-        let begun: Vec<(Key, u64)> = {
-            let mut guard = session.held();
-            // Given up, or not wanted any more, while it was listed.
-            let wanted = of_serial(&mut guard, account).and_then(|(held, at)| held[at].shared.then(|| held[at].wanted()));
-            let (Some(wanted), Some(held)) = (wanted, guard.as_mut()) else { return Err(SubscribeFailure::Withdrawn) };
-            // Of what was shared all along the reply to the subscription tells.
-            let early = held.iter().any(|holding| holding.serial == account && holding.is_active());
-            shared.into_iter().filter_map(|path| self.take_in(session, held, path, wanted, early)).collect()
-        };
+        let mut guard = session.held();
+        // Given up, or not wanted any more, while it was listed.
+        let wanted = of_serial(&mut guard, account).and_then(|(held, at)| held[at].shared.then(|| held[at].wanted()));
+        let (Some(wanted), Some(held)) = (wanted, guard.as_mut()) else { return Err(SubscribeFailure::Withdrawn) };
+        // Of what was shared all along the reply to the subscription tells.
+        let early = held.iter().any(|holding| holding.serial == account && holding.is_active());
+        Ok(shared.into_iter().filter_map(|path| self.take_in(session, held, path, wanted, early)).collect())
+    }
+
+    /// Sees to those that were taken in; returns whether it could be said of all whether they may be covered. `told`: what to
+    /// do with each that is covered from now on.
+    async fn see_to_all(
+        self: &Arc<Self>,
+        session: &Arc<SessionHandle>,
+        begun: Vec<(Key, u64)>,
+        told: impl Fn(Key) + Send + Sync,
+    ) -> bool {
         let seen = stream::iter(begun).map(|(key, serial)| async move { (key, stand(self, session, serial).await) });
-        let seen: Vec<_> = seen.buffer_unordered(AT_ONCE).collect().await;
-        let mut covered = Covered { keys: Vec::new(), failed: false };
-        for (key, outcome) in seen {
+        let mut seen = seen.buffer_unordered(AT_ONCE);
+        let mut complete = true;
+        while let Some((key, outcome)) = seen.next().await {
             match outcome {
-                Ok(()) => covered.keys.push(key),
+                Ok(()) => told(key),
                 // Not to be read after all.
                 Err(SubscribeFailure::NotFound | SubscribeFailure::Withdrawn) => {}
-                Err(_) => covered.failed = true,
+                Err(_) => complete = false,
             }
         }
-        Ok(covered)
+        complete
     }
 
     /// The serial number of a mailbox that is to be seen to now.
@@ -204,32 +207,35 @@ async fn keep(this: Arc<Subscriptions>, covering: Arc<Covering>) {
             Some((_, false)) if covering.state.compare_exchange(BUSY, PUT_OFF, Ordering::AcqRel, Ordering::Acquire).is_ok() => {
                 return;
             }
-            Some((serial, true)) => {
-                let outcome = this.cover_all(&session, serial).await;
-                let covered = outcome.as_ref().map_or(&[][..], |covered| &covered.keys);
-                for key in covered {
-                    session.push_resync(Resync::Keys(BTreeSet::from([key.clone()])), "shared");
+            Some((serial, true)) => match this.take_in_all(&session, serial).await {
+                Ok(begun) if begun.is_empty() => {}
+                // Beside it: what comes next is not kept waiting until these have settled.
+                Ok(begun) => drop(tokio::spawn(take_up(this.clone(), covering.clone(), session.clone(), begun))),
+                Err(SubscribeFailure::TooManyShared) => {
+                    warn!(session = %session.id, "too many mailboxes are shared with a user: new ones are not covered");
                 }
-                let is_unfinished = match outcome {
-                    Ok(covered) => covered.failed,
-                    Err(SubscribeFailure::TooManyShared) => {
-                        warn!(session = %session.id, "too many mailboxes are shared with a user: new ones are not covered");
-                        false
-                    }
-                    Err(SubscribeFailure::Withdrawn) => false,
-                    Err(_) => true,
-                };
-                if is_unfinished {
+                Err(SubscribeFailure::Withdrawn) => {}
+                Err(_) => {
                     drop(session);
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(this.access.options.recheck.max(FIRST_PAUSE));
                     continue;
                 }
-            }
+            },
             Some(_) | None => {}
         }
         if covering.state.compare_exchange(BUSY, IDLE, Ordering::AcqRel, Ordering::Acquire).is_ok() {
             return;
         }
+    }
+}
+
+/// Tells of each that is covered from now on.
+async fn take_up(this: Arc<Subscriptions>, covering: Arc<Covering>, session: Arc<SessionHandle>, begun: Vec<(Key, u64)>) {
+    let tell = |key: Key| session.push_resync(Resync::Keys(BTreeSet::from([key])), "shared");
+    if !this.see_to_all(&session, begun, tell).await {
+        drop(session);
+        tokio::time::sleep(SOON).await;
+        this.begin_again(covering);
     }
 }
