@@ -95,6 +95,10 @@ export class Cluster {
       event.preventDefault();
       this.#publish(new FormData($("publish-form")));
     });
+    on("publish-form", "change", () => {
+      const type = new FormData($("publish-form")).get("type");
+      for (const label of $("publish-form").querySelectorAll("[data-for]")) label.hidden = !label.dataset.for.split(" ").includes(type);
+    });
     on("close-session", "click", () => $("session").close());
     on("disconnect", "click", () => this.#disconnect());
     const read = this.#session.may("subscriptions:read");
@@ -363,13 +367,22 @@ export class Cluster {
 function eventOf(form) {
   const text = (name) => form.get(name).trim();
   const [type, uid, flag] = [text("type"), Number(text("uid")), text("flag")];
-  const event = { id: crypto.randomUUID(), type, mailbox: text("mailbox") };
+  const event = { id: uuid(), type, mailbox: text("mailbox") };
   if (type === "MessageNew") {
     const given = Object.entries({ from: text("from"), subject: text("subject") }).filter(([, value]) => value);
     event.messages = [{ uid, flags: [], envelope: given.length ? Object.fromEntries(given) : undefined }];
   } else if (type === "MessageExpunge") event.uids = [uid];
   else if (type !== "MailboxChange") event.messages = [{ uid, changed: [flag] }];
   return event;
+}
+
+/** `crypto.randomUUID` is there on secure pages only, and a node may be looked at without TLS. */
+function uuid() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  bytes[6] = (bytes[6] & 0x0f) | 0x40;
+  bytes[8] = (bytes[8] & 0x3f) | 0x80;
+  const hex = [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
 }
 
 function head(id, words) {

@@ -124,7 +124,7 @@ export class Inbox {
 
   #counts() {
     const returns = Math.max(0, this.#connections - 1);
-    const counts = [plural(returns, "return"), `${returns - this.#gaps} without a gap`, plural(this.#resyncs, "resync")];
+    const counts = [`${returns - this.#gaps} resumed`, plural(this.#gaps, "gap"), plural(this.#resyncs, "resync")];
     const { session } = this.#detail;
     say($("counts"), `${session ? `session ${session} · ` : ""}${counts.join(" · ")}`);
   }

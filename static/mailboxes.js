@@ -102,7 +102,7 @@ export class Mailboxes {
     const message = { uid, from, subject, at: internaldate ?? event.at, flags, modseq, stale: false };
     if (known) {
       // It was heard of before: what that said of its flags is as new, or newer.
-      Object.assign(message, { flags: known.flags ?? flags, modseq: known.modseq ?? modseq });
+      Object.assign(message, known.partial ? { flags } : { flags: known.flags ?? flags, modseq: known.modseq ?? modseq });
     }
     box.messages.set(uid, message);
     if (known?.at === undefined) arrived.push(message);
@@ -111,8 +111,9 @@ export class Mailboxes {
   #flag(box, { type }, { uid, changed, flags, modseq }) {
     const message = box.messages.get(uid) ?? { uid, from: undefined, subject: undefined, at: undefined, flags: undefined };
     if (older(modseq, message.modseq)) return;
-    const before = message.flags ?? [];
-    const rest = before.filter((flag) => !changed.includes(flag));
+    const rest = (message.flags ?? []).filter((flag) => !changed.includes(flag));
+    // What else was set before this page listened is not known then.
+    message.partial = flags === undefined && (message.flags === undefined || message.partial === true);
     message.flags = flags ?? (type === "FlagsSet" ? [...rest, ...changed] : rest);
     message.modseq = modseq ?? message.modseq;
     message.stale = false;
@@ -154,8 +155,8 @@ export class Mailboxes {
 }
 
 /** Unread as far as is known: a message of unknown flags is neither. */
-export function isUnread({ flags }) {
-  return flags !== undefined && !flags.includes(SEEN);
+export function isUnread({ flags, partial }) {
+  return flags !== undefined && !partial && !flags.includes(SEEN);
 }
 
 /** An event in one line, for people. */
