@@ -6,8 +6,8 @@ import { parts } from "./mailboxes.js";
 import { buckets, growth, parse, quantile, seconds, since, total } from "./metrics.js";
 
 const POLL_MS = 2_000;
-/** Readings that a chart shows: two minutes. */
-const READINGS = 60;
+/** Readings that a chart shows: one minute. */
+const READINGS = 30;
 /** Latency is told from what came in this many readings, for most hold nothing. */
 const WINDOW = 5;
 const LATER_MS = 2_000;
@@ -143,7 +143,7 @@ export class Cluster {
       const response = await fetch("/metrics", { cache: "no-store" });
       if (!response.ok) throw new Error(`the node answered with ${response.status}`);
       this.#draw({ at: performance.now(), samples: parse(await response.text()) });
-      say($("rates-of"), "of the node that answers this page, over two minutes");
+      say($("rates-of"), "of the node that answers this page, over the last minute");
     } catch (error) {
       say($("rates-of"), `cannot be read: ${error.message}`);
     }

@@ -71,6 +71,7 @@ export class Inbox {
 
   #connect() {
     this.#client?.close();
+    this.#session.again();
     for (const { path } of this.#connections ? this.#mailboxes.list() : []) this.#mailboxes.doubt("this page was not connected", [path]);
     this.#client = new Mailpush({
       token: () => this.#session.next(),
@@ -140,9 +141,9 @@ export class Inbox {
     if (event.type === "MailboxChange") this.#mailboxes.doubt("something changed, and no detail is known", [event.mailbox]);
     if (event.type === "MailboxRename" && this.#selected === event.mailbox) this.#selected = event.to;
     if (event.type === "MailboxDelete") this.#forgetAdded(event.mailbox);
-    if (box && box.path !== this.#selected) box.fresh += arrived.length;
     // What a user's own program put there, read already, is no news.
     const news = arrived.filter(({ flags }) => event.type === "MessageNew" || (flags && isUnread({ flags })));
+    if (box && box.path !== this.#selected) box.fresh += news.length;
     if (news.length) this.#toast(box, news);
     this.#draw();
     this.onevent(event);

@@ -45,6 +45,11 @@ class Session {
     this.#waiting?.();
   }
 
+  /** For another client: the token at hand may still be good. */
+  again() {
+    this.#given = null;
+  }
+
   may(scope) {
     return this.scopes.includes(scope);
   }

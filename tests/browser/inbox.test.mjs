@@ -1,7 +1,7 @@
 // The view of mailboxes, in real windows.
 
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
+import { after, afterEach, before, test } from "node:test";
 import { Browser, Cluster, connected, count, done, eventually, pause, row, shot } from "./world.mjs";
 
 const INBOX = "#private:alice@example.org:INBOX";
@@ -12,6 +12,7 @@ let browser;
 before(async () => {
   [cluster, browser] = await Promise.all([Cluster.start(), Browser.start()]);
 });
+afterEach(() => browser.tidy());
 after(async () => {
   await browser?.stop();
   cluster?.stop();
@@ -25,7 +26,7 @@ story("a token from a link is filled in, leaves the address bar, and is forgotte
   const token = cluster.token("alice");
   const page = await browser.window(`${at(0)}/#token=${token}`);
   assert.equal(page.url(), `${at(0)}/`);
-  assert.equal(await page.getByLabel("Token").inputValue(), token);
+  assert.equal(await page.getByLabel("Token", { exact: true }).inputValue(), token);
   await page.getByText("A token of alice@example.org").waitFor();
   await shot(page, "sign-in");
   assert.equal(await page.locator("#inbox").isVisible(), false, "a link signs nobody in");
@@ -49,10 +50,10 @@ async function sessions(name) {
 
 story("what is no token, and one that the server refuses, are told", async () => {
   const page = await browser.window(at(0));
-  await page.getByLabel("Token").fill("nonsense");
+  await page.getByLabel("Token", { exact: true }).fill("nonsense");
   await page.keyboard.press("Enter");
   await page.getByText("That is no token").waitFor();
-  await page.getByLabel("Token").fill(cluster.token("alice", { secret: "another secret of more than thirty-two bytes" }));
+  await page.getByLabel("Token", { exact: true }).fill(cluster.token("alice", { secret: "another secret of more than thirty-two bytes" }));
   await page.keyboard.press("Enter");
   await page.getByText("The server refuses the token").waitFor();
   assert.equal(await page.evaluate(() => sessionStorage.length), 0);

@@ -146,6 +146,11 @@ export class Browser {
     return this.chromium.close();
   }
 
+  /** Closes the windows that a failed test has left open. */
+  async tidy() {
+    for (const context of this.chromium.contexts()) await context.close();
+  }
+
   /** A window of its own, at a node or the load balancer, that nobody is signed in at. */
   async window(url, options = {}) {
     const context = await this.chromium.newContext({ viewport: { width: 1280, height: 800 }, locale: "en-GB", ...options });
