@@ -11,7 +11,7 @@ const TOASTS = 3;
 const TOAST_MS = 7_000;
 /** Event ids that are remembered: a mailbox added by its path may be the account's too, and both tell. */
 const IDS = 1_000;
-const SHOWN_FLAGS = { "\\Flagged": "flagged", "\\Answered": "answered", "\\Draft": "draft", "\\Deleted": "deleted" };
+const SHOWN_FLAGS = new Map([["\\Flagged", "flagged"], ["\\Answered", "answered"], ["\\Draft", "draft"], ["\\Deleted", "deleted"]]);
 
 export class Inbox {
   #session;
@@ -138,7 +138,6 @@ export class Inbox {
     if (this.#ids.size > IDS) this.#ids.delete(this.#ids.values().next().value);
     const { box, arrived } = this.#mailboxes.apply(event);
     this.#note(sentence(event), event.at);
-    if (event.type === "MailboxChange") this.#mailboxes.doubt("something changed, and no detail is known", [event.mailbox]);
     if (event.type === "MailboxRename" && this.#selected === event.mailbox) this.#selected = event.to;
     if (event.type === "MailboxDelete") this.#forgetAdded(event.mailbox);
     // What a user's own program put there, read already, is no news.
@@ -316,7 +315,7 @@ export class Inbox {
     const classes = [isUnread(message) && "unread", stale && "doubtful", isNew && at !== undefined && !stale && "arrived"];
     const unread = isUnread(message) && h("span", { class: "visually-hidden" }, "unread: ");
     const chips = flags.flatMap((flag) => {
-      const word = SHOWN_FLAGS[flag] ?? (flag.startsWith("\\") ? null : flag);
+      const word = SHOWN_FLAGS.get(flag) ?? (flag.startsWith("\\") ? null : flag);
       return word === null ? [] : [" ", h("span", { class: `chip ${word === "flagged" ? "flagged" : ""}` }, word)];
     });
     const title = at === undefined

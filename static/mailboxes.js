@@ -8,6 +8,10 @@ const GONE = 1_000;
 
 const SEEN = "\\Seen";
 
+/** After an event of another type the mailbox would have to be read. */
+const TYPES = new Set(["MessageNew", "MessageAppend", "MessageExpunge", "FlagsSet", "FlagsClear", "MailboxRename", "MailboxDelete",
+  "MailboxCreate", "MailboxSubscribe", "MailboxUnSubscribe", "AclChange", "QuotaChange", "QuotaExceed", "QuotaWithin", "MailboxChange"]);
+
 /** `#namespace:owner:name` in its parts. */
 export function parts(path) {
   const [namespace, owner, ...name] = path.split(":");
@@ -76,6 +80,8 @@ export class Mailboxes {
       box.uidvalidity = event.uidvalidity;
     }
     if (event.status) box.status = { ...event.status, at: event.at };
+    if (event.type === "MailboxChange") this.doubt("something changed, and no detail is known", [event.mailbox]);
+    if (!TYPES.has(event.type)) this.doubt("something changed that this page does not understand", [event.mailbox]);
     const arrived = [];
     for (const message of event.messages ?? []) {
       if (!Number.isInteger(message?.uid) || box.gone.has(message.uid)) continue;
@@ -183,5 +189,5 @@ export function sentence({ type, mailbox, messages = [], uids = [], to, identifi
     QuotaWithin: () => `within quota again: ${used}${limit === undefined ? "" : ` of ${limit}`} used`,
     MailboxChange: () => `something changed in ${name}, and no detail is known`,
   };
-  return words[type]?.() ?? `${type} in ${name}`;
+  return Object.hasOwn(words, type) ? words[type]() : `${type} in ${name}`;
 }

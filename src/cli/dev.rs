@@ -56,7 +56,10 @@ fn introduction(dev: &Description) -> String {
         dev.store_imap
     );
     let (Some(first), Some(last), Some(alice)) = (dev.nodes.first(), dev.nodes.last(), dev.users.first()) else { return text };
-    let _ = writeln!(text, "\nThe page with a token filled in (it stays in the browser, and leaves the address bar at once), and the token:");
+    let _ = writeln!(
+        text,
+        "\nThe page with a token filled in (it stays in the browser, and leaves the address bar at once), and the token:"
+    );
     let administrator = ("administrator", &dev.admin_token);
     for (name, token) in dev.users.iter().map(|user| (user.user.as_str(), &user.token)).chain([administrator]) {
         let _ = writeln!(text, "  {name}\n    {}/#token={token}\n    {token}", first.http);

@@ -85,6 +85,9 @@ test("every type of event has its words, and so has one of a later version", () 
   const words = sentence({ type: "FlagsSet", mailbox: INBOX, actor: "bob", messages: [{ uid: 3, changed: ["\\Seen"] }] });
   assert.equal(words, "message 3 in INBOX: Seen set, by bob");
   assert.equal(sentence({ type: "MailboxDance", mailbox: INBOX }), "MailboxDance in INBOX");
+  assert.match(play({ type: "MailboxDance" }).get(INBOX).stale, /does not understand/);
+  assert.match(play({ type: "MailboxChange" }).get(INBOX).stale, /no detail/);
+  assert.equal(play({ type: "MailboxCreate" }).get(INBOX).stale, null);
   assert.equal(sentence({ type: "constructor", mailbox: INBOX }), "constructor in INBOX");
 });
 

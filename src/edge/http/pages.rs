@@ -73,9 +73,15 @@ mod tests {
             let header = |name: &str| response.headers()[name].to_str().expect("a text").to_owned();
             let policy = header("content-security-policy");
             let rules: Vec<&str> = policy.split("; ").collect();
-            for rule in ["default-src 'none'", "script-src 'self'", "style-src 'self'", "connect-src 'self'", "base-uri 'none'",
-                "form-action 'none'", "frame-ancestors 'none'"]
-            {
+            for rule in [
+                "default-src 'none'",
+                "script-src 'self'",
+                "style-src 'self'",
+                "connect-src 'self'",
+                "base-uri 'none'",
+                "form-action 'none'",
+                "frame-ancestors 'none'",
+            ] {
                 assert!(rules.contains(&rule), "{path}: {rule} is missing in {policy}");
             }
             assert!(!policy.contains("unsafe") && !policy.contains('*'), "{path}: {policy}");
@@ -87,7 +93,9 @@ mod tests {
     /// What a page or a module loads is served, and comes from here.
     #[test]
     fn the_page_is_whole() {
-        for (path, _, content) in FILES.iter().filter(|(path, kind, _)| *kind == HTML || (*kind == SCRIPT && *path != "/mailpush.js")) {
+        for (path, _, content) in
+            FILES.iter().filter(|(path, kind, _)| *kind == HTML || (*kind == SCRIPT && *path != "/mailpush.js"))
+        {
             let quoted = content.split('"').skip(1).step_by(2);
             for file in quoted.filter(|text| text.ends_with(".js") || text.ends_with(".css") || text.ends_with(".svg")) {
                 let asked = file.strip_prefix('.').unwrap_or(file);
@@ -100,7 +108,9 @@ mod tests {
     #[test]
     fn no_script_makes_html_of_a_text() {
         for (path, _, content) in FILES.iter().filter(|(_, kind, _)| *kind == SCRIPT) {
-            for way in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "DOMParser", "eval(", "new Function", "srcdoc"] {
+            for way in
+                ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "DOMParser", "eval(", "new Function", "srcdoc"]
+            {
                 assert!(!content.contains(way), "{path} has {way}");
             }
         }
