@@ -162,6 +162,31 @@ story("a page whose node is lost comes back at the other, and says what it canno
   await done(page, { cut: true });
 });
 
+story("a page that cannot keep up is told so, and goes on", async () => {
+  const { balancer } = cluster;
+  balancer.to = at(0);
+  const page = await browser.signedIn(balancer.url, cluster.token("carol"));
+  const mailbox = "#private:carol@example.org:INBOX";
+  const mail = (uid, subject) => ({ type: "MessageNew", mailbox, messages: [{ uid, flags: ["\\Seen"], envelope: { subject } }] });
+  await cluster.publish(mail(1, "before the flood"));
+  await row(page, "before the flood").waitFor();
+  const { session } = await page.locator("#counts").evaluate((element) => ({ session: element.textContent.split(" · ")[0] }));
+  balancer.hold();
+  // More than the sockets' buffers and the session's outbox hold together.
+  for (let batch = 0; batch < 24; batch += 1) {
+    await cluster.publish(Array.from({ length: 500 }, (_, at) => mail(100 + batch * 500 + at, "x".repeat(1_200))));
+  }
+  balancer.release();
+  await page.getByText("What is shown may be stale").waitFor();
+  await page.locator("#counts", { hasText: /[1-9]\d* resync/ }).waitFor();
+  await cluster.publish(mail(50_000, "after the flood"));
+  await row(page, "after the flood").waitFor();
+  await count(page.locator('[data-uid="50000"]'), 1);
+  assert.ok((await page.locator("#counts").innerText()).startsWith(session), "in the same session");
+  assert.ok((await page.locator("#messages > li").count()) <= 500);
+  await done(page);
+});
+
 story("a mailbox that is shared appears, and disappears once it is not", async () => {
   const page = await browser.signedIn(at(1), cluster.token("carol"));
   await cluster.imap(0, "alice", "SETACL Team carol@example.org lrs");

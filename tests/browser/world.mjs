@@ -21,6 +21,7 @@ const NETWORK = /WebSocket connection to|Failed to load resource|net::ERR_/;
 class Balancer {
   #server = createServer((client) => this.#join(client));
   #sockets = new Set();
+  #pairs = new Set();
   to = null;
 
   async listen() {
@@ -42,6 +43,19 @@ class Balancer {
       });
       one.pipe(other);
     }
+    this.#pairs.add([node, client]);
+  }
+
+  /** Nothing of what nodes say comes through until `release`: to a node its clients are too slow. */
+  hold() {
+    for (const [node, client] of this.#pairs) {
+      node.unpipe(client);
+      node.pause();
+    }
+  }
+
+  release() {
+    for (const [node, client] of this.#pairs) if (!node.destroyed) node.pipe(client);
   }
 
   /** As when the node behind is killed. */
@@ -88,6 +102,7 @@ export class Cluster {
     return `${signed}.${createHmac("sha256", secret).update(signed).digest("base64url")}`;
   }
 
+  /** An event, or a batch of them. */
   async publish(event) {
     const headers = { authorization: `Bearer ${this.token("admin")}`, "content-type": "application/json" };
     const response = await fetch(`${this.nodes[0].http}/v1/events`, { method: "POST", headers, body: JSON.stringify(event) });
