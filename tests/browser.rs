@@ -1,9 +1,15 @@
-//! The web page in real Chromium (`tests/browser`), against clusters of `mailpush dev`.
+//! The web page in real Chromium (`tests/browser`), against clusters of `mailpush dev`, and of `mailpush serve` where one is to be killed.
+
+mod support;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde_json::json;
+use support::cluster::TestCluster;
+use support::fixtures::free_port;
 use tokio::process::Command;
+use tokio::sync::Mutex;
 
 /// The version that is tested with; npm brings it on first use. It drives Debian's Chromium and brings no browser.
 const DRIVER: &str = "playwright-core@1.64.1";
@@ -17,6 +23,8 @@ fn root() -> &'static Path {
 
 /// Brings the driver, if it is not there yet: kept between runs.
 async fn driver() {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+    let _alone = ONE_AT_A_TIME.lock().await;
     let folder = root().join("target/browser");
     if folder.join("node_modules/playwright-core/package.json").exists() {
         return;
@@ -43,15 +51,14 @@ fn chromium() -> PathBuf {
     path
 }
 
-#[tokio::test]
-async fn the_page_in_chromium() {
+/// Runs files of tests one after the other: each has its own browser.
+async fn run(files: &[&str], environment: &[(&str, String)]) {
     let chromium = chromium();
     driver().await;
-    let files = ["inbox", "cluster"].map(|name| root().join(format!("tests/browser/{name}.test.mjs")));
+    let files = files.iter().map(|name| root().join(format!("tests/browser/{name}.test.mjs")));
     let mut node = Command::new("node");
-    // One after the other: each file has its own cluster and its own browser.
     node.args(["--test", "--test-concurrency=1"]).args(files).kill_on_drop(true);
-    node.env("MAILPUSH", env!("CARGO_BIN_EXE_mailpush")).env("CHROMIUM", chromium);
+    node.env("MAILPUSH", env!("CARGO_BIN_EXE_mailpush")).env("CHROMIUM", chromium).envs(environment.iter().cloned());
     let output = match tokio::time::timeout(DEADLINE, node.output()).await {
         Ok(Ok(output)) => output,
         Ok(Err(error)) => panic!("node, version 20 or later, is needed (Debian: apt-get install nodejs): {error}"),
@@ -60,4 +67,21 @@ async fn the_page_in_chromium() {
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
     assert!(said.contains("pass") && said.contains("fail 0"), "{said}");
+}
+
+#[tokio::test]
+async fn the_page_in_chromium() {
+    run(&["inbox", "cluster"], &[]).await;
+}
+
+/// Two `mailpush serve` with ZooKeeper and Kafka, for in `mailpush dev` no single node can be killed.
+#[tokio::test]
+async fn the_page_whose_node_is_killed() {
+    let port = free_port();
+    let origin = format!("http.allowed_origins=[\"http://127.0.0.1:{port}\"]");
+    let cluster = TestCluster::start_with(2, &[&origin]).await;
+    let nodes = [0, 1].map(|node| json!({ "id": cluster.id(node), "http": cluster.http(node), "pid": cluster.pid(node) }));
+    let tokens = (cluster.token("alice@example.org", &["push"]), cluster.admin_token());
+    let world = json!({ "port": port, "nodes": nodes, "alice": tokens.0, "admin": tokens.1 });
+    run(&["killed"], &[("CLUSTER", world.to_string())]).await;
 }

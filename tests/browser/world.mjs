@@ -18,14 +18,14 @@ export const PATIENCE = 20_000;
 const NETWORK = /WebSocket connection to|Failed to load resource|net::ERR_/;
 
 /** A relay of TCP that stands for the load balancer: whom new connections go to can be changed, and those that stand be cut. */
-class Balancer {
+export class Balancer {
   #server = createServer((client) => this.#join(client));
   #sockets = new Set();
   #pairs = new Set();
   to = null;
 
-  async listen() {
-    await new Promise((resolve) => this.#server.listen(0, "127.0.0.1", resolve));
+  async listen(port = 0) {
+    await new Promise((resolve) => this.#server.listen(port, "127.0.0.1", resolve));
     this.url = `http://127.0.0.1:${this.#server.address().port}`;
     return this;
   }
