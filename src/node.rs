@@ -1,6 +1,6 @@
 //! A running node: the only file that names concrete adapters, and that starts, drains and stops them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -40,7 +40,7 @@ use crate::push::consumer::NodeConsumer;
 use crate::push::hub::Hub;
 use crate::push::metrics::Metrics;
 use crate::push::outbox::{End, Resync};
-use crate::push::presence::{Break, Presence};
+use crate::push::presence::{Break, Presence, RESTORED};
 use crate::push::publisher::{Everyone, Options, Publisher};
 use crate::push::sessions::Sessions;
 use crate::push::subscriptions::{Parts, Subscriptions};
@@ -111,9 +111,10 @@ impl Cluster {
             let is_registry = |kind: RightsKind| kind.resolved(settings) == RightsKind::Registry;
             let access = &settings.access;
             let namespaces = access.namespaces().filter_map(|(name, kind)| Some((name.to_owned(), is_registry(kind?))));
-            WriteThrough { acls: acls.clone(), others: is_registry(access.source), by_namespace: namespaces.collect() }
+            (acls.clone(), is_registry(access.source), namespaces.collect::<HashMap<_, _>>())
         });
-        let acls = acls.filter(|acls| acls.others || acls.by_namespace.values().any(|kept| *kept));
+        let acls = acls.filter(|(_, others, by_namespace)| *others || by_namespace.values().any(|kept| *kept));
+        let acls = acls.map(|(acls, others, by_namespace)| WriteThrough::new(acls, others, by_namespace));
         let options = Options { firehose, max_event_bytes, max_in_flight, everyone, acls };
         Ok(Publisher::new(self.directory.clone(), self.queues.clone(), metrics, options))
     }
@@ -474,6 +475,10 @@ async fn tell_breaks(gateway: Arc<Gateway>, mut breaks: mpsc::UnboundedReceiver<
     while let Some(first) = breaks.recv().await {
         let mut per_tick = 1;
         let mut take_in = |broken: Break, pending: &mut BTreeMap<Key, &'static str>| {
+            // While it lasts publishers tell every node; what was missed on the way is asked for once it is over.
+            if broken.reason == RESTORED {
+                gateway.subscriptions.access.doubt_keys(&broken.keys);
+            }
             pending.extend(broken.keys.into_iter().map(|key| (key, broken.reason)));
             per_tick = per_tick.max(per_tick_of(&gateway, pending.len()));
             per_tick
@@ -498,6 +503,8 @@ async fn tell_breaks(gateway: Arc<Gateway>, mut breaks: mpsc::UnboundedReceiver<
 async fn tell_gaps(gateway: Arc<Gateway>, mut gaps: mpsc::UnboundedReceiver<()>) {
     while gaps.recv().await.is_some() {
         while gaps.try_recv().is_ok() {}
+        // Changes of rights may be among what is lost.
+        gateway.subscriptions.access.doubt_everything();
         let sessions = gateway.sessions.all();
         for some in sessions.chunks(per_tick_of(&gateway, sessions.len())) {
             for session in some {

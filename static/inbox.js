@@ -1,7 +1,7 @@
 // The view of mailboxes: one subscription to the account and what is shared with it, one more for each mailbox added by its path.
 
 import { $, h, iso, plural, say, time, when } from "./dom.js";
-import { Mailboxes, isUnread, sentence } from "./mailboxes.js";
+import { Mailboxes, isUnread, parts, sentence } from "./mailboxes.js";
 import { Mailpush } from "./mailpush.js";
 
 const FIELDS = ["from", "subject"];
@@ -139,6 +139,10 @@ export class Inbox {
     const { box, arrived } = this.#mailboxes.apply(event);
     this.#note(sentence(event), event.at);
     if (event.type === "MailboxRename" && this.#selected === event.mailbox) this.#selected = event.to;
+    if (event.type === "AccountRename" && parts(this.#selected).owner === parts(event.mailbox).owner) {
+      const { namespace, name } = parts(this.#selected);
+      this.#selected = `${namespace}:${event.to}:${name}`;
+    }
     if (event.type === "MailboxDelete") this.#forgetAdded(event.mailbox);
     // What a user's own program put there, read already, is no news.
     const news = arrived.filter(({ flags }) => event.type === "MessageNew" || (flags && isUnread({ flags })));
@@ -247,7 +251,7 @@ export class Inbox {
     setTimeout(() => {
       this.#drawing = false;
       if (this.#clean.signal.aborted) return;
-      if (!this.#mailboxes.get(this.#selected)) this.#selected = this.#mailboxes.add(`#private:${this.#session.user}:INBOX`).path;
+      if (!this.#mailboxes.get(this.#selected)) this.#selected = this.#mailboxes.add(`#private:${this.#mailboxes.user}:INBOX`).path;
       this.#drawMailboxes();
       this.#drawMailbox(this.#mailboxes.get(this.#selected));
     }, 16);

@@ -10,7 +10,7 @@ const SEEN = "\\Seen";
 
 /** After an event of another type the mailbox would have to be read. */
 const TYPES = new Set(["MessageNew", "MessageAppend", "MessageExpunge", "FlagsSet", "FlagsClear", "MailboxRename", "MailboxDelete",
-  "MailboxCreate", "MailboxSubscribe", "MailboxUnSubscribe", "AclChange", "QuotaChange", "QuotaExceed", "QuotaWithin", "MailboxChange"]);
+  "AccountRename", "MailboxCreate", "MailboxSubscribe", "MailboxUnSubscribe", "AclChange", "QuotaChange", "QuotaExceed", "QuotaWithin", "MailboxChange"]);
 
 /** `#namespace:owner:name` in its parts. */
 export function parts(path) {
@@ -34,6 +34,11 @@ export class Mailboxes {
 
   constructor(user) {
     this.#user = user;
+  }
+
+  /** The user as called now. */
+  get user() {
+    return this.#user;
   }
 
   /** One's own first, INBOX before all, then by name. */
@@ -69,6 +74,7 @@ export class Mailboxes {
       this.#all.delete(event.mailbox);
       return { box, arrived: [] };
     }
+    if (event.type === "AccountRename") return { box: this.#renameAccount(event), arrived: [] };
     if (event.type === "MailboxRename") return { box: this.#rename(event), arrived: [] };
     const box = this.add(event.mailbox);
     if (event.uidvalidity !== undefined) {
@@ -143,6 +149,18 @@ export class Mailboxes {
     return this.add(to);
   }
 
+  /** A user is called otherwise now, and with the user every mailbox. */
+  #renameAccount({ mailbox, to }) {
+    const { owner } = parts(mailbox);
+    if (owner === this.#user) this.#user = to;
+    for (const box of [...this.#all.values()].filter((one) => one.owner === owner)) {
+      const path = `${parts(box.path).namespace}:${to}:${box.name}`;
+      this.#all.delete(box.path);
+      this.#all.set(path, Object.assign(box, { path, owner: to }));
+    }
+    return undefined;
+  }
+
   /** Something may have been missed in these mailboxes; `undefined` means all. */
   doubt(reason, paths) {
     for (const box of paths?.map((path) => this.add(path)) ?? this.#all.values()) {
@@ -179,6 +197,7 @@ export function sentence({ type, mailbox, messages = [], uids = [], to, identifi
     FlagsSet: () => `${those} in ${name}: ${changed} set${by}`,
     FlagsClear: () => `${those} in ${name}: ${changed} cleared${by}`,
     MailboxRename: () => `${name} is now ${parts(to).name}${by}`,
+    AccountRename: () => `${parts(mailbox).owner} is called ${to} now`,
     MailboxDelete: () => `${name} was deleted${by}`,
     MailboxCreate: () => `${name} was created${by}`,
     MailboxSubscribe: () => `${name} was subscribed to${by}`,

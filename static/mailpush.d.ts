@@ -67,6 +67,8 @@ export type MailEvent = EventBase &
     | { type: "MessageExpunge"; uids: number[]; modseq?: string }
     | { type: "FlagsSet" | "FlagsClear"; messages: FlagChange[] }
     | { type: "MailboxRename"; to: MailboxPath }
+    /** The user is called otherwise now, and so is each mailbox, which is told by itself; `mailbox` is the INBOX's old path. */
+    | { type: "AccountRename"; to: string }
     | { type: "MailboxDelete" | "MailboxCreate" | "MailboxSubscribe" | "MailboxUnSubscribe" }
     | { type: "AclChange"; identifier: string; rights: string }
     | { type: "QuotaChange" | "QuotaExceed" | "QuotaWithin"; used: number; limit?: number }
@@ -79,7 +81,7 @@ export type EventType = MailEvent["type"];
 interface Wanted {
   /** The types of events wanted; left out, all. A server of a later version may have, and send, others: read the state then. */
   types?: readonly [EventType, ...EventType[]];
-  /** The parts of envelopes wanted; left out, none. */
+  /** The parts of envelopes wanted; left out, none. What another subscription of the page wants may come as well. */
   fields?: readonly [EnvelopeField, ...EnvelopeField[]];
 }
 

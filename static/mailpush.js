@@ -4,8 +4,10 @@
  *     import { Mailpush } from "/mailpush.js";
  *
  *     const client = new Mailpush({
- *       token: async () => (await fetch("/api/push-token", { method: "POST" })).text(),
- *       onstate: (state, detail) => showState(state, detail),
+ *       token: async () => {
+ *         const answer = await fetch("/api/push-token", { method: "POST" });
+ *         return answer.ok ? answer.text() : Promise.reject(new Error("no token now")); // it is asked for again later
+ *       },
  *     });
  *     const inbox = client.subscribe({ mailbox: "#private:alice@example.org:INBOX", fields: ["from", "subject"] }, {
  *       onready: () => loadMessages(),        // every change from now on is told: read your state now
@@ -30,15 +32,16 @@
  * such as 4500 for a bad token or 4505 for a session that was ended). Make another client once that is settled.
  *
  * **Tokens.** `token` is called when one is needed: for the first connection, before the token expires, and after it was said to
- * have expired. It should give a new one each time. If it fails it is called again later, and the client's `onerror` is told.
- * When the user signs out, call `close()`.
+ * have expired. It should give a new one each time. If it fails it is called again later, and the client's `onerror` is told; a
+ * text that is no token ends the client for good. When the user signs out, call `close()`.
  *
  * **Networks without WebSockets.** Where they never open the same pushes come by Server-Sent Events, read with `fetch`: the
  * token stays in a header (`EventSource` would need a ticket in the URL), and a refusal can be told from a broken network. Now
  * and then a WebSocket is tried again. The node must have the page's origin then, or a proxy in front of both.
  *
- * **Renames and deletions.** After `MailboxRename` a mailbox's subscription goes on under the new path (`key`). After
- * `MailboxDelete` it has ended (`closed`): subscribe again if the mailbox comes back.
+ * **Renames and deletions.** After `MailboxRename` a mailbox's subscription goes on under the new path (`key`), after
+ * `AccountRename` an account's under the new name. After `MailboxDelete` a mailbox's has ended (`closed`): subscribe again if the
+ * mailbox comes back.
  *
  * The protocol is described in asyncapi.yaml, which every node serves beside this file.
  */
@@ -76,8 +79,10 @@ const FRAME_BYTES = 16_384;
 const STREAM_CHARACTERS = 1 << 20;
 /** Codes below 4000 that the server uses for what will not work the next time either. All from 4500 to 4999 are final too. */
 const FINAL = [1000, 1002, 1003, 1007, 1009];
-/** Needed to follow a mailbox, whatever types of events the page asks for. */
-const FOLLOWED = ["MailboxRename", "MailboxDelete"];
+/** Needed to follow a mailbox and an account, whatever types of events the page asks for. */
+const FOLLOWED = { mailbox: ["MailboxRename", "MailboxDelete"], account: ["AccountRename"] };
+/** These are of an account, even where a mailbox that is named in them is watched too. */
+const OF_ACCOUNTS = ["AccountRename", "MailboxCreate", "MailboxSubscribe", "MailboxUnSubscribe"];
 
 /** Why something was refused. `name` is a stable word such as `not_found`; `code` is like a status of HTTP, or 0. */
 export class MailpushError extends Error {
@@ -329,8 +334,8 @@ export class Mailpush {
       this.#olds.splice(this.#olds.indexOf(link), 1);
       if (final) return this.#stop({ code: goodbye.code, reason: goodbye.reason });
       // It may have been silent for long: whether it told everything until it was replaced is not known.
-      for (const record of this.#records) if (link.asked.get(record.id)?.standing) record.current = false;
-      for (const [id, asked] of this.#link.asked) if (asked.standing) this.#settled(id, asked.rights, false);
+      for (const record of this.#records) if (link.asked.get(record.id)?.standing) this.#interrupt(record);
+      for (const [id, asked] of this.#link.asked) if (asked.standing) this.#settled(id, asked.rights);
       return;
     }
     if (!link.ready && this.#olds.length && goodbye.code !== 4504) {
@@ -355,7 +360,7 @@ export class Mailpush {
     for (const link of [this.#link, ...this.#olds, this.#probing]) this.#dispose(link);
     this.#link = this.#probing = this.#attempt = null;
     this.#olds = [];
-    for (const record of this.#records) record.current = false;
+    for (const record of this.#records) this.#interrupt(record);
   }
 
   #stop(detail) {
@@ -506,7 +511,7 @@ export class Mailpush {
         const asked = link.asked.get(idOf(key));
         if (!asked) continue;
         if (refusal) this.#refused(link, asked, refusal);
-        else this.#stands(link, asked, key, rights, recovered === true);
+        else this.#stands(link, asked, key, rights, recovered === true ? { from: resume.pos } : undefined);
       }
       for (const [id, asked] of link.asked) if (!asked.standing) link.asked.delete(id);
       this.#soon();
@@ -636,7 +641,7 @@ export class Mailpush {
 
   #streamed(link, { id, subscribe: { key, rights } }) {
     const asked = link.asked.get(idOf(key)) ?? link.entries?.[id];
-    if (asked && link.asked.get(asked.id) === asked) this.#stands(link, asked, key, rights, false);
+    if (asked && link.asked.get(asked.id) === asked) this.#stands(link, asked, key, rights);
   }
 
   #streamFailed(link, { id, error }) {
@@ -648,26 +653,28 @@ export class Mailpush {
 
   #event(link, { event, pos }) {
     if (typeof pos === "string" && (link === this.#link || !this.#link?.ready)) this.#pos = pos;
-    if (typeof event.mailbox !== "string" || (event.type === "MailboxRename" && typeof event.to !== "string")) return;
-    if (this.#seen.has(event.id)) return;
-    if (event.id !== undefined) this.#seen.add(event.id);
+    const moves = event.type === "MailboxRename" || event.type === "AccountRename";
+    if (typeof event.mailbox !== "string" || (moves && typeof event.to !== "string")) return;
+    // What becomes of one mailbox by another's new name has the id of that one's event.
+    const name = `${event.id} ${event.type} ${event.mailbox}`;
+    if (this.#seen.has(name)) return;
+    if (event.id !== undefined) this.#seen.add(name);
     if (this.#seen.size > SEEN) this.#seen.delete(this.#seen.values().next().value);
     const concerned = [...this.#records].filter((record) => record.ready && concerns(record, event));
-    if (event.type === "MailboxRename") this.#renamed(event);
+    if (moves) this.#moved(event);
     for (const record of concerned) {
       const { types } = record.wish;
       if (!types || types.includes(event.type) || event.type === "MailboxChange") this.#call(record, "onevent", event);
       if (event.type === "MailboxDelete" && record.key.mailbox !== undefined) this.#end(record);
     }
-    if (event.type === "MailboxDelete" || event.type === "MailboxRename") this.#soon();
+    if (event.type === "MailboxDelete" || moves) this.#soon();
   }
 
-  /** Moves what stands under the old path, as the server does. */
-  #renamed({ mailbox, to }) {
+  /** Moves what stands under the old name, as the server does; it tells of each mailbox below a renamed one by itself. */
+  #moved(event) {
     for (const record of this.#records) {
-      const path = renamed(record.key.mailbox, mailbox, to);
-      if (path === undefined) continue;
-      const [from, key] = [record.id, { mailbox: path }];
+      const [from, key] = [record.id, movedKey(record.key, event)];
+      if (!key) continue;
       record.key = key;
       record.id = idOf(key);
       for (const { asked } of [this.#link, ...this.#olds]) {
@@ -749,7 +756,7 @@ export class Mailpush {
       const before = link.asked.get(id);
       const asked = { id, key: group[0].key, text: JSON.stringify(wish), standing: before?.standing ?? false };
       if (before?.text === asked.text) {
-        if (before.standing) this.#settled(id, before.rights, false);
+        if (before.standing) this.#settled(id, before.rights);
         continue;
       }
       if (this.#notBefore.get(id) > this.#env.now()) continue;
@@ -758,7 +765,7 @@ export class Mailpush {
       this.#command(link, "subscribe", { ...asked.key, ...wish }, ({ subscribe, error }) => {
         // Asked for again, or given up, meanwhile.
         if (link.asked.get(asked.id) !== asked) return;
-        if (subscribe) this.#stands(link, asked, subscribe.key, subscribe.rights, false);
+        if (subscribe) this.#stands(link, asked, subscribe.key, subscribe.rights);
         else if (error) this.#refused(link, asked, error);
       });
     }
@@ -773,7 +780,7 @@ export class Mailpush {
     }
     const same = ids.length === link.asked.size && ids.every((id) => link.asked.has(id));
     if (same && JSON.stringify(wishOf([...this.#records])) === link.text) {
-      for (const [id, asked] of link.asked) if (asked.standing) this.#settled(id, asked.rights, false);
+      for (const [id, asked] of link.asked) if (asked.standing) this.#settled(id, asked.rights);
       return;
     }
     if (this.#reopening) return;
@@ -820,6 +827,13 @@ export class Mailpush {
     this.#soon();
   }
 
+  /** Nothing is told of it for now. What comes after the position at which that began can be replayed, if anything can. */
+  #interrupt(record) {
+    if (record.current) record.interrupted = this.#pos;
+    record.current = false;
+  }
+
+  /** It stands; `recovered` has the position from which the server has told everything again. */
   #settled(id, rights, recovered) {
     for (const record of this.#group(id)) {
       record.rights = rights;
@@ -828,15 +842,16 @@ export class Mailpush {
       if (!record.ready) {
         record.ready = true;
         this.#call(record, "onready", { key: record.key, rights });
-      } else if (!recovered) this.#readAgain(record, "reconnected", [record.key]);
+      } else if (!recovered || recovered.from !== record.interrupted) this.#readAgain(record, "reconnected", [record.key]);
     }
   }
 
   #refused(link, { id, standing }, error) {
-    const temporary = error.temporary === true;
+    // A mailbox that was renamed or deleted before it settled: under its new name it may.
+    const temporary = error.temporary === true || error.name === "not_subscribed";
     // One that stood before and still may is given up by its name.
     if (temporary || !standing) link.asked.delete(id);
-    const why = new MailpushError(error);
+    const why = new MailpushError({ ...error, temporary });
     if (temporary) {
       const refusals = this.#refusals.get(id) ?? 0;
       const delay = Math.min(AWAY_MS, Math.max(error.retry_after_ms ?? 0, this.#jitter(refusals)));
@@ -848,7 +863,7 @@ export class Mailpush {
       });
     }
     for (const record of this.#group(id)) {
-      record.current = false;
+      this.#interrupt(record);
       if (temporary) this.#call(record, "onerror", why);
       else this.#end(record, "onerror", why);
     }
@@ -956,16 +971,20 @@ function ownerOf(path) {
   return path.split(":", 2)[1];
 }
 
-/** What `path` is called once `from` has become `to`; undefined where it is not touched (RFC 9051 6.3.6 for INBOX). */
-function renamed(path, from, to) {
-  if (path === undefined || from.split(":").slice(2).join(":") === "INBOX") return undefined;
-  return path === from || path.startsWith(`${from}/`) ? to + path.slice(from.length) : undefined;
+function isInbox(path) {
+  return path.split(":").slice(2).join(":") === "INBOX";
+}
+
+/** The key after a move; undefined where it is not touched. INBOX stays where it is (RFC 9051 6.3.6), unless its owner moves. */
+function movedKey(key, { type, mailbox, to }) {
+  if (type === "AccountRename") return key.account !== undefined && key.account === ownerOf(mailbox) ? { account: to } : undefined;
+  return key.mailbox === mailbox && (!isInbox(mailbox) || isInbox(to)) ? { mailbox: to } : undefined;
 }
 
 function concerns({ key, wish }, { type, mailbox, to }) {
   const paths = type === "MailboxRename" ? [mailbox, to] : [mailbox];
-  if (key.account !== undefined) return wish.shared || paths.some((path) => ownerOf(path) === key.account);
-  return paths.includes(key.mailbox) || (type === "MailboxRename" && renamed(key.mailbox, mailbox, to) !== undefined);
+  if (key.mailbox !== undefined) return paths.includes(key.mailbox) && !OF_ACCOUNTS.includes(type);
+  return wish.shared || paths.some((path) => ownerOf(path) === key.account) || (type === "AccountRename" && to === key.account);
 }
 
 /** Whether a `resync` of a key is about a subscription: a mailbox alone may stand for a part of an account, and the other way. */
@@ -978,7 +997,7 @@ function covers({ id, key, wish }, other) {
 /** What several subscriptions want together. `types` left out means all, `fields` none. */
 function wishOf(records) {
   const union = (name) => [...new Set(records.flatMap(({ wish }) => wish[name] ?? []))].sort();
-  const follow = records.some(({ key }) => key.mailbox !== undefined) ? FOLLOWED : [];
+  const follow = records.flatMap(({ key }) => FOLLOWED[key.mailbox === undefined ? "account" : "mailbox"]);
   const types = records.every(({ wish }) => wish.types) ? [...new Set([...union("types"), ...follow])].sort() : undefined;
   const fields = union("fields");
   const shared = records.some(({ wish }) => wish.shared) || undefined;

@@ -339,7 +339,7 @@ async fn an_over_long_name_is_told_from_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_read_is_an_error_and_stays_as_it_is() {
+async fn what_cannot_be_read_is_an_error_until_it_is_replaced() {
     let server = shared_server().await.address();
     let acls = connect(&settings(&[&server], "/unreadable")).await;
     let hand = hand(&server, "/unreadable").await;
@@ -358,16 +358,29 @@ async fn what_cannot_be_read_is_an_error_and_stays_as_it_is() {
             |result: Result<(), RegistryError>| matches!(result, Err(RegistryError::Refused(why)) if why.contains("Work/A"));
         assert!(refused(acls.get(&bobs("Work/A")).await.map(drop)));
         assert!(refused(acls.edit(&bobs("Work/A"), &[edit("eve@x.org", "+s")]).await.map(drop)));
-        assert!(refused(acls.replace(&bobs("Work/A"), &good).await.map(drop)));
     }
     // It does not keep its neighbours from moving.
     assert!(matches!(acls.rename(&bobs("Work"), &bobs("Play")).await, Err(RegistryError::Refused(_))));
     assert_eq!(acls.get(&bobs("Play/B")).await.unwrap(), good);
     assert_eq!(hand.get_data(&znode).await.unwrap().0, br#"{"v":1,"acl":{"eve@x.org":"?"}}"#);
+    assert!(acls.get(&bobs("Work/A")).await.is_err());
     hand.set_data(&znode, br#"{"v":1,"acl":{"eve@x.org":"lr"},"later":1}"#, None).await.unwrap();
     hears(&mut news, &[AclNews::Changed(bobs("Work/A"))]).await;
     acls.rename(&bobs("Work"), &bobs("Play")).await.unwrap();
     assert_eq!(acls.get(&bobs("Play/A")).await.unwrap(), good);
+
+    // Its share stands already, and would stop who does not look.
+    hand.set_data(&znode.replace("Work", "Play"), b"?", None).await.unwrap();
+    let crowd: Acl = (0..30)
+        .map(|n| (format!("user{n}").parse().unwrap(), Rights::READ))
+        .chain(good.iter().map(|(entry, rights)| (entry.clone(), rights)))
+        .collect();
+    assert!(acls.replace(&bobs("Play/A"), &crowd).await.unwrap().is_empty());
+    hand.set_data(&znode.replace("Work", "Play"), b"?", None).await.unwrap();
+    assert!(acls.replace(&bobs("Play/A"), &crowd).await.unwrap().is_empty());
+    assert_eq!(acls.get(&bobs("Play/A")).await.unwrap(), crowd);
+    acls.replace(&bobs("Play/A"), &Acl::default()).await.unwrap();
+    assert_eq!(shared_with(&*acls, &["user7"]).await, [] as [&str; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

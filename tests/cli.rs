@@ -227,7 +227,7 @@ async fn an_acl_that_cannot_be_changed_says_why() {
         (&url, &both, &["get", "Team"], 1, "#namespace:owner:name"),
         (&url, &node.token("acl:read"), &["delete", team], 1, "the token lacks the scope acl:write"),
         (&url, &node.token("acl:write"), &["get", team], 1, "the token lacks the scope acl:read"),
-        (&dev.http(0), &dev.admin_token(), &["get", team], 1, "this cluster keeps no ACLs"),
+        (&dev.http(0), &dev.admin_token(), &["get", team], 1, "are the mail server's: change them there"),
         ("http://127.0.0.1:9", &both, &["get", team], 69, "cannot be reached"),
         ("", &both, &["get", team], 64, "a node's URL is needed"),
         (&url, "", &["get", team], 64, "a token is needed"),

@@ -306,7 +306,7 @@ async fn a_stream_tells_the_same_as_a_socket() {
     let url = format!("{}/v1/stream?{query}&types=MessageNew,MessageExpunge", cluster.http(1));
     let mut stream = SseClient::open(&url, Some(&cluster.token(0)), 2).await;
     cluster.publish(0, arrival(1)).await;
-    cluster.publish(0, json!({ "type": "MailboxDelete", "mailbox": INBOX })).await;
+    cluster.publish(0, json!({ "type": "QuotaWithin", "mailbox": INBOX, "used": 1 })).await;
     cluster.publish(0, json!({ "type": "MessageExpunge", "mailbox": INBOX, "uids": [1] })).await;
     let first = stream.next().await.expect("an event");
     assert_eq!((first.name.as_str(), first.id.as_deref()), ("event", Some("mailpush.node.dev-2@0")));

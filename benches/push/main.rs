@@ -19,6 +19,7 @@ mod latency;
 mod lookup;
 mod memory;
 mod report;
+mod rights;
 mod server;
 mod setup;
 mod view;
@@ -29,8 +30,19 @@ use report::Report;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-const NAMES: [&str; 10] =
-    ["codec", "view", "lookup", "registration", "fan-out", "memory", "latency", "imap-latency", "imap-memory", "imap-relay"];
+const NAMES: [&str; 11] = [
+    "codec",
+    "view",
+    "lookup",
+    "registration",
+    "fan-out",
+    "memory",
+    "latency",
+    "rights",
+    "imap-latency",
+    "imap-memory",
+    "imap-relay",
+];
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -75,6 +87,9 @@ fn main() {
     }
     if wanted("latency") {
         runtime.block_on(latency::run(&mut report));
+    }
+    if wanted("rights") {
+        runtime.block_on(rights::run(&mut report));
     }
     if wanted("imap-latency") {
         runtime.block_on(imap_latency::run(&mut report));

@@ -34,10 +34,10 @@ pub enum AclNews {
 /// News is told once for each time of asking: who hears it and still wants to know asks again. It may overtake the answer
 /// that it makes old, so an answer counts only if no news of it came since the question.
 ///
-/// Every call comes back within the registry's lookup timeout, a rename within as many as there are mailboxes. Errors:
-/// [`RegistryError::Unreachable`], when it is not known whether a change was made, and trying again is safe;
-/// [`RegistryError::Refused`] for an ACL that cannot be read, or that would be larger than [`MAX_ENTRIES`] and [`MAX_BYTES`]
-/// allow.
+/// A question takes at most the registry's lookup timeout, and so does the change of one mailbox once it is its turn; a
+/// rename changes one mailbox after the other. Errors: [`RegistryError::Unreachable`], when it is not known whether a change
+/// was made, and trying again is safe; [`RegistryError::Refused`] for an ACL that cannot be read, or that would be larger
+/// than [`MAX_ENTRIES`] and [`MAX_BYTES`] allow.
 #[async_trait]
 pub trait Acls: Send + Sync {
     /// What cannot be read is an error, and never an empty ACL.
@@ -46,7 +46,7 @@ pub trait Acls: Send + Sync {
     /// Applies all of these at once, and returns what the ACL was and is now. Doing it twice is doing it once.
     async fn edit(&self, mailbox: &MailboxPath, edits: &[AclEdit]) -> Result<(Acl, Acl), RegistryError>;
 
-    /// Puts this ACL in the place of whatever there was, and returns that.
+    /// Puts this ACL in the place of whatever there was, and returns that; what could not be read is returned as empty.
     async fn replace(&self, mailbox: &MailboxPath, acl: &Acl) -> Result<Acl, RegistryError>;
 
     /// `from`, and every mailbox below it, are called otherwise now (see [`MailboxPath::renamed`]); doing it again does

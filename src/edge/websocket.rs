@@ -465,6 +465,14 @@ impl Connection {
                 }
             }
             Outgoing::Settled { tag, key, outcome } => self.settled(tag, &key, outcome),
+            Outgoing::Revoked { key } if self.resuming.is_some() => self.lost_while_resuming(&key),
+            Outgoing::Moved { from, to } if self.resuming.is_some() => {
+                self.lost_while_resuming(&from);
+                // Nothing was told of the new name: the client looks for it.
+                if let (Some(to), Some(handle)) = (to, &self.handle) {
+                    self.gateway.subscriptions.unsubscribe(handle, &to);
+                }
+            }
             Outgoing::Revoked { key } => {
                 let actions = self.session.handle_revoked(&key);
                 self.act(actions);
@@ -472,6 +480,13 @@ impl Connection {
             Outgoing::Moved { from, to } => self.session.handle_moved(&from, to),
             Outgoing::Standing { .. } | Outgoing::Health(_) | Outgoing::AskRights { .. } => {}
             Outgoing::End(end) => self.close(goodbye(end)),
+        }
+    }
+
+    /// What stood already of a returning client's subscriptions is gone before the client was told.
+    fn lost_while_resuming(&mut self, key: &Key) {
+        if let Some(result) = self.resuming.iter_mut().flat_map(|r| &mut r.results).find(|result| result.key == *key) {
+            (result.rights, result.error) = (None, Some(CommandError::not_found()));
         }
     }
 

@@ -92,11 +92,14 @@ pub fn normalise(mut event: Event, names: &UserNames) -> Result<Event, DecodeErr
             *to = names.normalise(to.as_str()).map_err(bad)?;
         }
         Change::AclChange { identifier, rights } => {
-            let entry = Entry::read(identifier, names);
-            let entry = entry.map_err(|error| DecodeError::Field { field: "identifier", reason: error.to_string() })?;
-            *identifier = entry.to_string();
-            let change: Result<RightsChange, _> = rights.parse();
-            *rights = change.map_err(|error| DecodeError::Field { field: "rights", reason: error.to_string() })?.to_string();
+            // A mail server may know identifiers and rights that are not known here. The change is told as it is: nodes take
+            // it to be about anybody.
+            if let Ok(entry) = Entry::read(identifier, names) {
+                *identifier = entry.to_string();
+            }
+            if let Ok(change) = rights.parse::<RightsChange>() {
+                *rights = change.to_string();
+            }
         }
         _ => {}
     }

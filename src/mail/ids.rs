@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use data_encoding::{BASE32_NOPAD, HEXLOWER};
 use serde::{Deserialize, Deserializer, Serialize, de};
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 /// An event's identifier, a UUIDv7 (RFC 9562 5.7): duplicates are recognised by it (I-8).
@@ -41,6 +42,16 @@ impl EventId {
     /// A fresh one; reads the clock, so callers are at the rim.
     pub fn now() -> Self {
         Self(Uuid::now_v7())
+    }
+
+    /// That of news which follow from this event for something by that name: the same wherever and however often it is made.
+    pub fn derived(self, name: &str) -> Self {
+        let digest = Sha256::new().chain_update(self.0.as_bytes()).chain_update(name).finalize();
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&digest[..16]);
+        Self(
+            uuid::Builder::from_bytes(bytes).with_version(uuid::Version::Custom).with_variant(uuid::Variant::RFC4122).into_uuid(),
+        )
     }
 }
 

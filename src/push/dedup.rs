@@ -17,6 +17,11 @@ impl Dedup {
         Self { seen: HashSet::new(), order: VecDeque::new(), capacity: capacity.max(1) }
     }
 
+    /// Whether the id is in the window.
+    pub fn contains(&self, id: EventId) -> bool {
+        self.seen.contains(&id)
+    }
+
     /// Whether the id is new to the window; it is in it from now on.
     pub fn admit(&mut self, id: EventId) -> bool {
         if !self.seen.insert(id) {

@@ -44,7 +44,12 @@ impl Subscriber {
     /// Whether it hears of an event under `key`. What is sent in place of an event too large for a queue says nothing of its
     /// type, so it concerns everybody who may read.
     fn hears(&self, key: &Key, event: &Event, event_type: EventType) -> bool {
-        if !self.wanted.types.contains(event_type) && event_type != EventType::MailboxChange {
+        // What moves or ends the subscription itself is not filtered.
+        let is_its_own = match key {
+            Key::Mailbox(_) => matches!(event_type, EventType::MailboxRename | EventType::MailboxDelete),
+            Key::Account(_) => event_type == EventType::AccountRename,
+        };
+        if !self.wanted.types.contains(event_type) && event_type != EventType::MailboxChange && !is_its_own {
             return false;
         }
         let Some(grant) = &self.grant else { return true };

@@ -203,6 +203,11 @@ impl Outbox {
     }
 
     pub fn push_moved(&mut self, from: Key, to: Option<Key>) {
+        if let (Some((Resync::Keys(keys), _)), Some(to)) = (&mut self.resync, &to)
+            && keys.remove(&from)
+        {
+            keys.insert(to.clone());
+        }
         self.queue.push_back(Outgoing::Moved { from, to });
     }
 

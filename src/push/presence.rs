@@ -20,6 +20,9 @@ use super::session::{SessionHandle, lock};
 use crate::cluster::registry::{Discontinuity, Registrar, RegistryError};
 use crate::mail::key::Key;
 
+/// Why keys are told to resync whose registration was lost and stands again.
+pub const RESTORED: &str = "registry_restored";
+
 /// After this long a failed registration is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -347,7 +350,7 @@ async fn heed(presence: Weak<Presence>, mut discontinuities: mpsc::UnboundedRece
                         strong.settled(key, *epoch);
                     }
                     let keys = unsettled.into_iter().map(|(key, _)| key).collect();
-                    let _ = strong.breaks.send(Break { keys, reason: "registry_restored" });
+                    let _ = strong.breaks.send(Break { keys, reason: RESTORED });
                 });
             }
         }

@@ -34,7 +34,6 @@ pub struct Publisher {
 }
 
 /// How a publisher behaves.
-#[derive(Clone)]
 pub struct Options {
     /// Also write every event here, once, keyed by mailbox.
     pub firehose: Option<QueueName>,
@@ -198,8 +197,18 @@ impl Publisher {
     async fn write(&self, events: &[Event]) -> HashMap<usize, PublishError> {
         let mut failed = HashMap::new();
         let Some(acls) = &self.options.acls else { return failed };
+        let mut away: Option<RegistryError> = None;
         for (at, event) in events.iter().enumerate() {
-            if let Err(error) = acls.write(event).await {
+            let written = match &away {
+                // One time limit is enough for all; and the rest is not kept waiting.
+                Some(error) if acls.says_something(event) => Err(error.clone()),
+                Some(_) => Ok(()),
+                None => acls.write(event).await,
+            };
+            if let Err(error) = written {
+                if !matches!(error, RegistryError::Refused(_)) {
+                    away = Some(error.clone());
+                }
                 failed.insert(at, PublishError::Acls(error));
             }
         }
@@ -229,8 +238,10 @@ impl Publisher {
             Metrics::add(&self.metrics.lookups, "answer", "everyone", distrusted as u64);
             answers.extend(unknown.iter().zip(fresh));
         }
+        let for_all = events.iter().any(Event::concerns_all_nodes);
+        let nodes_unknown = for_all && !self.knows_all_nodes().await;
         // Asked for at most once a batch, and only where the registry fails.
-        let everyone = match answers.values().any(|interest| matches!(interest, Interest::Everyone(_))) {
+        let everyone = match nodes_unknown || answers.values().any(|interest| matches!(interest, Interest::Everyone(_))) {
             true => Some(self.everyone().await),
             false => None,
         };
@@ -253,6 +264,7 @@ impl Publisher {
             }
             if event.concerns_all_nodes() {
                 route.queues.extend(all_nodes());
+                route.everyone |= nodes_unknown;
             }
             match everyone.as_ref().filter(|_| route.everyone) {
                 None => {}
@@ -265,6 +277,14 @@ impl Publisher {
             Ok(route)
         };
         events.iter().zip(&keys).map(route).collect()
+    }
+
+    /// Whether the list of nodes is the registry's own, as of now; where queues are shared it is not needed.
+    async fn knows_all_nodes(&self) -> bool {
+        match self.options.everyone {
+            Everyone::Queues(_) => true,
+            Everyone::Topics(_) => self.directory.probe().await.is_ok() && !self.directory.nodes().borrow().is_empty(),
+        }
     }
 
     /// The queues of all nodes as the queue system knows them: the last resort while the registry is away, for a

@@ -64,6 +64,8 @@ pub(super) struct Held {
     pub shared: bool,
     /// The rights that the client was told of.
     pub rights: Rights,
+    /// They are lost, and nobody has said why: nothing is told, and that is not told yet either.
+    pub lost: bool,
     /// Tags of those who wait for it to settle.
     pub waiting: Vec<u32>,
     /// A task sees to it that it stands.

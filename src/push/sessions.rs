@@ -138,16 +138,17 @@ impl Sessions {
     }
 
     pub fn remove(&self, session: &SessionHandle) {
-        if self.live.write().unwrap_or_else(PoisonError::into_inner).remove(&session.id).is_none() {
-            return;
+        let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
+        if live.remove(&session.id).is_some() {
+            self.uncount(&session.user(), session.transport);
         }
-        self.uncount(&session.user(), session.transport);
     }
 
     fn uncount(&self, user: &UserName, transport: Transport) {
         let mut per_user = lock(&self.per_user);
         if let Some(counts) = per_user.get_mut(user) {
-            *counts.of(transport) -= 1;
+            let count = counts.of(transport);
+            *count = count.saturating_sub(1);
             if *counts == Counts::default() {
                 per_user.remove(user);
             }
@@ -156,12 +157,12 @@ impl Sessions {
 
     /// The user is called otherwise now. Returns the sessions concerned.
     pub(super) fn rename_user(&self, from: &UserName, to: &UserName) -> Vec<Arc<SessionHandle>> {
-        let renamed: Vec<_> = self.all().into_iter().filter(|session| session.user() == *from).collect();
+        // Under this lock nobody comes or goes.
+        let live = self.live.write().unwrap_or_else(PoisonError::into_inner);
+        let renamed: Vec<_> = live.values().filter(|session| session.user() == *from).cloned().collect();
         for session in &renamed {
-            let mut per_user = lock(&self.per_user);
             // Over the limit is better than ended.
-            *per_user.entry(to.clone()).or_default().of(session.transport) += 1;
-            drop(per_user);
+            *lock(&self.per_user).entry(to.clone()).or_default().of(session.transport) += 1;
             self.uncount(from, session.transport);
             let groups = session.subject().groups().to_vec();
             session.set_subject(Subject::new(to.clone(), groups));

@@ -123,9 +123,11 @@ async fn elsewhere(met: &Met) {
         settings.access.by_namespace = vec!["#private=owners".to_owned(), "#mail = imap".to_owned()];
     })
     .await;
+    let without = AclNode::start_with(false, |_| ()).await;
     let token = node.token("acl:read acl:write");
     for (base, path, status, why) in [
-        (dev.http(0), "%23private:alice:Team", 409, "this cluster keeps no ACLs"),
+        (dev.http(0), "%23private:alice:Team", 409, "of #private are the mail server's: change them there"),
+        (without.http(), "%23private:alice:Team", 409, "this cluster keeps no ACLs"),
         (node.http(), "%23private:alice:Team", 409, "of #private are their owners' alone"),
         (node.http(), "%23mail:alice:Team", 409, "the mail server's"),
         (node.http(), "%23shared::Team", 200, ""),

@@ -7,7 +7,7 @@ use data_encoding::BASE64URL_NOPAD;
 use futures::{Stream, StreamExt};
 use serde_json::{Map, Value, json};
 
-use super::frames::{message, messages, one_of_every_type};
+use super::frames::{TEAM, message, messages, one_of_every_type, unshare};
 use super::rest::{ALICE, INBOX, cluster};
 use super::support::dev::{claims, sign};
 use super::support::ws::{PATIENCE, WsClient};
@@ -104,8 +104,14 @@ async fn every_push_of_a_stream_is_as_documented() {
     client.bearer_auth(cluster.token(0)).send().await.expect("an answer");
     assert_eq!(stream.until("disconnect").await["disconnect"]["code"], 4505);
     assert_eq!(stream.next().await, None);
-    // Reserved; and the registry in a process of its own always answers.
-    assert_met("stream", stream.met, &["revoked", "error"]);
+    let url = format!("{}/v1/stream?mailbox={}", cluster.http(1), TEAM.replace('#', "%23"));
+    let mut shared = SseClient::open("stream", url, &cluster.token(1)).await;
+    shared.until("subscribe").await;
+    unshare(&cluster).await;
+    assert_eq!(shared.until("revoked").await, json!({ "revoked": { "key": { "mailbox": TEAM } } }));
+    let met = stream.met.union(&shared.met).cloned().collect();
+    // The registry in a process of its own always answers.
+    assert_met("stream", met, &["error"]);
 }
 
 #[tokio::test]

@@ -65,6 +65,13 @@ test("renames take what is beneath along, and leave INBOX", () => {
   assert.equal(boxes.list()[0].name, "INBOX", "one's own INBOX is first");
 });
 
+test("a user is called otherwise, and with the user every mailbox", () => {
+  const boxes = play(arrival(1), { ...arrival(2), mailbox: "#private:bob@example.org:Team" });
+  boxes.apply({ type: "AccountRename", mailbox: INBOX, to: "al@example.org" });
+  assert.deepEqual(boxes.list().map(({ path, own }) => [path, own]), [["#private:al@example.org:INBOX", true], ["#private:bob@example.org:Team", false]]);
+  assert.deepEqual([uids(boxes, "#private:al@example.org:INBOX"), boxes.user], [[1], "al@example.org"]);
+});
+
 test("doubt marks what was shown, and what comes later is not in doubt", () => {
   const boxes = play(arrival(1));
   boxes.doubt("lost");

@@ -30,7 +30,7 @@ test("TypeScript understands the declarations, and refuses what is wrong", { tim
   if (!tsc) return t.skip("TypeScript is not to be had here");
   const flags = ["--strict", "--exactOptionalPropertyTypes", "--noEmit", "--target", "es2022", "--module", "nodenext"];
   flags.push("--moduleResolution", "nodenext", "--lib", "es2022,dom");
-  const { status, stdout } = spawnSync(process.execPath, [tsc, ...flags, path("types/page.ts")], { encoding: "utf8" });
+  const { status, stdout } = spawnSync(process.execPath, [tsc, ...flags, path("types/page.mts")], { encoding: "utf8" });
   assert.equal(status, 0, stdout);
 });
 

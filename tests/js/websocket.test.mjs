@@ -166,12 +166,17 @@ test("revoked ends a subscription, and tells an account's with what is shared", 
   assert.deepEqual(subscriptions, [{ account: "alice", shared: true }]);
 });
 
-test("a rename takes a subscription along, with all below it", async () => {
+test("a rename takes a subscription along; of what is below it the server tells by itself, under the same id", async () => {
   const { world, client, sub, calls } = await connected({}, { mailbox: "#private:alice:Work" });
   const below = world.watch(client, { mailbox: "#private:alice:Work/2024" });
   const beside = world.watch(client, { mailbox: "#private:alice:Workshop" });
   await settle();
-  world.socket.say(event("#private:alice:Work", "MailboxRename", { to: "#private:alice:Job" }));
+  const push = event("#private:alice:Work", "MailboxRename", { to: "#private:alice:Job" });
+  world.socket.say(push);
+  assert.deepEqual(below.sub.key, { mailbox: "#private:alice:Work/2024" }, "it may be revoked under this name instead");
+  const derived = { ...push.event.event, mailbox: "#private:alice:Work/2024", to: "#private:alice:Job/2024" };
+  world.socket.say({ event: { ...push.event, event: derived } });
+  assert.deepEqual(below.calls.slice(1), [["onevent", derived]]);
   assert.deepEqual([sub.key, below.sub.key, beside.sub.key], [
     { mailbox: "#private:alice:Job" },
     { mailbox: "#private:alice:Job/2024" },
@@ -196,6 +201,39 @@ test("renaming INBOX moves its messages, not its subscription", async () => {
   world.socket.say(event(INBOX, "MailboxRename", { to: "#private:alice:Old" }));
   assert.equal(calls.at(-1)[0], "onevent");
   assert.deepEqual(sub.key, { mailbox: INBOX });
+});
+
+test("a user's new name takes the account's subscription along, and its mailboxes by events of their own", async () => {
+  const { world, client, sub, calls } = await connected();
+  const account = world.watch(client, { account: "alice", types: ["MessageNew"] });
+  await settle();
+  assert.deepEqual(world.socket.commands("subscribe")[1].types, ["AccountRename", "MessageNew"]);
+  calls.splice(0);
+  const push = event(INBOX, "AccountRename", { to: "alicia" });
+  world.socket.say(push);
+  assert.deepEqual([account.sub.key, sub.key, calls], [{ account: "alicia" }, { mailbox: INBOX }, []]);
+  const to = "#private:alicia:INBOX";
+  world.socket.say({ event: { ...push.event, event: { ...push.event.event, type: "MailboxRename", to } } });
+  assert.deepEqual([sub.key, calls[0][1].to], [{ mailbox: to }, to]);
+  account.clear();
+  world.socket.say(event(to));
+  assert.deepEqual([account.names(), calls.length], [["onevent"], 2]);
+  world.socket.say({ resync: { keys: [{ account: "alicia" }], reason: "renamed" } });
+  assert.equal(account.calls.at(-1)[0], "onresync");
+});
+
+test("what was renamed before it settled is asked for under its new name", async () => {
+  const world = new World();
+  const stand = world.on_subscribe;
+  world.on_subscribe = (socket, id) => {
+    world.on_subscribe = stand;
+    socket.say(event(SENT, "MailboxRename", { to: "#private:alice:Gone" }));
+    socket.say({ id, error: { code: 404, name: "not_subscribed", message: "no such subscription", temporary: false } });
+  };
+  const { client } = world.client();
+  const { names, sub } = world.watch(client, { mailbox: SENT });
+  await world.pass(4_000);
+  assert.deepEqual([names(), sub.key], [["onerror", "onready"], { mailbox: "#private:alice:Gone" }]);
 });
 
 test("a deletion is told and ends a mailbox's subscription, not an account's", async () => {
@@ -286,6 +324,29 @@ test("what cannot be taken up on return is refused alone too", async () => {
   await world.pass(4_000);
   assert.deepEqual([calls.at(-1)[0], sub.closed, sent.sub.closed], ["onerror", true, false]);
   assert.equal(client.state, "connected");
+});
+
+test("what was not taken up between two interruptions is read again, whatever is recovered", async () => {
+  const { world, client, calls } = await connected();
+  const sent = world.watch(client, { mailbox: SENT });
+  await settle();
+  world.socket.say(event(INBOX));
+  const busy = { code: 503, name: "unavailable", message: "later", temporary: true, retry_after_ms: 60_000 };
+  const connect = world.on_connect;
+  world.on_connect = (socket, id) => {
+    const resumed = [{ key: { mailbox: INBOX }, recovered: true, rights: "lr" }, { key: { mailbox: SENT }, recovered: false, error: busy }];
+    socket.say({ id, connect: { ...world.hello(), resumed } });
+  };
+  world.socket.end(1006);
+  await world.pass(4_000);
+  // Replayed from here on, next time: what came for the other before it is lost.
+  world.socket.say(event(INBOX));
+  [sent, { clear: () => calls.splice(0) }].forEach((one) => one.clear());
+  world.on_connect = connect;
+  world.socket.end(1006);
+  await world.pass(8_000);
+  assert.deepEqual(calls, []);
+  assert.deepEqual(sent.calls, [["onresync", "reconnected", [{ mailbox: SENT }]]]);
 });
 
 test("a refused resume is given up, and each subscription asked for by itself", async () => {

@@ -1,6 +1,5 @@
 //! A node in this process whose registry keeps ACLs, and fails when it is told to.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -8,7 +7,7 @@ use async_trait::async_trait;
 use mailpush::cluster::acls::{AclNews, Acls};
 use mailpush::cluster::queue::local::LocalQueues;
 use mailpush::cluster::queue::{Consumer, Delivery, QueueName, QueueSystem};
-use mailpush::cluster::registry::local::LocalRegistry;
+use mailpush::cluster::registry::local::{LocalAcls, LocalRegistry};
 use mailpush::cluster::registry::{QueueNames, RegistryError};
 use mailpush::config::{QueueKind, RegistryKind, Secret, Settings};
 use mailpush::mail::rights::{Acl, AclEdit, Identifier};
@@ -21,65 +20,54 @@ use super::dev::{SECRET, claims, sign};
 const FIREHOSE: &str = "told";
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// ACLs in a table.
-#[derive(Default)]
-pub struct TableOfAcls {
-    table: Mutex<BTreeMap<MailboxPath, Acl>>,
+/// The ACLs of the registry in process.
+pub struct FailingAcls {
+    acls: Arc<LocalAcls>,
     /// What every question is answered with, if anything.
     pub failure: Mutex<Option<RegistryError>>,
 }
 
-impl TableOfAcls {
-    fn with<T>(&self, act: impl FnOnce(&mut BTreeMap<MailboxPath, Acl>) -> T) -> Result<T, RegistryError> {
-        match &*self.failure.lock().expect("nobody panics with it") {
-            Some(error) => Err(error.clone()),
-            None => Ok(act(&mut self.table.lock().expect("nobody panics with it"))),
-        }
+impl FailingAcls {
+    fn whole(&self) -> Result<&LocalAcls, RegistryError> {
+        self.failure.lock().expect("nobody panics with it").clone().map_or(Ok(&self.acls), Err)
     }
 }
 
 #[async_trait]
-impl Acls for TableOfAcls {
+impl Acls for FailingAcls {
     async fn get(&self, mailbox: &MailboxPath) -> Result<Acl, RegistryError> {
-        self.with(|table| table.get(mailbox).cloned().unwrap_or_default())
+        self.whole()?.get(mailbox).await
     }
 
     async fn edit(&self, mailbox: &MailboxPath, edits: &[AclEdit]) -> Result<(Acl, Acl), RegistryError> {
-        self.with(|table| {
-            let acl = table.entry(mailbox.clone()).or_default();
-            let before = acl.clone();
-            for edit in edits {
-                acl.edit(edit);
-            }
-            (before, acl.clone())
-        })
+        self.whole()?.edit(mailbox, edits).await
     }
 
     async fn replace(&self, mailbox: &MailboxPath, acl: &Acl) -> Result<Acl, RegistryError> {
-        self.with(|table| table.insert(mailbox.clone(), acl.clone()).unwrap_or_default())
+        self.whole()?.replace(mailbox, acl).await
     }
 
-    async fn rename(&self, _: &MailboxPath, _: &MailboxPath) -> Result<(), RegistryError> {
-        Err(RegistryError::Refused("not in these tests".to_owned()))
+    async fn rename(&self, from: &MailboxPath, to: &MailboxPath) -> Result<(), RegistryError> {
+        self.whole()?.rename(from, to).await
     }
 
-    async fn rename_user(&self, _: &UserName, _: &UserName) -> Result<(), RegistryError> {
-        Err(RegistryError::Refused("not in these tests".to_owned()))
+    async fn rename_user(&self, from: &UserName, to: &UserName) -> Result<(), RegistryError> {
+        self.whole()?.rename_user(from, to).await
     }
 
-    async fn shared_with(&self, _: &[Identifier]) -> Result<Vec<MailboxPath>, RegistryError> {
-        Ok(Vec::new())
+    async fn shared_with(&self, identifiers: &[Identifier]) -> Result<Vec<MailboxPath>, RegistryError> {
+        self.whole()?.shared_with(identifiers).await
     }
 
     fn news(&self) -> mpsc::UnboundedReceiver<AclNews> {
-        mpsc::unbounded_channel().1
+        self.acls.news()
     }
 }
 
 /// One node, and everything that it publishes.
 pub struct AclNode {
     pub node: Node,
-    pub acls: Arc<TableOfAcls>,
+    pub acls: Arc<FailingAcls>,
     queues: Arc<LocalQueues>,
     told: Box<dyn Consumer>,
 }
@@ -87,6 +75,11 @@ pub struct AclNode {
 impl AclNode {
     /// With the test's own settings on top; user names belong to example.org.
     pub async fn start(change: impl FnOnce(&mut Settings)) -> Self {
+        Self::start_with(true, change).await
+    }
+
+    /// As [`Self::start`], with a registry that keeps ACLs or none.
+    pub async fn start_with(keeps: bool, change: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = Settings::default();
         settings.http.listen = "127.0.0.1:0".parse().expect("an address");
         settings.auth.secret = Secret::new(SECRET);
@@ -95,14 +88,15 @@ impl AclNode {
         (settings.registry.kind, settings.queue.kind) = (RegistryKind::Local, QueueKind::Local);
         change(&mut settings);
         let names = QueueNames::new("t").expect("a prefix");
-        let local = LocalRegistry::new(names.clone()).node();
+        let registry = LocalRegistry::new(names.clone());
+        let local = registry.node();
         let queues = LocalQueues::new(Duration::from_secs(60), 1_000);
-        let acls = Arc::new(TableOfAcls::default());
+        let acls = Arc::new(FailingAcls { acls: registry.acls(), failure: Mutex::default() });
         let cluster = Cluster {
             registrar: local.clone(),
             directory: local,
             queues: queues.clone(),
-            acls: Some(acls.clone()),
+            acls: keeps.then(|| acls.clone() as Arc<dyn Acls>),
             rights: None,
             names,
         };

@@ -13,6 +13,7 @@ pub mod kafka;
 pub mod lab;
 pub mod process;
 pub mod raw_ws;
+pub mod sharing;
 pub mod sse;
 pub mod wait;
 pub mod watcher;

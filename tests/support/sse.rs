@@ -63,6 +63,16 @@ impl SseClient {
         }
     }
 
+    /// What the next event with this name says; others are dropped.
+    pub async fn pushed(&mut self, name: &str) -> Value {
+        loop {
+            let event = self.next().await.unwrap_or_else(|| panic!("the stream ended instead of {name}"));
+            if event.name == name {
+                return event.data[name].clone();
+            }
+        }
+    }
+
     /// Waits until this many comments have come.
     pub async fn heartbeats(&mut self, count: usize) {
         while self.comments < count {

@@ -4,7 +4,8 @@
 //! its memory. While much waits for one side the other is not read, so neither can make the node hold more than its
 //! bounds.
 
-use std::collections::VecDeque;
+mod outgoing;
+
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -33,9 +34,9 @@ use crate::mail::key::Key;
 use crate::mail::rights::Subject;
 use crate::mail::user::UserName;
 use crate::push::metrics::Metrics;
-use crate::push::outbox::{End, Outgoing, Resync, Standing};
+use crate::push::outbox::End;
 use crate::push::session::{SessionHandle, Transport};
-use crate::wire::imap::session::{self, Action, Session, Setting};
+use crate::wire::imap::session::{Action, Session, Setting};
 
 /// So many bytes waiting for a client stop reading from itself: it asks, and does not take the answers.
 const UNTAKEN: usize = 4 * HIGH;
@@ -561,50 +562,6 @@ impl Connection {
         let read = ready!(poll_read(cx, stream, |_| ()));
         self.over = !read.is_ok_and(|read| read > 0);
         Poll::Ready(())
-    }
-
-    fn tell(&mut self, outgoing: VecDeque<Outgoing>) {
-        let now = Instant::now();
-        for outgoing in outgoing {
-            match outgoing {
-                Outgoing::Event { delivery, .. } => {
-                    self.oldest.get_or_insert(delivery.consumed_at);
-                    self.session.handle_event(now, &delivery.event);
-                }
-                Outgoing::Resync { keys, reason } => {
-                    let watched = self.handle.as_ref().is_some_and(|handle| match keys {
-                        Resync::All => true,
-                        Resync::Keys(keys) => handle.subscriptions().iter().any(|(key, _)| keys.contains(key)),
-                    });
-                    if watched {
-                        Metrics::count(&self.door.gateway.metrics.resyncs, "reason", reason);
-                        self.session.handle_resync(now);
-                    }
-                }
-                Outgoing::Standing { key: Key::Mailbox(path), standing } => {
-                    let standing = match standing {
-                        Standing::Registered => session::Standing::Registered,
-                        Standing::Settled => session::Standing::Settled,
-                        Standing::Unavailable => session::Standing::Unavailable,
-                    };
-                    self.session.handle_standing(now, &path, standing);
-                }
-                Outgoing::Health(healthy) => self.session.handle_health(now, healthy),
-                Outgoing::Revoked { key: Key::Mailbox(path) } => self.session.handle_revoked(&path),
-                Outgoing::AskRights { key: Key::Mailbox(path) } => self.session.handle_rights_check(now, &path),
-                // An IMAP session watches mailboxes, and asks for no subscriptions.
-                Outgoing::Standing { .. } | Outgoing::Settled { .. } | Outgoing::Moved { .. } => {}
-                Outgoing::Revoked { .. } | Outgoing::AskRights { .. } => {}
-                Outgoing::End(End::Draining { .. }) => {
-                    self.dismiss("draining", "The server is going down, connect again");
-                }
-                Outgoing::End(End::Ended) => self.dismiss("ended", "The session was ended by an administrator"),
-            }
-        }
-        if self.session.to_client.is_empty() {
-            // Nothing to say of it.
-            self.oldest = None;
-        }
     }
 }
 

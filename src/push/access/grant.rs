@@ -15,8 +15,10 @@ use crate::push::session::SessionHandle;
 
 /// The rights are known; the others of [`Grant::state`] are theirs.
 const KNOWN: u32 = 1 << 31;
-/// Something was not told because the rights were not known.
-const WITHHELD: u32 = 1 << 30;
+/// Something was not told because the rights were not known: which rights it takes.
+const WITHHELD: [(u32, Rights); 3] =
+    [(1 << 28, Rights::LOOKUP), (1 << 29, Rights::READ), (1 << 30, Rights::LOOKUP.with(Rights::ADMINISTER))];
+const ANY_WITHHELD: u32 = 0b111 << 28;
 
 /// Who may hear of a type of event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,11 +69,15 @@ struct Inner {
     doubts: u64,
     /// Somebody asks.
     asking: bool,
+    /// The session that is to ask does not know it yet.
+    unheard: bool,
     /// When the question that gave what is known began.
     confirmed: Option<Instant>,
     /// When the last question that was not answered began, and why.
     failed: Option<(Instant, NoAnswer)>,
     failures: u32,
+    /// What is known next was told of, and was not only found to be so.
+    announced: bool,
 }
 
 /// A question on its way.
@@ -101,7 +107,8 @@ impl Grant {
             key: Key::Mailbox(mailbox),
             asker,
             state: AtomicU32::new(0),
-            inner: Mutex::default(),
+            // Nobody is told later of what was so from the start.
+            inner: Mutex::new(Inner { announced: true, ..Inner::default() }),
             answered: Notify::new(),
         }
     }
@@ -128,9 +135,10 @@ impl Grant {
     /// once it is.
     pub fn allows(&self, need: Need) -> bool {
         let Need::Rights(needed) = need else { return false };
+        let mark = WITHHELD.iter().find(|(_, rights)| *rights == needed).map_or(0, |(mark, _)| *mark);
         let mut state = self.state.load(Ordering::Acquire);
         while state & KNOWN == 0 {
-            match self.state.compare_exchange_weak(state, state | WITHHELD, Ordering::AcqRel, Ordering::Acquire) {
+            match self.state.compare_exchange_weak(state, state | mark, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return false,
                 Err(other) => state = other,
             }
@@ -138,9 +146,31 @@ impl Grant {
         Rights::from_bits(state).contains(needed)
     }
 
-    /// Whether something was withheld; forgets it.
-    pub(in crate::push) fn take_withheld(&self) -> bool {
-        self.state.fetch_and(!WITHHELD, Ordering::AcqRel) & WITHHELD != 0
+    /// Whether something was withheld that these rights allow; forgets all that was.
+    pub(in crate::push) fn take_withheld(&self, rights: Rights) -> bool {
+        let state = self.state.fetch_and(!ANY_WITHHELD, Ordering::AcqRel);
+        WITHHELD.iter().any(|(mark, needed)| state & mark != 0 && rights.contains(*needed))
+    }
+
+    /// Whether something may be missing because of it: to be taken over by what comes in its place.
+    pub(in crate::push) fn is_owing(&self) -> bool {
+        let state = self.state.load(Ordering::Acquire);
+        state & KNOWN == 0 || state & ANY_WITHHELD != 0
+    }
+
+    /// Something may be missing.
+    pub(in crate::push) fn owe(&self) {
+        self.state.fetch_or(WITHHELD[1].0, Ordering::AcqRel);
+    }
+
+    /// A change of these rights was told of.
+    pub(super) fn announce(&self) {
+        self.inner().announced = true;
+    }
+
+    /// Whether it was told of, since this was last asked, that the rights are others.
+    pub(in crate::push) fn take_announced(&self) -> bool {
+        std::mem::take(&mut self.inner().announced)
     }
 
     /// What is known may not be so any more: from now on nothing is told. Whether somebody is to begin to ask.
@@ -148,7 +178,7 @@ impl Grant {
         let mut inner = self.inner();
         inner.doubts += 1;
         inner.confirmed = None;
-        self.state.fetch_and(WITHHELD, Ordering::AcqRel);
+        self.state.fetch_and(ANY_WITHHELD, Ordering::AcqRel);
         !std::mem::replace(&mut inner.asking, true)
     }
 
@@ -168,9 +198,9 @@ impl Grant {
             _ if inner.doubts != question.doubts => Answered::Stale,
             Ok(rights) => {
                 (inner.confirmed, inner.failed, inner.failures) = (Some(question.began), None, 0);
-                let before = self
-                    .state
-                    .fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| Some(state & WITHHELD | KNOWN | rights.bits()));
+                let before = self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
+                    Some(state & ANY_WITHHELD | KNOWN | rights.bits())
+                });
                 // The closure always gives a state.
                 let (Ok(before) | Err(before)) = before;
                 if before == (KNOWN | rights.bits()) { Answered::Same } else { Answered::Changed }
@@ -192,6 +222,21 @@ impl Grant {
         outcome
     }
 
+    /// Asking has come to an end without an answer.
+    pub(super) fn stop_asking(&self) {
+        self.inner().asking = false;
+        self.answered.notify_waiters();
+    }
+
+    /// The session is to ask; until it knows, what it learns may be older than the doubt.
+    pub(in crate::push) fn set_unheard(&self, unheard: bool) {
+        self.inner().unheard = unheard;
+    }
+
+    pub(in crate::push) fn is_unheard(&self) -> bool {
+        self.inner().unheard
+    }
+
     /// Whether somebody goes on asking.
     pub(super) fn is_asking(&self) -> bool {
         self.inner().asking
@@ -206,7 +251,7 @@ impl Grant {
     pub(super) fn expire(&self) -> bool {
         let mut inner = self.inner();
         inner.confirmed = None;
-        self.state.fetch_and(WITHHELD, Ordering::AcqRel) & KNOWN != 0
+        self.state.fetch_and(ANY_WITHHELD, Ordering::AcqRel) & KNOWN != 0
     }
 
     /// What a question that began at `since` or later brought; `None` while there is none.
@@ -259,9 +304,17 @@ mod tests {
         assert!(grant.wish() && !grant.wish(), "one asks");
         assert_eq!(grant.answer(grant.begin(), Ok(Rights::READ)), Answered::Changed);
         assert!(grant.allows(READ) && !grant.allows(Need::Owner));
-        assert!(grant.take_withheld() && !grant.take_withheld());
+        assert!(grant.take_withheld(Rights::READ) && !grant.take_withheld(Rights::READ));
         assert_eq!(grant.answer(grant.begin(), Ok(Rights::READ)), Answered::Same);
         assert!(!grant.is_asking());
+    }
+
+    #[test]
+    fn who_may_only_look_up_does_not_learn_that_a_message_was_withheld() {
+        let grant = grant();
+        assert!(!grant.allows(READ) && grant.is_owing());
+        grant.answer(grant.begin(), Ok(Rights::LOOKUP));
+        assert!(!grant.take_withheld(Rights::LOOKUP) && !grant.is_owing());
     }
 
     #[test]

@@ -26,6 +26,7 @@ use self::source::{NoAnswer, RightsSource};
 use super::metrics::Metrics;
 use super::session::SessionHandle;
 use crate::cluster::acls::AclNews;
+use crate::mail::key::Key;
 use crate::mail::path::MailboxPath;
 use crate::mail::rights::{Entry, Identifier, Rights, RightsChange, Subject};
 
@@ -161,7 +162,7 @@ impl Access {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn grants(&self, mailbox: &MailboxPath) -> Vec<Arc<Grant>> {
+    pub(super) fn grants(&self, mailbox: &MailboxPath) -> Vec<Arc<Grant>> {
         self.table().get(mailbox).into_iter().flatten().filter_map(Weak::upgrade).collect()
     }
 
@@ -213,18 +214,17 @@ impl Access {
             if !entry.as_ref().is_none_or(about) {
                 continue;
             }
-            let is_lost = match (&entry, rights.parse()) {
-                (Some(Entry { identifier: Identifier::User(_), negative: false }), Ok(RightsChange::Set(rights))) => {
-                    !rights.contains(Rights::READ)
-                }
-                _ => false,
-            };
+            let is_lost = entry.as_ref().is_some_and(|entry| takes_reading(entry, rights));
+            grant.announce();
             let begin = grant.doubt();
             if grant.asker().is_some() && is_lost {
                 // The mail server's own answer on a connection that has stood for long may be old, so it is not asked.
                 self.learned(&grant, Ok(Rights::NONE));
             } else if begin || grant.asker().is_some() {
                 self.begin(&grant);
+                if grant.asker().is_some() {
+                    tokio::spawn(ask_later(Arc::downgrade(self), Arc::downgrade(&grant)));
+                }
             }
         }
         let _ = self.notices.send(Notice::Shares(entry.map(|entry| entry.identifier)));
@@ -239,10 +239,33 @@ impl Access {
         }
     }
 
+    /// Every right may have changed without this node's hearing of it.
+    pub fn doubt_everything(self: &Arc<Self>) {
+        for grant in self.all_grants().iter().filter(|grant| grant.doubt()) {
+            self.begin(grant);
+        }
+        let _ = self.notices.send(Notice::Shares(None));
+    }
+
+    /// The rights on these keys may have changed without this node's hearing of it.
+    pub fn doubt_keys<'a>(self: &Arc<Self>, keys: impl IntoIterator<Item = &'a Key>) {
+        for key in keys {
+            if let Key::Mailbox(mailbox) = key {
+                self.doubt_all(mailbox);
+            }
+        }
+    }
+
+    /// Those who hold it are to look at it.
+    pub(super) fn notice(&self, grant: &Arc<Grant>) {
+        let _ = self.notices.send(Notice::Review(Arc::downgrade(grant)));
+    }
+
     /// What an IMAP session learned on its own connection.
     pub(super) fn learned(&self, grant: &Arc<Grant>, answer: Result<Rights, NoAnswer>) {
+        grant.announce();
         if grant.answer(grant.begin(), answer) == Answered::Changed {
-            let _ = self.notices.send(Notice::Review(Arc::downgrade(grant)));
+            self.notice(grant);
         }
     }
 
@@ -251,6 +274,7 @@ impl Access {
         match grant.asker() {
             Some(session) => {
                 if let Some(session) = session.upgrade() {
+                    grant.set_unheard(true);
                     session.push_ask_rights(grant.key().clone());
                 }
             }
@@ -274,12 +298,49 @@ fn add(held: &mut Vec<Weak<Grant>>, grant: Grant) -> Arc<Grant> {
     grant
 }
 
+/// Whether an entry that is about somebody now takes what messages are told for.
+fn takes_reading(entry: &Entry, rights: &str) -> bool {
+    let touches = |rights: Rights| !rights.without(Rights::ALL.without(Rights::READ)).is_empty();
+    let is_user = matches!(entry.identifier, Identifier::User(_));
+    match rights.parse() {
+        Ok(RightsChange::Set(rights)) if entry.negative => touches(rights),
+        Ok(RightsChange::Add(rights)) => entry.negative && touches(rights),
+        Ok(RightsChange::Set(rights)) => is_user && !rights.contains(Rights::READ),
+        Ok(RightsChange::Remove(rights)) => is_user && !entry.negative && touches(rights),
+        Err(_) => false,
+    }
+}
+
+/// A mail server may answer a connection that has stood for long from its memory: what it says is asked for again while that
+/// may last (Dovecot's is 30 s).
+async fn ask_later(access: Weak<Access>, grant: Weak<Grant>) {
+    for pause in [1, 5, 30].map(Duration::from_secs) {
+        tokio::time::sleep(pause).await;
+        let (Some(access), Some(grant)) = (access.upgrade(), grant.upgrade()) else { return };
+        if grant.wish() {
+            access.begin(&grant);
+        }
+    }
+}
+
+/// However it ends, the grant can be asked for again.
+struct Asking(Option<Weak<Grant>>);
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        if let Some(grant) = self.0.take().and_then(|grant| grant.upgrade()) {
+            grant.stop_asking();
+        }
+    }
+}
+
 /// Asks a grant's source until it has answered; where something is known already, once.
 async fn ask(access: Weak<Access>, grant: Weak<Grant>) {
+    let mut asking = Asking(Some(grant.clone()));
     loop {
         let (source, question, held, timeout) = {
             let (Some(access), Some(held)) = (access.upgrade(), grant.upgrade()) else { return };
-            let crate::mail::key::Key::Mailbox(mailbox) = held.key() else { return };
+            let Key::Mailbox(mailbox) = held.key() else { return };
             let Via::Source(source) = access.via(mailbox) else { return };
             (source.clone(), held.begin(), (held.subject.clone(), mailbox.clone()), access.options.timeout)
         };
@@ -291,14 +352,15 @@ async fn ask(access: Weak<Access>, grant: Weak<Grant>) {
         if let Some(error) = &error {
             access.warn(error);
         }
+        if matches!(outcome, Answered::Same | Answered::Changed) || !held.is_asking() {
+            // Others may have begun since.
+            asking.0 = None;
+        }
         let pause = match outcome {
             Answered::Same => return,
-            Answered::Changed => {
-                let _ = access.notices.send(Notice::Review(Arc::downgrade(&held)));
-                return;
-            }
+            Answered::Changed => return access.notice(&held),
             Answered::Stale => Duration::ZERO,
-            Answered::Failed(_) if !held.is_asking() => return,
+            Answered::Failed(_) if asking.0.is_none() => return,
             Answered::Failed(times) => {
                 // Many are asked again after an outage: each at its own time.
                 let pause = (FIRST_PAUSE * 2u32.saturating_pow(times.min(16) - 1)).min(LONGEST_PAUSE);
@@ -324,15 +386,19 @@ async fn age(access: Weak<Access>) {
             !held.is_empty()
         });
         let now = Instant::now();
-        let mut due: Vec<(Instant, Arc<Grant>)> = Vec::new();
+        // Those that nothing is known of come first.
+        let mut due: Vec<(Option<Instant>, Arc<Grant>)> = Vec::new();
         for grant in access.all_grants() {
-            let Some(confirmed) = grant.confirmed() else { continue };
-            let old = now.saturating_duration_since(confirmed);
-            if old >= access.options.max_age && grant.expire() {
-                access.metrics.rights_expired.inc();
-                access.wish(&grant);
-            } else if old >= access.options.recheck {
-                due.push((confirmed, grant));
+            let confirmed = grant.confirmed();
+            let old = confirmed.map(|confirmed| now.saturating_duration_since(confirmed));
+            match old {
+                Some(old) if old >= access.options.max_age && grant.expire() => {
+                    access.metrics.rights_expired.inc();
+                    due.push((None, grant));
+                }
+                Some(old) if old >= access.options.recheck => due.push((confirmed, grant)),
+                Some(_) => {}
+                None => due.push((None, grant)),
             }
         }
         due.sort_unstable_by_key(|(confirmed, _)| *confirmed);

@@ -14,13 +14,14 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
-use super::access::{Access, Notice};
+use super::access::{Access, Grant, Notice};
 use super::delivery::Delivery;
 use super::hub::{Hub, Wanted};
 use super::metrics::Metrics;
 use super::outbox::{Standing, SubscribeFailure};
-use super::presence::Presence;
+use super::presence::{Lease, Presence};
 use super::session::{Held, SessionHandle, lock};
 use super::sessions::Sessions;
 use crate::mail::event::Change;
@@ -132,6 +133,7 @@ impl Subscriptions {
             covered: None,
             shared: false,
             rights: Rights::NONE,
+            lost: false,
             waiting: Vec::new(),
             busy: false,
             watched: false,
@@ -161,6 +163,9 @@ impl Subscriptions {
         let lease = self.presence.acquire(key);
         self.hub.subscribe(key, session, Wanted::EVERYTHING, holding.grant.as_ref(), || ());
         self.presence.listen(&lease, session);
+        if let Some(grant) = &holding.grant {
+            self.confirm_once_settled(&lease, grant);
+        }
         let since = (self.clock)().max(1);
         let grant = holding.grant.clone();
         // A mailbox at a time: an IMAP session has one selected.
@@ -171,7 +176,7 @@ impl Subscriptions {
         if let Some(grant) = grant {
             match grant.rights() {
                 // Known from others of the same user, and perhaps lost.
-                Some(_) => self.review(&grant),
+                Some(_) => self.review_now(&grant),
                 None => self.access.wish(&grant),
             }
         }
@@ -182,8 +187,19 @@ impl Subscriptions {
     pub fn learned(&self, session: &SessionHandle, key: &Key, rights: Option<Rights>) {
         let grant = session.held().iter().flatten().find(|held| held.key == *key).and_then(|held| held.grant.clone());
         let (Some(grant), Some(rights)) = (grant, rights) else { return };
+        // What it learned before it heard that it is to ask may be older than the doubt.
+        if grant.is_unheard() {
+            return;
+        }
         if grant.asker().is_some_and(|asker| std::ptr::eq(asker.as_ptr(), session)) {
             self.access.learned(&grant, Ok(rights));
+        }
+    }
+
+    /// The session has heard that it is to ask: what it learns from now on counts.
+    pub fn asks(&self, session: &SessionHandle, key: &Key) {
+        if let Some(grant) = session.held().iter().flatten().find(|held| held.key == *key).and_then(|held| held.grant.as_ref()) {
+            grant.set_unheard(false);
         }
     }
 
@@ -200,8 +216,31 @@ impl Subscriptions {
                 session.push_settled(tag, holding.key.clone(), Ok(rights));
             }
         });
+        self.look_again(holding, rights);
         if first {
             self.sessions.note(true, session.subscription_record(holding.key.clone(), holding.since));
+        }
+    }
+
+    /// Rights that changed between the look at them and the hub are reviewed: nobody else would.
+    fn look_again(&self, holding: &Held, rights: Rights) {
+        if let Some(grant) = &holding.grant
+            && grant.rights() != Some(rights)
+        {
+            self.access.notice(grant);
+        }
+    }
+
+    /// Asks for the rights once more when the key is settled: until then no change of them could reach this node.
+    fn confirm_once_settled(self: &Arc<Self>, lease: &Lease, grant: &Arc<Grant>) {
+        if let (Some(settling), None) = (self.presence.settling(lease), grant.asker()) {
+            let (this, grant) = (Arc::downgrade(self), Arc::downgrade(grant));
+            tokio::spawn(async move {
+                let _ = settling.await;
+                if let (Some(this), Some(grant)) = (this.upgrade(), grant.upgrade()) {
+                    let _ = this.access.ask(&grant, Instant::now()).await;
+                }
+            });
         }
     }
 
@@ -263,6 +302,8 @@ impl Subscriptions {
             Change::MailboxRename { to } => self.renamed(delivery, to),
             Change::AccountRename { to } => self.renamed_account(delivery, to),
             Change::MailboxDelete => self.deleted(&event.mailbox),
+            // Another mailbox of the name, perhaps.
+            Change::MailboxCreate => self.access.doubt_all(&event.mailbox),
             _ => {}
         }
     }

@@ -6,6 +6,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::Subscriptions;
 use crate::mail::event::{Change, Event};
 use crate::mail::key::Key;
@@ -51,7 +53,7 @@ impl Subscriptions {
     }
 
     /// The mailbox is gone, and its subscriptions with it. An IMAP session ends by itself.
-    pub(super) fn deleted(&self, mailbox: &MailboxPath) {
+    pub(super) fn deleted(self: &Arc<Self>, mailbox: &MailboxPath) {
         let key = Key::Mailbox(mailbox.clone());
         for session in self.hub.sessions(&key) {
             let mut guard = session.held();
@@ -64,13 +66,21 @@ impl Subscriptions {
                 continue;
             }
             let gone = held.swap_remove(at);
+            for tag in &gone.waiting {
+                session.push_settled(*tag, key.clone(), Err(SubscribeFailure::NotFound));
+            }
             self.withdraw(&session, gone);
             session.push_moved(key.clone(), None);
         }
+        // Whoever is about to subscribe asks again: a mailbox made anew under this name is another one.
+        self.access.doubt_all(mailbox);
     }
 
     fn move_all(self: &Arc<Self>, delivery: &Arc<Delivery>, new_name: impl Fn(&MailboxPath) -> Option<MailboxPath>) {
         let is_moved = |key: &Key| matches!(key, Key::Mailbox(path) if new_name(path).is_some_and(|new| new != *path));
+        for session in self.sessions.all() {
+            self.turn_back(&session, &is_moved);
+        }
         // Those above first: what is told of a mailbox comes before what is told of those below it.
         let mut keys = self.hub.keys_where(is_moved);
         keys.sort_unstable();
@@ -87,6 +97,18 @@ impl Subscriptions {
         }
     }
 
+    /// Subscriptions under a name that is no more, and which do not stand yet, are to be tried again.
+    fn turn_back(&self, session: &Arc<SessionHandle>, is_moved: &impl Fn(&Key) -> bool) {
+        let mut guard = session.held();
+        let Some(held) = guard.as_mut() else { return };
+        while let Some(at) = held.iter().position(|holding| !holding.is_active() && is_moved(&holding.key)) {
+            let gone = held.swap_remove(at);
+            for tag in gone.waiting {
+                session.push_settled(tag, gone.key.clone(), Err(SubscribeFailure::Unavailable { kept: false }));
+            }
+        }
+    }
+
     fn move_on(self: &Arc<Self>, session: Arc<SessionHandle>, news: Arc<Move>) {
         let fields = Default::default();
         let Some((watched, grant)) =
@@ -94,6 +116,7 @@ impl Subscriptions {
         else {
             return;
         };
+        let is_owner = grant.is_none();
         match grant {
             // An IMAP session moves itself; what it tells its client names no mailbox.
             _ if watched => {
@@ -101,38 +124,56 @@ impl Subscriptions {
                     session.push_event(&news.news, fields);
                 }
             }
-            None => {
+            None if news.to.is_owned_by(&session.user()) => {
                 if !news.is_told {
                     session.push_event(&news.news, fields);
                 }
                 self.move_session(&session, &news.from, Key::Mailbox(news.to.clone()), None);
             }
-            // The new name is told to those only who may look it up.
-            Some(_) => drop(tokio::spawn(self.clone().move_sharee(session, news))),
+            // The new name is told to those only who may look it up; so it is where the mailbox leaves its owner.
+            _ => drop(tokio::spawn(self.clone().move_sharee(session, news, is_owner))),
         }
     }
 
-    async fn move_sharee(self: Arc<Self>, session: Arc<SessionHandle>, news: Arc<Move>) {
-        let subject = session.subject();
-        let own = news.to.is_owned_by(&subject.user);
-        let grant = if own { None } else { self.access.hold(&subject, &news.to) };
-        let rights = match &grant {
-            None if own => Rights::ALL,
-            None => Rights::NONE,
-            Some(grant) => {
-                let asked = tokio::time::timeout(self.timeout, self.access.ask(grant, tokio::time::Instant::now())).await;
-                asked.ok().and_then(Result::ok).unwrap_or(Rights::NONE)
+    /// `was_owner`: the hub has told it of its own mailbox's new name.
+    async fn move_sharee(self: Arc<Self>, session: Arc<SessionHandle>, news: Arc<Move>, was_owner: bool) {
+        loop {
+            let subject = session.subject();
+            let own = news.to.is_owned_by(&subject.user);
+            let grant = if own { None } else { self.access.hold(&subject, &news.to) };
+            let rights = match &grant {
+                None if own => Rights::ALL,
+                None => Rights::NONE,
+                Some(grant) => {
+                    let asked = tokio::time::timeout(self.timeout, self.access.ask(grant, Instant::now())).await;
+                    asked.ok().and_then(Result::ok).unwrap_or(Rights::NONE)
+                }
+            };
+            if session.subject() != subject {
+                // Somebody else now, as far as rights go.
+                continue;
             }
-        };
-        if rights.contains(Rights::LOOKUP) {
-            session.push_event(&news.news, Default::default());
-            self.move_session(&session, &news.from, Key::Mailbox(news.to.clone()), grant);
+            if rights.contains(Rights::LOOKUP) {
+                let is_held = session.held().iter().flatten().any(|holding| holding.key == news.from);
+                if !is_held {
+                    // Given up meanwhile, it is nothing to them.
+                    return;
+                }
+                if !(was_owner && news.is_told) {
+                    session.push_event(&news.news, Default::default());
+                }
+                self.move_session(&session, &news.from, Key::Mailbox(news.to.clone()), grant);
+                if session.subject() != subject {
+                    self.regroup(&session);
+                }
+                return;
+            }
+            let mut guard = session.held();
+            let Some(held) = guard.as_mut() else { return };
+            if let Some(at) = held.iter().position(|holding| holding.key == news.from) {
+                self.revoke(&session, held, at);
+            }
             return;
-        }
-        let mut guard = session.held();
-        let Some(held) = guard.as_mut() else { return };
-        if let Some(at) = held.iter().position(|holding| holding.key == news.from) {
-            self.revoke(&session, held, at);
         }
     }
 
@@ -155,14 +196,17 @@ impl Subscriptions {
         let lease = self.presence.acquire(&to);
         let settling = self.presence.settling(&lease);
         let left = holding.lease.replace(lease);
-        holding.key = to.clone();
-        if let Some(rights) = grant.as_ref().and_then(|grant| grant.rights()) {
-            holding.rights = rights;
-        }
+        (holding.key, holding.lost) = (to.clone(), false);
+        // Of what has left its owner the owner may read less.
+        holding.rights = grant.as_ref().map_or(Rights::ALL, |grant| grant.rights().unwrap_or(holding.rights));
         let is_others = grant.is_some() || holding.grant.is_some();
         holding.grant = grant;
         self.hub.subscribe(&to, session, holding.wanted(), holding.grant.as_ref(), || ());
         self.hub.unsubscribe(from, session);
+        self.look_again(&holding, holding.rights);
+        if let (Some(lease), Some(grant)) = (&holding.lease, &holding.grant) {
+            self.confirm_once_settled(lease, grant);
+        }
         held.push(holding);
         session.push_moved(from.clone(), Some(to.clone()));
         self.sessions.note(false, session.subscription_record(from.clone(), since));
@@ -192,6 +236,8 @@ fn grant_withholds(grant: Option<&Arc<Grant>>) -> bool {
 /// The news of a parent's, or a user's, new name, for one mailbox.
 fn derived(delivery: &Delivery, from: &MailboxPath, to: &MailboxPath) -> Delivery {
     let event = Event {
+        // Clients drop an id that they have seen.
+        id: delivery.event.id.derived(from.as_str()),
         mailbox: from.clone(),
         mailbox_id: None,
         uidvalidity: None,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
@@ -12,6 +13,10 @@ use crate::push::access::{Grant, Notice};
 use crate::push::metrics::Metrics;
 use crate::push::outbox::{Resync, SubscribeFailure};
 use crate::push::session::{Held, SessionHandle};
+
+/// A loss of rights that nobody has told of may be half of a rename: the registry's ACLs go by the new name before the
+/// rename comes out of the queue. So long it is waited for, without a word of the mailbox meanwhile.
+const UNTOLD: Duration = Duration::from_secs(2);
 
 /// Runs until the subscriptions are dropped.
 pub(super) async fn heed(subscriptions: WeakSubscriptions, mut notices: mpsc::UnboundedReceiver<Notice>) {
@@ -50,26 +55,54 @@ fn meaning(before: Rights, now: Rights) -> Meaning {
 }
 
 impl Subscriptions {
-    /// Tells every session that holds this grant what has become of it. Those whose subscription does not stand yet look for
-    /// themselves.
-    pub(super) fn review(&self, grant: &Arc<Grant>) {
+    /// Tells every session that holds this grant what has become of it, in a while where that is a loss that nobody has told
+    /// of. Those whose subscription does not stand yet look for themselves.
+    pub(super) fn review(self: &Arc<Self>, grant: &Arc<Grant>) {
         let Some(rights) = grant.rights() else { return };
-        let withheld = grant.take_withheld();
+        let at_once = grant.take_announced();
+        if self.tell(grant, rights, at_once) {
+            let (this, grant) = (Arc::downgrade(self), Arc::downgrade(grant));
+            tokio::spawn(async move {
+                tokio::time::sleep(UNTOLD).await;
+                if let (Some(this), Some(grant)) = (this.upgrade(), grant.upgrade()) {
+                    this.review_now(&grant);
+                }
+            });
+        }
+    }
+
+    /// The same, at once.
+    pub(super) fn review_now(&self, grant: &Arc<Grant>) {
+        if let Some(rights) = grant.rights() {
+            self.tell(grant, rights, true);
+        }
+    }
+
+    /// Whether something is left to be told later.
+    fn tell(&self, grant: &Arc<Grant>, rights: Rights, at_once: bool) -> bool {
+        let withheld = grant.take_withheld(rights);
+        let mut later = false;
         for session in self.hub.sessions(grant.key()) {
             let mut guard = session.held();
             let Some(held) = guard.as_mut() else { continue };
             let is_its = |h: &Held| h.is_active() && h.grant.as_ref().is_some_and(|of| Arc::ptr_eq(of, grant));
             let Some(at) = held.iter().position(is_its) else { continue };
             let meaning = meaning(held[at].rights, rights);
+            if meaning == Meaning::Lost && !at_once {
+                (held[at].lost, later) = (true, true);
+                continue;
+            }
             held[at].rights = rights;
+            let missed = std::mem::take(&mut held[at].lost) || withheld;
             match meaning {
                 Meaning::Lost => self.revoke(&session, held, at),
-                Meaning::Nothing if !withheld => {}
+                Meaning::Nothing if !missed => {}
                 Meaning::Nothing | Meaning::Gained => {
                     session.push_resync(Resync::Keys(BTreeSet::from([grant.key().clone()])), "rights");
                 }
             }
         }
+        later
     }
 
     /// Ends a subscription whose right is lost: from here on nothing of it is told, and that is.
@@ -96,26 +129,45 @@ impl Subscriptions {
     pub(super) fn regroup(self: &Arc<Self>, session: &Arc<SessionHandle>) {
         let subject = session.subject();
         let mut guard = session.held();
-        for holding in guard.iter_mut().flatten() {
+        let Some(held) = guard.as_mut() else { return };
+        let mut lost = Vec::new();
+        for holding in held.iter_mut() {
             let Key::Mailbox(path) = &holding.key else { continue };
-            // The old one is held until the new one is in its place.
-            let grant = match path.is_owned_by(&subject.user) {
-                true if holding.grant.is_none() => continue,
+            let own = path.is_owned_by(&subject.user);
+            if holding.grant.is_none() && (own || holding.watched) {
+                // A watcher of what was its own is about to move along.
+                continue;
+            }
+            let grant = match own {
                 true => None,
                 false if holding.watched => self.access.hold_for_imap(session, path),
                 false => self.access.hold(&subject, path),
             };
+            if grant.is_none() && !own {
+                lost.push(holding.serial);
+                continue;
+            }
+            // The old one is held until the new one is in its place, which makes good what the old one owes.
             let before = std::mem::replace(&mut holding.grant, grant);
+            if let (Some(before), Some(now)) = (&before, &holding.grant)
+                && before.is_owing()
+            {
+                now.owe();
+            }
             if holding.is_active() {
                 self.hub.subscribe(&holding.key, session, holding.wanted(), holding.grant.as_ref(), || ());
             }
-            drop(before);
         }
-        let grants: Vec<Arc<Grant>> = guard.iter().flatten().filter_map(|h| h.grant.clone()).collect();
+        for serial in lost {
+            if let Some(at) = held.iter().position(|holding| holding.serial == serial) {
+                self.revoke(session, held, at);
+            }
+        }
+        let grants: Vec<Arc<Grant>> = held.iter().filter_map(|h| h.grant.clone()).collect();
         drop(guard);
         for grant in grants {
             match grant.rights() {
-                Some(_) => self.review(&grant),
+                Some(_) => self.review_now(&grant),
                 None => self.access.wish(&grant),
             }
         }

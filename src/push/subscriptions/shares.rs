@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt};
+use tracing::warn;
 
 use super::standing::stand;
 use super::{Subscriptions, of_serial};
@@ -20,8 +21,16 @@ use crate::push::session::{Held, SessionHandle};
 /// Mailboxes of one subscription that are seen to at once.
 const AT_ONCE: usize = 32;
 
-/// Between looks while nobody can be asked.
-const RETRY: Duration = Duration::from_secs(1);
+/// Before what could not be asked is asked again; doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+
+/// What a look at the shares brought.
+struct Covered {
+    /// Covered from now on.
+    keys: Vec<Key>,
+    /// Of some it could not be said whether they may be.
+    failed: bool,
+}
 
 /// One session that is kept covering.
 pub(super) struct Covering {
@@ -33,6 +42,8 @@ pub(super) struct Covering {
 const IDLE: u8 = 0;
 const BUSY: u8 = 1;
 const AGAIN: u8 = 2;
+/// To be done once the account's subscription stands.
+const PUT_OFF: u8 = 3;
 
 impl Subscriptions {
     /// Covers what is shared now, if the account subscription of that serial number asks for it.
@@ -46,11 +57,17 @@ impl Subscriptions {
     }
 
     async fn cover_now(self: &Arc<Self>, session: &Arc<SessionHandle>, serial: u64) -> Result<(), SubscribeFailure> {
-        let wanted = of_serial(&mut session.held(), serial).and_then(|(held, at)| held[at].shared.then(|| held[at].wanted()));
-        let Some(wanted) = wanted else { return Ok(()) };
+        if of_serial(&mut session.held(), serial).is_none_or(|(held, at)| !held[at].shared) {
+            return Ok(());
+        }
         // First: what changes meanwhile is looked at once more.
         self.note_covering(session);
-        self.cover_all(session, wanted).await.map(drop)
+        let covered = self.cover_all(session, serial).await?;
+        if covered.failed {
+            // It stands without them; they come with a word of their own.
+            self.cover_again_for(session);
+        }
+        Ok(())
     }
 
     fn note_covering(&self, session: &Arc<SessionHandle>) {
@@ -60,8 +77,8 @@ impl Subscriptions {
         }
     }
 
-    /// Takes in every mailbox that is shared and not covered yet; returns those.
-    async fn cover_all(self: &Arc<Self>, session: &Arc<SessionHandle>, wanted: Wanted) -> Result<Vec<Key>, SubscribeFailure> {
+    /// Takes in every mailbox that is shared and not covered yet. `account`: the subscription that wants it.
+    async fn cover_all(self: &Arc<Self>, session: &Arc<SessionHandle>, account: u64) -> Result<Covered, SubscribeFailure> {
         let shared = self.access.shared_with(&session.subject()).await;
         let shared = shared.map_err(|_| SubscribeFailure::RightsUnknown { kept: false })?;
         if shared.len() > self.access.options.shared_mailboxes {
@@ -69,18 +86,20 @@ impl Subscriptions {
         }
         let begun: Vec<(Key, u64)> = {
             let mut guard = session.held();
-            let Some(held) = guard.as_mut() else { return Err(SubscribeFailure::Withdrawn) };
+            // Given up, or not wanted any more, while it was listed.
+            let wanted = of_serial(&mut guard, account).and_then(|(held, at)| held[at].shared.then(|| held[at].wanted()));
+            let (Some(wanted), Some(held)) = (wanted, guard.as_mut()) else { return Err(SubscribeFailure::Withdrawn) };
             shared.into_iter().filter_map(|path| self.take_in(session, held, path, wanted)).collect()
         };
         let seen = stream::iter(begun).map(|(key, serial)| async move { (key, stand(self, session, serial).await) });
         let seen: Vec<_> = seen.buffer_unordered(AT_ONCE).collect().await;
-        let mut covered = Vec::new();
+        let mut covered = Covered { keys: Vec::new(), failed: false };
         for (key, outcome) in seen {
             match outcome {
-                Ok(()) => covered.push(key),
+                Ok(()) => covered.keys.push(key),
                 // Not to be read after all.
                 Err(SubscribeFailure::NotFound | SubscribeFailure::Withdrawn) => {}
-                Err(failure) => return Err(failure),
+                Err(_) => covered.failed = true,
             }
         }
         Ok(covered)
@@ -155,8 +174,17 @@ impl Subscriptions {
         }
     }
 
+    /// The account's subscription stands: what came meanwhile is seen to.
+    pub(super) fn cover_what_came(self: &Arc<Self>, session: &Arc<SessionHandle>) {
+        let of = |covering: &&Arc<Covering>| std::ptr::eq(covering.session.as_ptr(), Arc::as_ptr(session));
+        let covering = self.covering().iter().find(of).cloned();
+        if let Some(covering) = covering.filter(|covering| covering.state.load(Ordering::Acquire) == PUT_OFF) {
+            self.begin_again(covering);
+        }
+    }
+
     fn begin_again(self: &Arc<Self>, covering: Arc<Covering>) {
-        if covering.state.swap(AGAIN, Ordering::AcqRel) == IDLE {
+        if matches!(covering.state.swap(AGAIN, Ordering::AcqRel), IDLE | PUT_OFF) {
             tokio::spawn(keep(self.clone(), covering));
         }
     }
@@ -164,25 +192,38 @@ impl Subscriptions {
 
 /// Covers what has come, until there is nothing new.
 async fn keep(this: Arc<Subscriptions>, covering: Arc<Covering>) {
+    let mut pause = FIRST_PAUSE;
     loop {
         covering.state.store(BUSY, Ordering::Release);
         let Some(session) = covering.session.upgrade() else { return };
-        let wanted = session.held().iter().flatten().find(|h| h.shared && h.is_active()).map(Held::wanted);
-        if let Some(wanted) = wanted {
-            match this.cover_all(&session, wanted).await {
-                Ok(covered) => {
-                    for key in covered {
-                        session.push_resync(Resync::Keys(BTreeSet::from([key])), "shared");
-                    }
+        let account = session.held().iter().flatten().find(|h| h.shared).map(|h| (h.serial, h.is_active()));
+        match account {
+            Some((_, false)) if covering.state.compare_exchange(BUSY, PUT_OFF, Ordering::AcqRel, Ordering::Acquire).is_ok() => {
+                return;
+            }
+            Some((serial, true)) => {
+                let outcome = this.cover_all(&session, serial).await;
+                let covered = outcome.as_ref().map_or(&[][..], |covered| &covered.keys);
+                for key in covered {
+                    session.push_resync(Resync::Keys(BTreeSet::from([key.clone()])), "shared");
                 }
-                // More than one subscription covers: those that it covers it goes on covering.
-                Err(SubscribeFailure::TooManyShared | SubscribeFailure::Withdrawn) => {}
-                Err(_) => {
+                let is_unfinished = match outcome {
+                    Ok(covered) => covered.failed,
+                    Err(SubscribeFailure::TooManyShared) => {
+                        warn!(session = %session.id, "too many mailboxes are shared with a user: new ones are not covered");
+                        false
+                    }
+                    Err(SubscribeFailure::Withdrawn) => false,
+                    Err(_) => true,
+                };
+                if is_unfinished {
                     drop(session);
-                    tokio::time::sleep(RETRY).await;
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(this.access.options.recheck.max(FIRST_PAUSE));
                     continue;
                 }
             }
+            Some(_) | None => {}
         }
         if covering.state.compare_exchange(BUSY, IDLE, Ordering::AcqRel, Ordering::Acquire).is_ok() {
             return;

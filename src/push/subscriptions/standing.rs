@@ -37,7 +37,8 @@ pub(super) async fn stand(this: &Arc<Subscriptions>, session: &Arc<SessionHandle
         };
         let outcome = match (outcome, &holding.grant) {
             _ if !is_same => continue,
-            (Ok(()), None) => Ok(Rights::ALL),
+            (Ok(()), None) if holding.key.is_owned_by(&session.user()) => Ok(Rights::ALL),
+            (Ok(()), None) => Err(SubscribeFailure::NotFound),
             (Ok(()), Some(grant)) => match grant.rights() {
                 // Doubted again since it was asked.
                 None => continue,
@@ -48,7 +49,12 @@ pub(super) async fn stand(this: &Arc<Subscriptions>, session: &Arc<SessionHandle
         match outcome {
             Ok(rights) => {
                 holding.busy = false;
+                let shared = holding.shared;
                 this.activate(session, holding, rights);
+                drop(guard);
+                if shared {
+                    this.cover_what_came(session);
+                }
                 return Ok(());
             }
             Err(failure) => {

@@ -108,9 +108,9 @@ mod tests {
             (
                 "* ACL INBOX Fred rwipslxetad -Fred wetd $team w\r\n",
                 "INBOX",
-                &[("Fred", "lrswipxtea"), ("-Fred", "wxte"), ("$team", "w")][..],
+                &[("Fred", "lrswipxtea"), ("-Fred", "wte"), ("$team", "w")][..],
             ),
-            ("* ACL INBOX -Fred wetd $team w\r\n", "INBOX", &[("-Fred", "wxte"), ("$team", "w")]),
+            ("* ACL INBOX -Fred wetd $team w\r\n", "INBOX", &[("-Fred", "wte"), ("$team", "w")]),
             ("* ACL INBOX Fred rwipsldexta\r\n", "INBOX", &[("Fred", "lrswipxtea")]),
             // An identifier without rights, a list without entries, and how servers write them.
             ("* ACL Team \"\" \"\"\r\n", "Team", &[("", "")]),

@@ -115,6 +115,9 @@ fn once_utf8_is_enabled_names_are_utf8() {
     assert_eq!(dovecot.imap_name(&path, true, &alice(), &names()).unwrap(), "Entw\u{fc}rfe & mehr".as_bytes());
 }
 
+/// A server's namespaces, a user, whether names are UTF-8, and what the user writes.
+type Spelling = (&'static str, &'static str, bool, &'static str);
+
 /// What a user of this server means by a name as a command has it.
 fn meant(line: &str, user: &str, utf8: bool, argument: &str) -> String {
     let command = format!("a SELECT {argument}\r\n");
@@ -128,7 +131,7 @@ fn meant(line: &str, user: &str, utf8: bool, argument: &str) -> String {
 fn a_mailbox_has_one_path_whoever_names_it_however() {
     const OTHERS: &str = "* NAMESPACE ((\"INBOX.\" \".\")) ((\"Other Users.\" \".\")) ((\"Shared.\" \".\"))\r\n";
     let (alice, bob) = ("alice@example.org", "bob@example.org");
-    let table: [(&str, &[(&str, &str, bool, &str)]); 5] = [
+    let table: [(&str, &[Spelling]); 5] = [
         (
             "#private:alice@example.org:Team",
             &[

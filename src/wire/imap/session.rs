@@ -12,6 +12,7 @@ mod level;
 mod prelude;
 mod questions;
 mod relay;
+mod renaming;
 mod rights;
 mod timers;
 

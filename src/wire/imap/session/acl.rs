@@ -110,7 +110,9 @@ impl Session {
     fn understand_acl_change(&self, command: &AclCommand) -> Option<Action> {
         let (user, names) = (self.facts.user.as_ref()?, &self.rules.names);
         let mailbox = self.facts.namespaces.as_ref()?.path(&command.mailbox, self.facts.utf8, user, names)?;
-        let identifier = Entry::read(std::str::from_utf8(&command.identifier).ok()?, names).ok()?;
+        // What only the server knows (an identifier of its own) is told as it is: it may be about anybody.
+        let identifier = String::from_utf8_lossy(&command.identifier);
+        let identifier = Entry::read(&identifier, names).map_or_else(|_| identifier.into_owned(), |entry| entry.to_string());
         let text = String::from_utf8_lossy(&command.rights);
         let (sign, letters) = match text.split_at_checked(1) {
             Some((sign @ ("+" | "-"), letters)) => (sign, letters),
@@ -118,6 +120,6 @@ impl Session {
         };
         // A right that the server knows and the cluster does not decides nothing here.
         let rights = format!("{sign}{}", Rights::parse_known(letters));
-        Some(Action::AclChanged { mailbox, identifier: identifier.to_string(), rights })
+        Some(Action::AclChanged { mailbox, identifier, rights })
     }
 }

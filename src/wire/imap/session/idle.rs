@@ -159,12 +159,6 @@ impl Idle {
         self.path
     }
 
-    /// Whether an event that waits says that the mailbox has another name.
-    pub fn is_about_to_move(&self) -> bool {
-        let moves = |event: &Event| matches!(event.change, Change::MailboxRename { .. }) && !is_inbox_emptied(event);
-        self.waiting.iter().any(|event| self.path.as_ref() == Some(&event.mailbox) && moves(event))
-    }
-
     /// Whether this is what the client was told of the message last; notes it.
     fn is_told_again(&mut self, uid: u32, flags: &Flags) -> bool {
         let mut hasher = DefaultHasher::new();
@@ -505,24 +499,6 @@ impl Session {
             Then::Check => drop(idle.check_due.get_or_insert(now + CHECK_HOLD)),
             Then::Nothing => {}
         }
-    }
-
-    /// The session goes on under the mailbox's new name.
-    fn rename(&mut self, path: MailboxPath) {
-        let user = self.facts.user.as_ref();
-        let known = self.facts.namespaces.as_ref().zip(user);
-        let name = known.and_then(|(known, user)| known.imap_name(&path, self.facts.utf8, user, &self.rules.names));
-        let (Some(name), Some(selected), Some(idle)) = (name, &mut self.facts.selected, &mut self.idle) else {
-            return self.bye("The mailbox has been moved out of your sight", "mailbox_renamed");
-        };
-        selected.name = name;
-        (idle.standing, idle.settled) = (None, false);
-        // Until the new name is registered nothing of it comes, and a fresh SELECT tells no changes.
-        (idle.renamed, idle.flags_lost) = (true, true);
-        if let Some(old) = idle.path.replace(path.clone()) {
-            self.actions.push_back(Action::Unwatch(old));
-        }
-        self.actions.push_back(Action::Watch(path));
     }
 
     /// Tells the client; the view stands already for what it will know then.

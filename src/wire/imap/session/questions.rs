@@ -89,6 +89,7 @@ pub(super) struct Questions {
     pub refused: Option<(Question, bool)>,
     /// The mailbox whose rights are asked for, and what was said of them.
     pub rights: Option<(MailboxPath, Option<Told>)>,
+    rights_asked: bool,
 }
 
 impl Session {
@@ -106,6 +107,7 @@ impl Session {
             fresh |= question == Question::Select;
             if question == Question::MyRights {
                 rights = self.idle.as_ref().and_then(|idle| Some((idle.path.clone()?, None)));
+                continue;
             }
             if question != Question::Greeting {
                 self.serial = self.serial.wrapping_add(1);
@@ -114,6 +116,21 @@ impl Session {
             waiting.push_back((self.serial, question));
         }
         self.questions = Some(Box::new(Questions { waiting, fresh, rights, ..Questions::new(due, news, numbers) }));
+        self.ask_rights_at_last();
+    }
+
+    /// Asks for rights, if that is wished and not done, once all else is answered: some servers answer this before what was
+    /// asked before (Dovecot). Whether an answer is to come.
+    fn ask_rights_at_last(&mut self) -> bool {
+        let Some(questions) = &mut self.questions else { return false };
+        if questions.rights.is_none() || questions.rights_asked || !questions.waiting.is_empty() {
+            return false;
+        }
+        questions.rights_asked = true;
+        self.serial = self.serial.wrapping_add(1);
+        questions.waiting.push_back((self.serial, Question::MyRights));
+        self.send(self.serial, &Question::MyRights);
+        true
     }
 
     pub(super) fn send(&mut self, serial: u32, question: &Question) {
@@ -277,7 +294,7 @@ impl Session {
                     let passing = matches!(code, Some(Code::Other(code)) if code.eq_ignore_ascii_case(b"UNAVAILABLE"));
                     questions.refused.get_or_insert((question, passing));
                 }
-                if questions.waiting.is_empty() {
+                if questions.waiting.is_empty() && !self.ask_rights_at_last() {
                     self.finish_questions(now);
                 }
             }
@@ -429,6 +446,7 @@ impl Questions {
             uidvalidity: None,
             refused: None,
             rights: None,
+            rights_asked: false,
         }
     }
 

@@ -1,7 +1,7 @@
 //! Rights on a mailbox that is not the user's own, where nobody but the user can ask for them (RFC 4314 3.5): without a
 //! master user, the session asks on its own upstream connection.
 //!
-//! MYRIGHTS is asked behind all other questions: what the server told before its answer, the user might read when it was
+//! MYRIGHTS is asked once all other questions are answered: what the server told before its answer, the user might read when it was
 //! told. Nothing of it reaches the client before that answer, and nothing at all where there is none (fail closed).
 
 use std::time::Instant;
@@ -120,7 +120,13 @@ impl Session {
     pub fn handle_rights_check(&mut self, now: Instant, mailbox: &MailboxPath) {
         let is_asked = self.idle.as_ref().is_some_and(|idle| idle.path.as_ref() == Some(mailbox)) && self.checks_rights();
         let Some(idle) = self.idle.as_mut().filter(|_| is_asked) else { return };
-        idle.rights_doubted |= self.questions.as_ref().is_some_and(|questions| questions.rights.is_some());
+        if let Some(questions) = self.questions.as_ref().filter(|questions| questions.rights.is_some()) {
+            if !questions.asks(&Question::MyRights) {
+                // The question is still to come.
+                return;
+            }
+            idle.rights_doubted = true;
+        }
         match idle.stage {
             // It is asked with the snapshot.
             Stage::Registering => {}

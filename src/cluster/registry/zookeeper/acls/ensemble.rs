@@ -16,6 +16,7 @@ use super::plan::{self, Op, Stored};
 use super::{record, shares};
 use crate::cluster::acls::check_size;
 use crate::cluster::registry::RegistryError;
+use crate::mail::key::stable_hash;
 use crate::mail::path::MailboxPath;
 use crate::mail::rights::{Acl, Identifier};
 
@@ -25,8 +26,8 @@ const ATTEMPTS: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(2);
 /// Mailboxes whose changes wait for each other within this process, where they would only come between.
 const LANES: usize = 64;
-/// Parents that are made at once.
-const PARENTS: usize = 200;
+/// Requests that are sent at once.
+const TOGETHER: usize = 200;
 
 pub struct Ensemble {
     link: Link,
@@ -67,19 +68,33 @@ impl Ensemble {
         .await
     }
 
-    /// Makes the ACL of `mailbox` what `change` makes of it; what it was, and is.
-    pub async fn change(
+    /// Makes the ACL of `mailbox` what `edit` makes of it; what it was, and is.
+    pub async fn edit(
         &self,
         mailbox: &MailboxPath,
-        change: impl Fn(&Acl) -> Acl + Send + Sync,
+        edit: impl Fn(&Acl) -> Acl + Send + Sync,
     ) -> Result<(Acl, Acl), RegistryError> {
-        let lane = usize::try_from(crate::mail::key::stable_hash(b'#', mailbox.as_str()) % LANES as u64).unwrap_or_default();
+        let none = Acl::default();
+        self.change(mailbox, |stored| Ok(edit(stored.map_or(Ok(&none), Stored::readable)?))).await
+    }
+
+    /// Makes the ACL of `mailbox` this one, over whatever was there; what it was.
+    pub async fn replace(&self, mailbox: &MailboxPath, acl: &Acl) -> Result<Acl, RegistryError> {
+        self.change(mailbox, |_| Ok(acl.clone())).await.map(|(was, _)| was)
+    }
+
+    async fn change(
+        &self,
+        mailbox: &MailboxPath,
+        change: impl Fn(Option<&Stored>) -> Result<Acl, RegistryError> + Send + Sync,
+    ) -> Result<(Acl, Acl), RegistryError> {
+        let lane = usize::try_from(stable_hash(b'#', mailbox.as_str()) % LANES as u64).unwrap_or_default();
         // Outside the time limit, for each holder has one.
         let _turn = self.lanes[lane].lock().await;
         self.transact(&[mailbox], |stored| {
             let stored = stored[0].as_ref();
             let was = stored.map(|stored| stored.acl.clone()).unwrap_or_default();
-            let now = change(&was);
+            let now = change(stored)?;
             if now != was {
                 check_size(mailbox, &now)?;
             }
@@ -171,8 +186,8 @@ impl Ensemble {
                 Ok(false)
             }
             (Some(op), Error::NoNode | Error::NodeExists) if op.is_share() => {
-                tracing::warn!(share = op.path(), "a share did not agree with its ACL");
-                amiss.insert(op.path().to_owned());
+                tracing::warn!(share = op.path(), "a share does not agree with its ACL");
+                amiss.extend(find_amiss(client, &ops).await?);
                 Ok(false)
             }
             (_, Error::NoNode | Error::NodeExists | Error::BadVersion) => {
@@ -187,7 +202,7 @@ impl Ensemble {
         let access = self.link.access();
         let (lasting, passing) = (access.options(CreateMode::Persistent), access.options(CreateMode::Container));
         let parents: Vec<plan::Parent> = plan::parents(ops).into_iter().collect();
-        for parents in parents.chunks(PARENTS) {
+        for parents in parents.chunks(TOGETHER) {
             // All are sent before any is answered, and are made in this order.
             let made = join_all(
                 parents.iter().map(|parent| client.create(&parent.path, &[], if parent.passing { &passing } else { &lasting })),
@@ -204,6 +219,22 @@ impl Ensemble {
     }
 }
 
+/// The shares that already are as they are to be.
+async fn find_amiss(client: &Client, ops: &[Op]) -> Result<Vec<String>, RegistryError> {
+    let shares: Vec<&Op> = ops.iter().filter(|op| op.is_share()).collect();
+    let mut amiss = Vec::new();
+    for shares in shares.chunks(TOGETHER) {
+        let found = join_all(shares.iter().map(|op| client.check_stat(op.path()))).await;
+        for (op, found) in shares.iter().zip(found) {
+            let exists = found.map_err(|error| registry_error(&error))?.is_some();
+            if exists == op.creates() {
+                amiss.push(op.path().to_owned());
+            }
+        }
+    }
+    Ok(amiss)
+}
+
 /// The ACLs as they are now, with their versions.
 async fn read(client: &Client, mailboxes: &[&MailboxPath]) -> Result<Vec<Option<Stored>>, RegistryError> {
     // All are sent before any is answered, in this order.
@@ -212,7 +243,10 @@ async fn read(client: &Client, mailboxes: &[&MailboxPath]) -> Result<Vec<Option<
         let data = client.get_data(&tree::acl(mailbox));
         async move {
             match data.await {
-                Ok((data, stat)) => Ok(Some(Stored { acl: record::read(mailbox, &data)?, version: stat.version })),
+                Ok((data, stat)) => Ok(Some(match record::read(mailbox, &data) {
+                    Ok(acl) => Stored { acl, version: stat.version, fault: None },
+                    Err(fault) => Stored { acl: Acl::default(), version: stat.version, fault: Some(fault) },
+                })),
                 Err(Error::NoNode) => Ok(None),
                 Err(error) => Err(registry_error(&error)),
             }

@@ -299,7 +299,9 @@ async fn read_one(client: &Client, ask: Ask) -> Answer {
             let (watched, data) = (client.check_and_watch_stat(&path), client.get_data(&path));
             let (watched, data) = futures::join!(watched, data);
             let (result, watcher) = match (watched, data) {
-                (Ok((_, watcher)), Ok((data, _))) => (record::read(&mailbox, &data), Some(watcher)),
+                (Ok((_, watcher)), Ok((data, _))) => {
+                    (record::read(&mailbox, &data).map_err(RegistryError::Refused), Some(watcher))
+                }
                 (Ok((_, watcher)), Err(Error::NoNode)) => (Ok(Acl::default()), Some(watcher)),
                 (Err(error), _) | (_, Err(error)) => (Err(registry_error(&error)), None),
             };

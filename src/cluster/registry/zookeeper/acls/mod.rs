@@ -95,7 +95,7 @@ impl ZookeeperAcls {
         }
         for _ in 0..ATTEMPTS {
             let Some(moved) = source.load(from).await? else { return Ok(()) };
-            target.change(to, |_| moved.acl.clone()).await?;
+            target.replace(to, moved.readable()?).await?;
             if source.remove(from, &moved).await? {
                 return Ok(());
             }
@@ -111,11 +111,11 @@ impl Acls for ZookeeperAcls {
     }
 
     async fn edit(&self, mailbox: &MailboxPath, edits: &[AclEdit]) -> Result<(Acl, Acl), RegistryError> {
-        self.ensemble(mailbox).change(mailbox, |acl| edited(acl, edits)).await
+        self.ensemble(mailbox).edit(mailbox, |acl| edited(acl, edits)).await
     }
 
     async fn replace(&self, mailbox: &MailboxPath, acl: &Acl) -> Result<Acl, RegistryError> {
-        self.ensemble(mailbox).change(mailbox, |_| acl.clone()).await.map(|(was, _)| was)
+        self.ensemble(mailbox).replace(mailbox, acl).await
     }
 
     async fn rename(&self, from: &MailboxPath, to: &MailboxPath) -> Result<(), RegistryError> {
@@ -139,7 +139,7 @@ impl Acls for ZookeeperAcls {
         for ensemble in &self.ensembles {
             let named = ensemble.named(&identifier).await?;
             let renamed = stream::iter(named.into_iter().map(Ok)).try_for_each_concurrent(RENAMED, async |mailbox| {
-                ensemble.change(&mailbox, |acl| with_user_renamed(acl, from, to)).await.map(drop)
+                ensemble.edit(&mailbox, |acl| with_user_renamed(acl, from, to)).await.map(drop)
             });
             renamed.await?;
         }

@@ -29,6 +29,11 @@ impl Op {
         }
     }
 
+    /// Whether it creates what it is about, or deletes it.
+    pub fn creates(&self) -> bool {
+        matches!(self, Self::Create { .. })
+    }
+
     /// Whether it is about a share: those follow from the ACLs.
     pub fn is_share(&self) -> bool {
         self.path().starts_with(tree::SHARES)
@@ -46,8 +51,18 @@ impl Op {
 /// An ACL as it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
+    /// Empty where it cannot be read.
     pub acl: Acl,
     pub version: i32,
+    /// Why it cannot be read.
+    pub fault: Option<String>,
+}
+
+impl Stored {
+    /// The ACL, where it can be read: what is made of it must not begin with nothing.
+    pub fn readable(&self) -> Result<&Acl, RegistryError> {
+        self.fault.as_ref().map_or(Ok(&self.acl), |fault| Err(RegistryError::Refused(fault.clone())))
+    }
 }
 
 /// Makes the ACL of `mailbox` this one, if it still is as it was read. The ACL comes first: where its operation succeeds and
@@ -73,8 +88,9 @@ pub fn relocate(
     (from, moved): (&MailboxPath, &Stored),
     (to, overwritten): (&MailboxPath, Option<&Stored>),
 ) -> Result<Vec<Op>, RegistryError> {
+    let acl = moved.readable()?;
     let mut ops = write(from, Some(moved), &Acl::default())?;
-    ops.extend(write(to, overwritten, &moved.acl)?);
+    ops.extend(write(to, overwritten, acl)?);
     // The ACLs before their shares, see `write`.
     ops.sort_by_key(Op::is_share);
     Ok(ops)
@@ -127,6 +143,10 @@ mod tests {
         serde_json::from_str(text).unwrap()
     }
 
+    fn stored(version: i32, acl: Acl) -> Stored {
+        Stored { acl, version, fault: None }
+    }
+
     fn shown(ops: &[Op]) -> Vec<String> {
         let show = |op: &Op| match op {
             Op::Create { path, .. } => format!("create {path}"),
@@ -149,7 +169,7 @@ mod tests {
                 "create /shares/3b/@eve@x.org/#private:bob@x.org:A",
             ]
         );
-        let stored = Stored { acl: first.clone(), version: 7 };
+        let stored = stored(7, first.clone());
         let second = acl(r#"{"-eve@x.org":"s","group:a/b":"l"}"#);
         assert_eq!(
             shown(&write(&path("A"), Some(&stored), &second).unwrap()),
@@ -173,8 +193,8 @@ mod tests {
 
     #[test]
     fn a_move_is_one_transaction() {
-        let moved = Stored { acl: acl(r#"{"anyone":"l"}"#), version: 1 };
-        let overwritten = Stored { acl: acl(r#"{"eve@x.org":"l"}"#), version: 2 };
+        let moved = stored(1, acl(r#"{"anyone":"l"}"#));
+        let overwritten = stored(2, acl(r#"{"eve@x.org":"l"}"#));
         let ops = relocate((&path("A"), &moved), (&path("B"), Some(&overwritten))).unwrap();
         assert_eq!(
             shown(&ops),
@@ -186,9 +206,26 @@ mod tests {
                 "create /shares/d6/=anyone/#private:bob@x.org:B",
             ]
         );
-        let same = Stored { acl: moved.acl.clone(), version: 3 };
+        let same = stored(3, moved.acl.clone());
         let ops = relocate((&path("A"), &moved), (&path("B"), Some(&same))).unwrap();
         assert_eq!(ops.len(), 2, "only the old one goes");
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_overwritten_but_not_moved() {
+        let unreadable = Stored { fault: Some("bad".to_owned()), ..stored(4, Acl::default()) };
+        let now = acl(r#"{"anyone":"l"}"#);
+        assert_eq!(
+            shown(&write(&path("A"), Some(&unreadable), &now).unwrap()),
+            ["set /acl/1b/#private:bob@x.org:A if 4", "create /shares/d6/=anyone/#private:bob@x.org:A"]
+        );
+        assert_eq!(
+            shown(&write(&path("A"), Some(&unreadable), &Acl::default()).unwrap()),
+            ["delete /acl/1b/#private:bob@x.org:A if 4"]
+        );
+        let moved = stored(1, now);
+        assert!(relocate((&path("A"), &unreadable), (&path("B"), Some(&moved))).is_err());
+        assert!(relocate((&path("A"), &moved), (&path("B"), Some(&unreadable))).is_ok());
     }
 
     #[test]
@@ -205,7 +242,7 @@ mod tests {
             ("/shares/d6/=anyone", true),
         ];
         assert_eq!(all, expected.map(|(path, passing)| (path.to_owned(), passing)));
-        let stored = Stored { acl: acl(r#"{"anyone":"l"}"#), version: 0 };
+        let stored = stored(0, acl(r#"{"anyone":"l"}"#));
         assert!(parents(&write(&path("A"), Some(&stored), &Acl::default()).unwrap()).is_empty());
     }
 
@@ -216,7 +253,7 @@ mod tests {
                 .map(|n| (format!("{mark}{n}@a.very.long.domain.example.org").parse().unwrap(), Rights::READ))
                 .collect()
         };
-        let was = Stored { acl: of("user"), version: 0 };
+        let was = stored(0, of("user"));
         let ops = write(&path(&"x".repeat(150)), Some(&was), &of("other")).unwrap();
         assert_eq!(ops.len(), 2 * MAX_ENTRIES + 1);
         assert!(check_cost(&ops, "/mailpush").is_ok());

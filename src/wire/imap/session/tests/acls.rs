@@ -146,15 +146,25 @@ fn what_succeeded_and_is_not_understood_is_said_to_be_so() {
     let long = "x".repeat(40_000);
     for command in [
         format!("SETACL {{{}+}}\r\n{long} bob lr", long.len()),
-        "SETACL Team \"\" lr".to_owned(),
         "SETACL shared//Team bob lr".to_owned(),
         "SETACL Team bob lr more".to_owned(),
-        "SETACL Team group: lr".to_owned(),
     ] {
         let mut play = named();
         play.client(&format!("a {command}\r\n"));
         play.server("a OK\r\n");
         play.does(&[Action::AclNotUnderstood]);
+    }
+}
+
+#[test]
+fn an_identifier_that_only_the_server_knows_is_told_as_it_is() {
+    for identifier in ["!staff", "group:", "\"\""] {
+        let mut play = named();
+        play.client(&format!("a SETACL Team {identifier} l\r\n"));
+        play.server("a OK\r\n");
+        let mailbox = "#private:alice@example.org:Team".parse().unwrap();
+        let identifier = identifier.trim_matches('"').to_owned();
+        play.does(&[Action::AclChanged { mailbox, identifier, rights: "l".to_owned() }]);
     }
 }
 

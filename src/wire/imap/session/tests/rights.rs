@@ -46,17 +46,17 @@ fn preparing(rules: Rules) -> Play {
     play.does(&[Action::Watch(bobs())]);
     play.forget();
     play.session.handle_standing(play.now, &bobs(), Standing::Settled);
-    play.asks("mailpush2 NOOP\r\nmailpush3 UID SEARCH RETURN (ALL) ALL\r\nmailpush4 MYRIGHTS shared/bob/Team\r\n");
+    play.asks("mailpush2 NOOP\r\nmailpush3 UID SEARCH RETURN (ALL) ALL\r\n");
     play
 }
 
 /// What the server answers to NOOP, SEARCH and MYRIGHTS, the first with this number; `rights` is MYRIGHTS's answer.
 fn answers(play: &mut Play, first: u32, uids: &str, rights: &str) {
     let [search, mine] = [first + 1, first + 2];
-    play.server(&format!(
-        "mailpush{first} OK\r\n* ESEARCH (TAG \"mailpush{search}\") UID ALL {uids}\r\nmailpush{search} OK\r\n{}",
-        rights.replace("TAG", &format!("mailpush{mine}"))
-    ));
+    play.session.to_upstream.clear();
+    play.server(&format!("mailpush{first} OK\r\n* ESEARCH (TAG \"mailpush{search}\") UID ALL {uids}\r\nmailpush{search} OK\r\n"));
+    play.asks(&format!("mailpush{mine} MYRIGHTS shared/bob/Team\r\n"));
+    play.server(&rights.replace("TAG", &format!("mailpush{mine}")));
 }
 
 const READ: &str = "* MYRIGHTS shared/bob/Team lrs\r\nTAG OK\r\n";
@@ -81,7 +81,7 @@ fn they_are_asked_for_with_the_snapshot_and_at_every_look() {
     event(&mut play, appended(&[6]));
     play.hears("* 4 EXISTS\r\n");
     play.client("DONE\r\n");
-    play.asks("mailpush5 NOOP\r\nmailpush6 UID SEARCH RETURN (ALL) ALL\r\nmailpush7 MYRIGHTS shared/bob/Team\r\n");
+    play.asks("mailpush5 NOOP\r\nmailpush6 UID SEARCH RETURN (ALL) ALL\r\n");
     play.server("* 4 EXISTS\r\n");
     answers(&mut play, 5, "1,3,5:6", READ);
     play.hears("i OK Idle completed\r\n");
@@ -144,13 +144,11 @@ fn without_an_answer_nothing_is_told_and_it_is_asked_again() {
         play.hears("");
         play.does(&[unknown()]);
         play.passes(Duration::from_secs(1));
-        play.asks(
-            "mailpush8 NOOP\r\nmailpush9 UID SEARCH RETURN (ALL) ALL\r\nmailpush10 UID FETCH 1 (FLAGS)\r\n\
-             mailpush11 MYRIGHTS shared/bob/Team\r\n",
-        );
+        play.asks("mailpush8 NOOP\r\nmailpush9 UID SEARCH RETURN (ALL) ALL\r\nmailpush10 UID FETCH 1 (FLAGS)\r\n");
         play.server("mailpush8 OK\r\n* ESEARCH (TAG \"mailpush9\") UID ALL 1,3,5:6\r\nmailpush9 OK\r\n");
         play.server("* 1 FETCH (UID 1 FLAGS ($Work))\r\nmailpush10 OK\r\n");
         play.hears("");
+        play.asks("mailpush11 MYRIGHTS shared/bob/Team\r\n");
         play.server("* MYRIGHTS shared/bob/Team lr\r\nmailpush11 OK\r\n");
         play.hears("* FLAGS (\\Seen $Work)\r\n* 1 FETCH (FLAGS ($Work))\r\n* 4 EXISTS\r\n");
         play.does(&[told("lr")]);
@@ -164,7 +162,7 @@ fn without_an_answer_at_first_the_client_idles_and_it_is_asked_again() {
     play.hears("+ idling\r\n");
     play.does(&[unknown()]);
     play.passes(Duration::from_secs(1));
-    play.asks("mailpush5 NOOP\r\nmailpush6 UID SEARCH RETURN (ALL) ALL\r\nmailpush7 MYRIGHTS shared/bob/Team\r\n");
+    play.asks("mailpush5 NOOP\r\nmailpush6 UID SEARCH RETURN (ALL) ALL\r\n");
     answers(&mut play, 5, "1,3,5", READ);
     play.does(&[told("lrs")]);
 }
@@ -173,38 +171,45 @@ fn without_an_answer_at_first_the_client_idles_and_it_is_asked_again() {
 fn what_the_server_says_unasked_waits_for_rights_too() {
     let mut play = idling(asking());
     play.server("* FLAGS (\\Seen $Secret)\r\n");
-    play.asks("mailpush5 NOOP\r\nmailpush6 UID SEARCH RETURN (ALL) ALL\r\nmailpush7 MYRIGHTS shared/bob/Team\r\n");
+    play.asks("mailpush5 NOOP\r\nmailpush6 UID SEARCH RETURN (ALL) ALL\r\n");
     answers(&mut play, 5, "1,3,5", READ);
     play.hears("* FLAGS (\\Seen $Secret)\r\n");
     play.server("* 1 FETCH (FLAGS ($Secret))\r\n");
     play.hears("");
-    play.asks(
-        "mailpush8 NOOP\r\nmailpush9 UID SEARCH RETURN (ALL) ALL\r\nmailpush10 UID FETCH 1 (FLAGS)\r\n\
-         mailpush11 MYRIGHTS shared/bob/Team\r\n",
-    );
+    play.asks("mailpush8 NOOP\r\nmailpush9 UID SEARCH RETURN (ALL) ALL\r\nmailpush10 UID FETCH 1 (FLAGS)\r\n");
     play.server("mailpush8 OK\r\n* ESEARCH (TAG \"mailpush9\") UID ALL 1,3,5\r\nmailpush9 OK\r\n");
     play.server("* 1 FETCH (UID 1 FLAGS ($Secret))\r\nmailpush10 OK\r\nmailpush11 NO [NOPERM]\r\n");
     play.hears(GONE);
 }
 
 #[test]
-fn a_check_that_comes_while_the_server_is_asked_is_made_afterwards() {
+fn a_check_that_comes_while_rights_are_being_told_is_made_again() {
     let mut play = idling(asking());
     play.session.handle_rights_check(play.now, &bobs());
     play.forget();
+    // They are still to be asked for.
     play.session.handle_rights_check(play.now, &bobs());
-    play.asks("");
     answers(&mut play, 5, "1,3,5", READ);
-    // What was asked before the doubt does not settle it.
+    play.does(&[told("lrs")]);
+    play.asks("");
+    play.session.handle_rights_check(play.now, &bobs());
+    play.server("mailpush8 OK\r\n* ESEARCH (TAG \"mailpush9\") UID ALL 1,3,5\r\nmailpush9 OK\r\n");
+    play.forget();
+    // What is asked already does not settle a new doubt.
+    play.session.handle_rights_check(play.now, &bobs());
+    play.server("* MYRIGHTS shared/bob/Team lr\r\nmailpush10 OK\r\n");
     play.does(&[unknown()]);
-    play.asks("mailpush8 NOOP\r\nmailpush9 UID SEARCH RETURN (ALL) ALL\r\nmailpush10 MYRIGHTS shared/bob/Team\r\n");
-    answers(&mut play, 8, "1,3,5", READ);
+    play.asks("mailpush11 NOOP\r\nmailpush12 UID SEARCH RETURN (ALL) ALL\r\n");
+    answers(&mut play, 11, "1,3,5", READ);
     play.does(&[told("lrs")]);
     // The same while the snapshot is read.
     let mut play = preparing(asking());
+    play.server("mailpush2 OK\r\n* ESEARCH (TAG \"mailpush3\") UID ALL 1,3,5\r\nmailpush3 OK\r\n");
+    play.forget();
     play.session.handle_rights_check(play.now, &bobs());
-    answers(&mut play, 2, "1,3,5", READ);
-    play.asks("mailpush5 NOOP\r\nmailpush6 UID SEARCH RETURN (ALL) ALL\r\nmailpush7 MYRIGHTS shared/bob/Team\r\n");
+    play.server("* MYRIGHTS shared/bob/Team lr\r\nmailpush4 OK\r\n");
+    play.hears("+ idling\r\n");
+    play.asks("mailpush5 NOOP\r\nmailpush6 UID SEARCH RETURN (ALL) ALL\r\n");
     // One for another mailbox, or none, is nothing.
     let mut play = idling(asking());
     play.session.handle_rights_check(play.now, &TEAM.parse().unwrap());
@@ -223,7 +228,7 @@ fn they_are_looked_at_with_the_audit() {
             break;
         }
     }
-    play.asks("mailpush5 NOOP\r\nmailpush6 UID SEARCH RETURN (ALL) ALL\r\nmailpush7 MYRIGHTS shared/bob/Team\r\n");
+    play.asks("mailpush5 NOOP\r\nmailpush6 UID SEARCH RETURN (ALL) ALL\r\n");
 }
 
 #[test]
@@ -340,11 +345,10 @@ fn a_parked_session_takes_a_connection_up_to_ask() {
     play.server("* OK Ready\r\n");
     play.asks("mailpush9 LOGIN alice apw\r\n");
     play.server("mailpush9 OK In\r\n");
-    play.asks(
-        "mailpush10 SELECT shared/bob/Team\r\nmailpush11 UID SEARCH RETURN (ALL) ALL\r\nmailpush12 MYRIGHTS shared/bob/Team\r\n",
-    );
+    play.asks("mailpush10 SELECT shared/bob/Team\r\nmailpush11 UID SEARCH RETURN (ALL) ALL\r\n");
     play.server(SELECTED);
     play.server("mailpush10 OK\r\n* ESEARCH (TAG \"mailpush11\") UID ALL 1,3,5\r\nmailpush11 OK\r\n");
+    play.asks("mailpush12 MYRIGHTS shared/bob/Team\r\n");
     play.server("* MYRIGHTS shared/bob/Team lr\r\nmailpush12 OK\r\n");
     play.hears("* 0 RECENT\r\n");
     play.does(&[told("lr")]);
@@ -417,7 +421,7 @@ fn with_a_new_name_the_rights_are_asked_for_anew() {
     play.session.handle_standing(play.now, &bobs(), Standing::Settled);
     play.asks(
         "mailpush4 SELECT shared/bob@example.org/Team\r\nmailpush5 UID SEARCH RETURN (ALL) ALL\r\n\
-         mailpush6 UID FETCH 1:* (FLAGS)\r\nmailpush7 MYRIGHTS shared/bob@example.org/Team\r\n",
+         mailpush6 UID FETCH 1:* (FLAGS)\r\n",
     );
     // And another's one's own.
     let mut play = idling(asking());
@@ -439,7 +443,7 @@ fn a_mailbox_that_is_moved_while_rights_are_asked_for_is_not_taken_for_lost() {
     play.session.handle_standing(play.now, &crew, Standing::Settled);
     play.asks(
         "mailpush8 SELECT shared/bob@example.org/Crew\r\nmailpush9 UID SEARCH RETURN (ALL) ALL\r\n\
-         mailpush10 UID FETCH 1:* (FLAGS)\r\nmailpush11 MYRIGHTS shared/bob@example.org/Crew\r\n",
+         mailpush10 UID FETCH 1:* (FLAGS)\r\n",
     );
 }
 

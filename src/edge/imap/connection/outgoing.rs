@@ -1,0 +1,61 @@
+//! What the hub has for the session: handed on in its order.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::Connection;
+use crate::mail::key::Key;
+use crate::push::metrics::Metrics;
+use crate::push::outbox::{End, Outgoing, Resync, Standing};
+use crate::wire::imap::session;
+
+impl Connection {
+    pub(super) fn tell(&mut self, outgoing: VecDeque<Outgoing>) {
+        let now = Instant::now();
+        for outgoing in outgoing {
+            match outgoing {
+                Outgoing::Event { delivery, .. } => {
+                    self.oldest.get_or_insert(delivery.consumed_at);
+                    self.session.handle_event(now, &delivery.event);
+                }
+                Outgoing::Resync { keys, reason } => {
+                    let watched = self.handle.as_ref().is_some_and(|handle| match keys {
+                        Resync::All => true,
+                        Resync::Keys(keys) => handle.subscriptions().iter().any(|(key, _)| keys.contains(key)),
+                    });
+                    if watched {
+                        Metrics::count(&self.door.gateway.metrics.resyncs, "reason", reason);
+                        self.session.handle_resync(now);
+                    }
+                }
+                Outgoing::Standing { key: Key::Mailbox(path), standing } => {
+                    let standing = match standing {
+                        Standing::Registered => session::Standing::Registered,
+                        Standing::Settled => session::Standing::Settled,
+                        Standing::Unavailable => session::Standing::Unavailable,
+                    };
+                    self.session.handle_standing(now, &path, standing);
+                }
+                Outgoing::Health(healthy) => self.session.handle_health(now, healthy),
+                Outgoing::Revoked { key: Key::Mailbox(path) } => self.session.handle_revoked(&path),
+                Outgoing::AskRights { key: Key::Mailbox(path) } => {
+                    if let Some(handle) = &self.handle {
+                        self.door.gateway.subscriptions.asks(handle, &Key::Mailbox(path.clone()));
+                    }
+                    self.session.handle_rights_check(now, &path);
+                }
+                // An IMAP session watches mailboxes, and asks for no subscriptions.
+                Outgoing::Standing { .. } | Outgoing::Settled { .. } | Outgoing::Moved { .. } => {}
+                Outgoing::Revoked { .. } | Outgoing::AskRights { .. } => {}
+                Outgoing::End(End::Draining { .. }) => {
+                    self.dismiss("draining", "The server is going down, connect again");
+                }
+                Outgoing::End(End::Ended) => self.dismiss("ended", "The session was ended by an administrator"),
+            }
+        }
+        if self.session.to_client.is_empty() {
+            // Nothing to say of it.
+            self.oldest = None;
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! The mailbox that the client idles on gets another name: the session goes on under it.
+
+use super::idle::Idle;
+use super::{Action, Session};
+use crate::mail::event::{Change, Event};
+use crate::mail::path::MailboxPath;
+use crate::mail::view::is_inbox_emptied;
+
+impl Idle {
+    /// Whether an event that waits says that the mailbox has another name.
+    pub fn is_about_to_move(&self) -> bool {
+        let moves = |event: &Event| matches!(event.change, Change::MailboxRename { .. }) && !is_inbox_emptied(event);
+        self.waiting.iter().any(|event| self.path.as_ref() == Some(&event.mailbox) && moves(event))
+    }
+}
+
+impl Session {
+    /// The session goes on under the mailbox's new name.
+    pub(super) fn rename(&mut self, path: MailboxPath) {
+        let user = self.facts.user.as_ref();
+        let known = self.facts.namespaces.as_ref().zip(user);
+        let name = known.and_then(|(known, user)| known.imap_name(&path, self.facts.utf8, user, &self.rules.names));
+        let (Some(name), Some(selected), Some(idle)) = (name, &mut self.facts.selected, &mut self.idle) else {
+            return self.bye("The mailbox has been moved out of your sight", "mailbox_renamed");
+        };
+        selected.name = name;
+        (idle.standing, idle.settled) = (None, false);
+        // Until the new name is registered nothing of it comes, and a fresh SELECT tells no changes.
+        (idle.renamed, idle.flags_lost) = (true, true);
+        if let Some(old) = idle.path.replace(path.clone()) {
+            self.actions.push_back(Action::Unwatch(old));
+        }
+        self.actions.push_back(Action::Watch(path));
+    }
+}

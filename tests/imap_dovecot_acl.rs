@@ -1,0 +1,150 @@
+//! Shared mailboxes before a real Dovecot, without a master user: each IMAP session asks for its own user's rights. Dovecot
+//! itself goes on telling an idling client of a mailbox that it may not read any more; through a gateway the client hears
+//! `* BYE`, and nothing of what comes after.
+
+mod support;
+
+use std::time::Instant;
+
+use support::agent::TestAgent;
+use support::cluster::{PATIENCE, SECOND, TestCluster};
+use support::dovecot::{Options, TestDovecot};
+use support::imap::ImapClient;
+use support::lab::Lab;
+use support::wait::eventually;
+
+const GONE: &str = "* BYE You may not read this mailbox any more";
+
+fn mail(subject: &str) -> String {
+    format!("From: Joe <joe@example.org>\r\nSubject: {subject}\r\nMessage-ID: <{subject}@example.org>\r\n\r\nhi\r\n")
+}
+
+/// Dovecot, its agent, and a gateway for each list of settings.
+async fn site(gateways: &[&[&str]]) -> Lab {
+    let agent = TestAgent::new();
+    let extra = "plugin {\n  acl_anyone = allow\n}\n".to_owned();
+    let dovecot = TestDovecot::start(Options { agent: agent.url(), extra }).await;
+    let upstream = format!("imap.upstream.addresses=127.0.0.1:{}", dovecot.imap_port);
+    let cluster = TestCluster::start_with(0, &[&upstream, "access.recheck_ms=1000"]).await;
+    let mut lab = Lab { cluster, agent, dovecot };
+    for settings in gateways {
+        lab.cluster.add_node(settings).await;
+    }
+    for node in 0..gateways.len() {
+        lab.cluster.sees_nodes(node, gateways.len()).await;
+    }
+    lab.launch_agent().await;
+    lab
+}
+
+/// Alice at the first gateway, with a mailbox of one message that bob may read by `entry`.
+async fn alice_shares(lab: &Lab, entry: &str) -> ImapClient {
+    let mut alice = lab.client(0, "alice").await;
+    alice.ok("CREATE Team").await;
+    alice.append("Team", "", &mail("first")).await;
+    alice.ok(&format!("SETACL Team {entry} lr")).await;
+    alice
+}
+
+/// Bob at a gateway, idling on what alice shares; he has heard of a message that came meanwhile.
+async fn bob_idles(lab: &Lab, gateway: usize, alice: &mut ImapClient) -> (ImapClient, String) {
+    let mut bob = lab.client(gateway, "bob").await;
+    eventually("the mailbox is shared", PATIENCE, async || {
+        bob.command("STATUS shared/alice/Team (MESSAGES)").await.last()?.contains(" OK ").then_some(())
+    })
+    .await;
+    bob.ok("SELECT shared/alice/Team").await;
+    let idle = bob.begin("IDLE").await;
+    bob.expect("+ idling").await;
+    alice.append("Team", "", &mail("heard")).await;
+    bob.expect("* 2 EXISTS").await;
+    (bob, idle)
+}
+
+/// What bob hears until the connection ends.
+async fn last_words(bob: &mut ImapClient) -> Vec<String> {
+    let mut lines = Vec::new();
+    while let Some(line) = bob.line().await {
+        lines.push(line);
+    }
+    lines.retain(|line| line != "* OK Still here");
+    lines
+}
+
+#[tokio::test]
+async fn who_may_not_read_any_more_hears_so_and_nothing_else() {
+    let credentials = ["imap.park=credentials", "imap.park_after_ms=200"];
+    let lab = site(&[&[], &[], &credentials]).await;
+    let mut alice = alice_shares(&lab, "bob").await;
+    let (mut bob, _) = bob_idles(&lab, 1, &mut alice).await;
+    let (mut parked, _) = {
+        let mut other = lab.client(2, "bob").await;
+        other.ok("SELECT shared/alice/Team").await;
+        let idle = other.begin("IDLE").await;
+        other.expect("+ idling").await;
+        lab.becomes_parked(2, 1).await;
+        (other, idle)
+    };
+
+    let begun = Instant::now();
+    alice.ok("DELETEACL Team bob").await;
+    alice.append("Team", "", &mail("secret")).await;
+    assert_eq!(last_words(&mut bob).await, [GONE]);
+    assert_eq!(last_words(&mut parked).await, [GONE]);
+    eprintln!("both were told after {:?}", begun.elapsed());
+    eventually("both changes are counted", PATIENCE, async || {
+        let published = "mailpush_imap_acl_changes_total{outcome=\"published\"}";
+        (lab.cluster.metric(0, published).await == 2).then_some(())
+    })
+    .await;
+
+    // Given again, it works again.
+    alice.ok("SETACL Team bob lr").await;
+    let mut bob = lab.client(1, "bob").await;
+    eventually("the mailbox is shared again", PATIENCE, async || {
+        bob.command("SELECT shared/alice/Team").await.last()?.contains(" OK ").then_some(())
+    })
+    .await;
+    let idle = bob.begin("IDLE").await;
+    bob.expect("+ idling").await;
+    alice.append("Team", "", &mail("fourth")).await;
+    bob.expect("* 4 EXISTS").await;
+    bob.send(b"DONE\r\n").await;
+    assert!(bob.until(&idle).await.last().is_some_and(|line| line.contains(" OK ")));
+    // Who does not idle is the mail server's business.
+    alice.ok("DELETEACL Team bob").await;
+    assert!(bob.command("NOOP").await.last().is_some_and(|line| line.contains(" OK ")));
+}
+
+#[tokio::test]
+async fn rights_that_only_dovecot_can_reckon_are_asked_for() {
+    let credentials = ["imap.park=credentials", "imap.park_after_ms=200"];
+    let lab = site(&[&[], &[], &credentials]).await;
+    let mut alice = alice_shares(&lab, "anyone").await;
+    let (mut bob, _) = bob_idles(&lab, 1, &mut alice).await;
+    let (mut parked, _) = {
+        let mut other = lab.client(2, "bob").await;
+        other.ok("SELECT shared/alice/Team").await;
+        let idle = other.begin("IDLE").await;
+        other.expect("+ idling").await;
+        (other, idle)
+    };
+    // Negative rights: whoever gives them, bob has none.
+    let begun = Instant::now();
+    alice.ok("SETACL Team -bob lr").await;
+    assert_eq!(last_words(&mut bob).await, [GONE]);
+    eprintln!("told after {:?}", begun.elapsed());
+    assert_eq!(last_words(&mut parked).await, [GONE]);
+    eprintln!("the parked one after {:?}", begun.elapsed());
+    assert!(begun.elapsed() < 30 * SECOND);
+    // Nobody else is concerned.
+    let mut carol = lab.client(1, "carol").await;
+    eventually("carol may read", PATIENCE, async || {
+        carol.command("SELECT shared/alice/Team").await.last()?.contains(" OK ").then_some(())
+    })
+    .await;
+    carol.begin("IDLE").await;
+    carol.expect("+ idling").await;
+    alice.append("Team", "", &mail("third")).await;
+    carol.expect("* 3 EXISTS").await;
+}
