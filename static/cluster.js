@@ -2,8 +2,8 @@
 
 import { Chart } from "./chart.js";
 import { $, ago, h, plural, say, time } from "./dom.js";
-import { parts } from "./mailboxes.js";
 import { buckets, growth, parse, quantile, seconds, since, total } from "./metrics.js";
+import { wirePublish } from "./publish.js";
 
 const POLL_MS = 2_000;
 /** Readings that a chart shows: one minute. */
@@ -91,21 +91,13 @@ export class Cluster {
       this.#after = this.#cursors.pop() ?? null;
       this.#list();
     });
-    on("publish-form", "submit", (event) => {
-      event.preventDefault();
-      this.#publish(new FormData($("publish-form")));
-    });
-    on("publish-form", "change", () => {
-      const type = new FormData($("publish-form")).get("type");
-      for (const label of $("publish-form").querySelectorAll("[data-for]")) label.hidden = !label.dataset.for.split(" ").includes(type);
-    });
     on("close-session", "click", () => $("session").close());
     on("disconnect", "click", () => this.#disconnect());
     const read = this.#session.may("subscriptions:read");
     const note = "Your token lacks the scope subscriptions:read: this shows your own subscriptions, and not the nodes.";
     $("cluster-note").hidden = read;
     say($("cluster-note"), read ? "" : note);
-    $("publish").hidden = !this.#session.may("events:publish");
+    wirePublish({ session: this.#session, inbox: this.#inbox, nodes: () => this.#nodes, open: (one) => this.#open(one), signal });
     $("disconnect").disabled = false;
     this.#charts.rate = new Chart("Events a second", ["published", "taken from the queue", "deliveries"], READINGS, perSecond);
     for (const [stage, words] of Object.entries(STAGES)) {
@@ -278,8 +270,8 @@ export class Cluster {
     try {
       const query = new URLSearchParams({ user, node });
       const [session, keys] = await Promise.all([
-        this.#find(`/v1/sessions?${query}`, "sessions", (one) => one.id === id, 1),
-        this.#find(`/v1/subscriptions?${query}`, "subscriptions", (one) => one.session === id, 100),
+        this.#session.find(`/v1/sessions?${query}`, "sessions", (one) => one.id === id, 1),
+        this.#session.find(`/v1/subscriptions?${query}`, "subscriptions", (one) => one.session === id, 100),
       ]);
       if (this.#shown !== id) return;
       if (!session.length) return say($("session-error"), "It has ended.");
@@ -292,18 +284,6 @@ export class Cluster {
     }
   }
 
-  /** Up to `count` entries of a list that fit, page by page. */
-  async #find(path, name, fits, count) {
-    const found = [];
-    for (let after = ""; found.length < count; ) {
-      const page = await this.#session.api(`${path}&limit=1000${after}`);
-      found.push(...page[name].filter(fits));
-      if (page.next === null) break;
-      after = `&after=${encodeURIComponent(page.next)}`;
-    }
-    return found;
-  }
-
   async #disconnect() {
     if ($("disconnect").textContent === "Disconnect") return say($("disconnect"), "Really? It will not come back by itself");
     try {
@@ -314,75 +294,6 @@ export class Cluster {
       say($("session-error"), error.message);
     }
   }
-
-  // A test event
-
-  async #publish(form) {
-    const event = eventOf(form);
-    const began = performance.now();
-    say($("publish-error"), "");
-    $("published").replaceChildren();
-    const lines = [];
-    const tell = (...line) => {
-      lines.push(h("p", {}, ...line));
-      $("published").replaceChildren(...lines);
-    };
-    this.#inbox.onevent = ({ id }) => id === event.id && tell(`This page heard it, after ${Math.round(performance.now() - began)} ms.`);
-    try {
-      const { results } = await this.#session.api("/v1/events", {
-        method: "POST",
-        headers: { "content-type": "application/json" },
-        body: JSON.stringify(event),
-      });
-      const [{ queues, error, everyone }] = results;
-      if (error) return say($("publish-error"), error);
-      if (!queues.length) return tell("Nobody watches that mailbox, so no queue got it.");
-      const nodes = this.#nodes.filter(({ queue }) => queues.includes(queue));
-      const where = queues.map((queue) => {
-        const node = nodes.find((one) => one.queue === queue);
-        return node ? `${queue} (node ${node.id})` : queue;
-      });
-      tell(`${plural(queues.length, "queue")} took it: ${where.join(", ")}.${everyone ? " The registry could not be asked, so all got it." : ""}`);
-      await this.#watchers(event, nodes, tell);
-    } catch (error) {
-      say($("publish-error"), error.message);
-    }
-  }
-
-  /** Who hears of it: the sessions that watch the mailbox, or its owner's account, on the nodes whose queues took it. */
-  async #watchers({ mailbox }, nodes, tell) {
-    if (!this.#session.may("subscriptions:read")) return;
-    const { owner } = parts(mailbox);
-    const asked = [new URLSearchParams({ mailbox }), owner && new URLSearchParams({ account: owner })].filter(Boolean);
-    const pages = await Promise.all(asked.map((query) => this.#find(`/v1/subscriptions?${query}`, "subscriptions", () => true, 200)));
-    const here = pages.flat().filter(({ node }) => !nodes.length || nodes.some(({ id }) => id === node));
-    const sessions = new Map(here.map((subscription) => [subscription.session, subscription]));
-    if (!sessions.size) return tell("No session that watches it by its path or its owner's account is listed there.");
-    const items = [...sessions.values()].map(({ session, user, node, transport }) =>
-      h("li", {}, h("button", { type: "button", class: "link", click: () => this.#open({ session, node, user }) }, session), ` ${user}, ${transport} at ${node}`));
-    tell(`${plural(sessions.size, "session")} there ${sessions.size === 1 ? "watches" : "watch"} it:`, h("ul", {}, ...items));
-  }
-}
-
-function eventOf(form) {
-  const text = (name) => form.get(name).trim();
-  const [type, uid, flag] = [text("type"), Number(text("uid")), text("flag")];
-  const event = { id: uuid(), type, mailbox: text("mailbox") };
-  if (type === "MessageNew") {
-    const given = Object.entries({ from: text("from"), subject: text("subject") }).filter(([, value]) => value);
-    event.messages = [{ uid, flags: [], envelope: given.length ? Object.fromEntries(given) : undefined }];
-  } else if (type === "MessageExpunge") event.uids = [uid];
-  else if (type !== "MailboxChange") event.messages = [{ uid, changed: [flag] }];
-  return event;
-}
-
-/** `crypto.randomUUID` is there on secure pages only, and a node may be looked at without TLS. */
-function uuid() {
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
-  bytes[6] = (bytes[6] & 0x0f) | 0x40;
-  bytes[8] = (bytes[8] & 0x3f) | 0x80;
-  const hex = [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
 }
 
 function head(id, words) {

@@ -79,6 +79,18 @@ class Session {
     if (response.ok || body.results) return body;
     throw Object.assign(new Error(body.detail ?? `the node answered with ${response.status}`), { status: response.status });
   }
+
+  /** Up to `count` entries of a list that fit, page by page. */
+  async find(path, name, fits, count) {
+    const found = [];
+    for (let after = ""; found.length < count; ) {
+      const page = await this.api(`${path}&limit=1000${after}`);
+      found.push(...page[name].filter(fits));
+      if (page.next === null) break;
+      after = `&after=${encodeURIComponent(page.next)}`;
+    }
+    return found;
+  }
 }
 
 function askForToken(until) {

@@ -31,6 +31,7 @@ const FILES: &[(&str, &str, &str)] = &[
     ("/inbox.js", SCRIPT, include_str!("../../../static/inbox.js")),
     ("/mailboxes.js", SCRIPT, include_str!("../../../static/mailboxes.js")),
     ("/cluster.js", SCRIPT, include_str!("../../../static/cluster.js")),
+    ("/publish.js", SCRIPT, include_str!("../../../static/publish.js")),
     ("/chart.js", SCRIPT, include_str!("../../../static/chart.js")),
     ("/metrics.js", SCRIPT, include_str!("../../../static/metrics.js")),
     ("/dom.js", SCRIPT, include_str!("../../../static/dom.js")),
