@@ -48,8 +48,13 @@ export function quantile(list, share) {
   return bound === Infinity ? low : low + ((bound - low) * (rank - before)) / Math.max(1, upTo - before);
 }
 
+/** Two digits are enough for the eye. */
+function short(value) {
+  return value < 10 ? value.toPrecision(2) : String(Math.round(value));
+}
+
 export function seconds(value) {
   if (value === undefined) return "–";
   if (value < 0.001) return `${Math.round(value * 1e6)} µs`;
-  return value < 1 ? `${(value * 1e3).toPrecision(2)} ms` : `${value.toPrecision(2)} s`;
+  return value < 1 ? `${short(value * 1e3)} ms` : `${short(value)} s`;
 }

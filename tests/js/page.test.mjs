@@ -119,5 +119,5 @@ test("quantiles lie within their bucket", () => {
   assert.equal(quantile([[1, 0], [Infinity, 5]], 0.99), 1);
   assert.equal(quantile([[1, 0], [Infinity, 0]], 0.5), undefined);
   assert.equal(quantile([], 0.5), undefined);
-  assert.deepEqual([seconds(0.00005), seconds(0.0123), seconds(1.25), seconds(undefined)], ["50 µs", "12 ms", "1.3 s", "–"]);
+  assert.deepEqual([0.00005, 0.0123, 0.128, 1.26, 26.2, undefined].map(seconds), ["50 µs", "12 ms", "128 ms", "1.3 s", "26 s", "–"]);
 });
