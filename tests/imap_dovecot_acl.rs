@@ -1,4 +1,4 @@
-//! Shared mailboxes before a real Dovecot, without a master user: each IMAP session asks for its own user's rights. Dovecot
+//! Shared mailboxes before a real Dovecot. Without a master user each IMAP session asks for its own user's rights; with one, the gateway. Dovecot
 //! itself goes on telling an idling client of a mailbox that it may not read any more; through a gateway the client hears
 //! `* BYE`, and nothing of what comes after.
 
@@ -6,9 +6,10 @@ mod support;
 
 use std::time::Instant;
 
+use serde_json::json;
 use support::agent::TestAgent;
 use support::cluster::{PATIENCE, SECOND, TestCluster};
-use support::dovecot::{Options, TestDovecot};
+use support::dovecot::{MASTER, Options, TestDovecot};
 use support::imap::ImapClient;
 use support::lab::Lab;
 use support::wait::eventually;
@@ -147,4 +148,71 @@ async fn rights_that_only_dovecot_can_reckon_are_asked_for() {
     carol.expect("+ idling").await;
     alice.append("Team", "", &mail("third")).await;
     carol.expect("* 3 EXISTS").await;
+}
+
+/// With a master user the gateway asks for itself: bob's page and his mail app, each on another node than the one that alice
+/// is on, with every connection to Dovecot let go.
+#[tokio::test]
+async fn with_a_master_user_every_door_of_every_node_is_told() {
+    let (user, password) = (format!("imap.master.user={}", MASTER.0), format!("imap.master.password={}", MASTER.1));
+    let master = [user.as_str(), password.as_str(), "imap.park=master-user", "imap.park_after_ms=200"];
+    let lab = site(&[&master, &master, &master]).await;
+    let mut alice = alice_shares(&lab, "bob").await;
+    let (mut bob, _) = bob_idles(&lab, 2, &mut alice).await;
+    lab.becomes_parked(2, 1).await;
+    let team = "#private:alice:Team";
+    let mut page = lab.cluster.client(1, "bob").await;
+    let reply = page.command("subscribe", json!({ "mailbox": team })).await;
+    assert_eq!(reply["subscribe"]["rights"], "lr");
+    let mut account = lab.cluster.client(1, "bob").await;
+    let reply = account.command("subscribe", json!({ "account": "bob", "shared": true })).await;
+    assert_eq!(reply["subscribe"]["rights"], "lrswipkxtea");
+    let mut own = lab.cluster.client(0, "alice").await;
+    own.subscribe(team).await;
+    alice.append("Team", "", &mail("third")).await;
+    for client in [&mut page, &mut account, &mut own] {
+        assert_eq!(client.event().await["event"]["messages"][0]["uid"], 3);
+    }
+    bob.expect("* 3 EXISTS").await;
+
+    let begun = Instant::now();
+    alice.ok("DELETEACL Team bob").await;
+    for client in [&mut page, &mut account] {
+        assert_eq!(client.push("revoked").await["key"]["mailbox"], team);
+    }
+    assert_eq!(last_words(&mut bob).await, [GONE]);
+    eprintln!("all were told after {:?}", begun.elapsed());
+    alice.append("Team", "", &mail("secret")).await;
+    assert_eq!(own.push("event").await["event"]["type"], "AclChange", "the owner hears of both");
+    assert_eq!(own.event().await["event"]["messages"][0]["uid"], 4);
+    let denied = page.command("subscribe", json!({ "mailbox": team })).await;
+    let absent = page.command("subscribe", json!({ "mailbox": "#private:alice:Nowhere" })).await;
+    assert_eq!(denied["error"], absent["error"]);
+    assert_eq!(denied["error"]["name"], "not_found");
+
+    // Given again: the account's subscription takes it in by itself.
+    let begun = Instant::now();
+    alice.ok("SETACL Team bob lr").await;
+    let resync = account.push("resync").await;
+    eprintln!("and again after {:?}", begun.elapsed());
+    assert_eq!((&resync["reason"], &resync["keys"]), (&json!("shared"), &json!([{ "mailbox": team }])));
+    alice.append("Team", "", &mail("fifth")).await;
+    assert_eq!(account.event().await["event"]["messages"][0]["uid"], 5, "and nothing of the one between");
+    page.expect_quiet().await;
+}
+
+/// Dovecot tells of no change that is not made through a gateway: the right in use is asked for again and again.
+#[tokio::test]
+async fn what_an_administrator_takes_away_is_found_out() {
+    let (user, password) = (format!("imap.master.user={}", MASTER.0), format!("imap.master.password={}", MASTER.1));
+    let lab = site(&[&[user.as_str(), password.as_str()]]).await;
+    let mut alice = alice_shares(&lab, "bob").await;
+    let mut page = lab.cluster.client(0, "bob").await;
+    page.subscribe("#private:alice:Team").await;
+    alice.append("Team", "", &mail("heard")).await;
+    assert_eq!(page.event().await["event"]["messages"][0]["uid"], 2);
+    lab.dovecot.doveadm(&["acl", "delete", "-u", "alice", "Team", "user=bob"]);
+    assert_eq!(page.push("revoked").await["key"]["mailbox"], "#private:alice:Team");
+    alice.append("Team", "", &mail("secret")).await;
+    page.expect_quiet().await;
 }

@@ -60,6 +60,9 @@ pub(super) struct Held {
     pub asked: Option<Wanted>,
     /// What is wanted because an account subscription covers the mailbox.
     pub covered: Option<Wanted>,
+    /// Came to be shared while its account's subscription stood: told as soon as it is registered, and again once that has
+    /// settled.
+    pub early: bool,
     /// An account's: the mailboxes that are shared with the user are covered too.
     pub shared: bool,
     /// The rights that the client was told of.

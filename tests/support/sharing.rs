@@ -119,6 +119,16 @@ pub async fn resync(client: &mut WsClient, reason: &str) -> Value {
     }
 }
 
+/// Waits for the word that a mailbox is shared now. It may be said twice: at once, and when nothing can be missed.
+pub async fn is_shared(client: &mut WsClient, mailbox: &str) {
+    while resync(client, "shared").await != json!([{ "mailbox": mailbox }]) {}
+}
+
+/// As [`is_shared`], on a stream.
+pub async fn is_shared_in_stream(stream: &mut SseClient, mailbox: &str) {
+    while streamed_resync(stream, "shared").await != json!([{ "mailbox": mailbox }]) {}
+}
+
 /// As [`resync`], on a stream.
 pub async fn streamed_resync(stream: &mut SseClient, reason: &str) -> Value {
     loop {

@@ -131,6 +131,7 @@ impl Subscriptions {
             serial: self.serial.fetch_add(1, Ordering::Relaxed),
             asked: None,
             covered: None,
+            early: false,
             shared: false,
             rights: Rights::NONE,
             lost: false,

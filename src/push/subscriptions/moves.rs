@@ -153,6 +153,10 @@ impl Subscriptions {
                 // Somebody else now, as far as rights go.
                 continue;
             }
+            if !session.held().iter().flatten().any(|holding| holding.key == news.from) {
+                // Given up meanwhile.
+                return;
+            }
             if rights.contains(Rights::LOOKUP) {
                 let is_held = session.held().iter().flatten().any(|holding| holding.key == news.from);
                 if !is_held {

@@ -89,7 +89,9 @@ impl Subscriptions {
             // Given up, or not wanted any more, while it was listed.
             let wanted = of_serial(&mut guard, account).and_then(|(held, at)| held[at].shared.then(|| held[at].wanted()));
             let (Some(wanted), Some(held)) = (wanted, guard.as_mut()) else { return Err(SubscribeFailure::Withdrawn) };
-            shared.into_iter().filter_map(|path| self.take_in(session, held, path, wanted)).collect()
+            // Of what was shared all along the reply to the subscription tells.
+            let early = held.iter().any(|holding| holding.serial == account && holding.is_active());
+            shared.into_iter().filter_map(|path| self.take_in(session, held, path, wanted, early)).collect()
         };
         let seen = stream::iter(begun).map(|(key, serial)| async move { (key, stand(self, session, serial).await) });
         let seen: Vec<_> = seen.buffer_unordered(AT_ONCE).collect().await;
@@ -112,6 +114,7 @@ impl Subscriptions {
         held: &mut Vec<Held>,
         path: MailboxPath,
         wanted: Wanted,
+        early: bool,
     ) -> Option<(Key, u64)> {
         let key = Key::Mailbox(path);
         if let Some(holding) = held.iter_mut().find(|holding| holding.key == key) {
@@ -122,7 +125,7 @@ impl Subscriptions {
             return None;
         }
         let mut holding = self.holding(session, key.clone());
-        (holding.covered, holding.busy) = (Some(wanted), true);
+        (holding.covered, holding.busy, holding.early) = (Some(wanted), true, early);
         let serial = holding.serial;
         held.push(holding);
         Some((key, serial))

@@ -1,5 +1,6 @@
 //! The way of one subscription to where every change is told.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -8,7 +9,7 @@ use super::{Subscriptions, of_serial};
 use crate::mail::key::Key;
 use crate::mail::rights::{Rights, Subject};
 use crate::push::access::Grant;
-use crate::push::outbox::SubscribeFailure;
+use crate::push::outbox::{Resync, SubscribeFailure};
 use crate::push::session::{Held, SessionHandle};
 
 /// Sees to it that a holding stands, or that who waits for it hears why it does not.
@@ -89,6 +90,20 @@ impl Subscriptions {
     }
 }
 
+impl Subscriptions {
+    /// What has just come to be shared is told of before its registration has settled; what a publisher that does not find it
+    /// yet may miss is made good then.
+    fn begin_early(&self, session: &Arc<SessionHandle>, serial: u64) {
+        let mut guard = session.held();
+        let Some((held, at)) = of_serial(&mut guard, serial) else { return };
+        let rights = held[at].grant.as_ref().and_then(|grant| grant.rights());
+        if let Some(rights) = rights.filter(|rights| held[at].early && suffices(&held[at], *rights)) {
+            self.activate(session, &mut held[at], rights);
+            session.push_resync(Resync::Keys(BTreeSet::from([held[at].key.clone()])), "shared");
+        }
+    }
+}
+
 /// Whether the rights allow what the holding is for: a mailbox that is only covered is covered to be read.
 fn suffices(holding: &Held, rights: Rights) -> bool {
     rights.contains(if holding.asked.is_some() { Rights::LOOKUP } else { Rights::READ })
@@ -118,6 +133,7 @@ async fn ready(
             this.presence.settling(lease)
         };
         if let Some(settled) = settling {
+            this.begin_early(session, serial);
             settled.await.map_err(|_| SubscribeFailure::Unavailable { kept: false })?;
             if !own {
                 allowed(this, session, serial, grant.as_ref(), begun, Instant::now()).await?;

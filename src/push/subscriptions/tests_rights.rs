@@ -360,8 +360,11 @@ async fn an_account_covers_what_is_shared_and_is_kept_so() {
     // A new share.
     play.script.set("#private:alice:Plans", "bob", "lr");
     play.comes("#private:alice:Plans", acl("bob", "lr"));
+    pass(10).await;
+    assert_eq!(play.heard(), ["resync Plans shared"], "at once");
+    play.comes("#private:alice:Plans", message(9));
     pass(300).await;
-    assert_eq!(play.heard(), ["resync Plans shared"]);
+    assert_eq!(play.heard(), ["message 9", "resync Plans shared"], "and when nothing can be missed any more");
     play.comes("#private:alice:Plans", message(4));
     assert_eq!(play.heard(), ["message 4"]);
     // One that is taken away.
