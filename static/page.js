@@ -1,46 +1,231 @@
-// Connects with a token, subscribes, and shows every frame as it came. All of it is shown as text, never as HTML.
+// The page's frame: who is signed in, which view is seen, and what both views need. The token is in memory, and in this tab's
+// sessionStorage so that reloading the page keeps it; it is never in a URL that leaves the browser.
 
-const $ = (id) => document.getElementById(id);
-const SHOWN = 200;
-let socket = null;
-let id = 0;
+import { Cluster } from "./cluster.js";
+import { $, say } from "./dom.js";
+import { Inbox } from "./inbox.js";
 
-function show(direction, text) {
-  const item = document.createElement("li");
-  item.textContent = `${new Date().toLocaleTimeString()} ${direction} ${text}`;
-  $("frames").prepend(item);
-  while ($("frames").children.length > SHOWN) $("frames").lastChild.remove();
+const STORED = "mailpush.token";
+/** The client gives up a question for a token after 30 s, and asks again. */
+const ASKED_MS = 29_000;
+
+let session = null;
+
+/** What a token says of itself; only the server knows whether it is true. */
+function claims(token) {
+  const bytes = Uint8Array.from(atob(token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/")), (c) => c.charCodeAt(0));
+  const { sub, exp, scope = "" } = JSON.parse(new TextDecoder().decode(bytes));
+  if (typeof sub !== "string" || !sub) throw new Error("it names no user");
+  return { user: sub, until: exp * 1_000, scopes: String(scope).split(" ") };
 }
 
-function send(command, shown = command) {
-  id += 1;
-  socket.send(JSON.stringify({ id, ...command }));
-  show("→", JSON.stringify({ id, ...shown }));
+function storage(act) {
+  try {
+    return act(sessionStorage);
+  } catch {
+    // Forbidden: the token is in memory alone then.
+    return null;
+  }
 }
 
-function connected(yes, words) {
-  $("state").textContent = words;
-  $("subscribe").querySelector("button").disabled = !yes;
+class Session {
+  #given = null;
+  #waiting = null;
+
+  constructor(token) {
+    this.take(token);
+  }
+
+  /** A token, the first or a newer one. */
+  take(token) {
+    const { user, until, scopes } = claims(token);
+    if (this.user !== undefined && user !== this.user) throw new Error(`that is a token of ${user}: sign out first`);
+    Object.assign(this, { token, user, until, scopes });
+    storage((store) => store.setItem(STORED, token));
+    this.#waiting?.();
+  }
+
+  /** For another client: the token at hand may still be good. */
+  again() {
+    this.#given = null;
+  }
+
+  may(scope) {
+    return this.scopes.includes(scope);
+  }
+
+  /** For the client: the token, and once that is not good any more the next one, which the user is asked for. */
+  async next() {
+    if (this.token === this.#given) {
+      askForToken(this.until);
+      await new Promise((resolve) => {
+        this.#waiting = resolve;
+        setTimeout(resolve, ASKED_MS);
+      });
+      this.#waiting = null;
+      if (this.token === this.#given) throw new Error("paste a newer one");
+    }
+    this.#given = this.token;
+    return this.token;
+  }
+
+  /** A request to the node; gives its JSON, and throws what the node says. */
+  async api(path, options = {}) {
+    const headers = { authorization: `Bearer ${this.token}`, ...options.headers };
+    const response = await fetch(path, { cache: "no-store", ...options, headers });
+    if (options.raw && response.ok) return response;
+    const body = await response.json().catch(() => ({}));
+    // Some of a batch of events refused is an answer too, and says which.
+    if (response.ok || body.results) return body;
+    throw Object.assign(new Error(body.detail ?? `the node answered with ${response.status}`), { status: response.status });
+  }
+
+  /** Up to `count` entries of a list that fit, page by page. */
+  async find(path, name, fits, count) {
+    const found = [];
+    for (let after = ""; found.length < count; ) {
+      const page = await this.api(`${path}&limit=1000${after}`);
+      found.push(...page[name].filter(fits));
+      if (page.next === null) break;
+      after = `&after=${encodeURIComponent(page.next)}`;
+    }
+    return found;
+  }
 }
 
-$("connect").addEventListener("submit", (event) => {
+function askForToken(until) {
+  const left = Math.round((until - Date.now()) / 1_000);
+  say($("renew-words"), `${left > 0 ? `It is good for another ${left} seconds.` : "It has expired."} Paste a newer one, and the session goes on as it is.`);
+  $("renew").hidden = false;
+}
+
+// Signing in and out
+
+let inbox = null;
+let cluster = null;
+
+function signIn(token) {
+  session = new Session(token);
+  inbox = new Inbox(session);
+  cluster = new Cluster(session, inbox);
+  say($("sign-in-error"), "");
+  $("token").value = "";
+  say($("token-of"), "");
+  say($("who"), session.user);
+  for (const id of ["views", "sign-out", "connection"]) $(id).hidden = false;
+  show();
+}
+
+function signOut(reason = "") {
+  storage((store) => store.removeItem(STORED));
+  inbox?.stop();
+  cluster?.stop();
+  session = inbox = cluster = null;
+  for (const id of ["views", "sign-out", "connection", "renew", "inbox", "cluster"]) $(id).hidden = true;
+  $("who").textContent = "";
+  $("sign-in").hidden = false;
+  say($("sign-in-error"), reason);
+  $("token").focus();
+}
+
+document.addEventListener("bad-token", ({ detail }) => signOut(detail));
+
+/** A token in the fragment, which no server ever sees, as `mailpush dev` prints it. It only fills in the form: a link must not be
+ * able to sign somebody in as somebody else. It leaves the address bar, and this tab's history, at once. */
+function takeFragment() {
+  const [, token] = /^#token=(.+)$/.exec(location.hash) ?? [];
+  if (token === undefined) return false;
+  history.replaceState(null, "", location.pathname);
+  if (session) return false;
+  $("token").value = decodeURIComponent(token);
+  describe();
+  return true;
+}
+
+function describe() {
+  const token = $("token").value.trim();
+  let words = "";
+  try {
+    const { user, until } = claims(token);
+    words = `A token of ${user}, good until ${new Date(until).toLocaleString()}.`;
+  } catch {
+    words = token ? "That does not look like a token." : "";
+  }
+  say($("token-of"), words);
+}
+
+$("token").addEventListener("input", describe);
+$("sign-in-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  socket?.close();
-  const here = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/v1/ws`, "mailpush.v1");
-  socket = here;
-  here.onopen = () => send({ connect: { token: $("token").value.trim() } }, { connect: { token: "…" } });
-  here.onclose = (close) => {
-    if (here === socket) connected(false, `Closed: ${close.code} ${close.reason}`);
-  };
-  here.onmessage = (message) => {
-    if (message.data === "{}") return here.send("{}");
-    show("←", message.data);
-    const frame = JSON.parse(message.data);
-    if (frame.connect) connected(true, `Connected to node ${frame.connect.node} as ${frame.connect.user}.`);
-  };
+  try {
+    signIn($("token").value.trim());
+    $("main").focus();
+  } catch (error) {
+    say($("sign-in-error"), `That is no token: ${error.message}`);
+  }
+});
+$("sign-out").addEventListener("click", () => signOut());
+$("renew-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  try {
+    session.take($("renew-token").value.trim());
+    $("renew-token").value = "";
+    say($("renew-error"), "");
+    $("renew").hidden = true;
+    cluster.resume();
+  } catch (error) {
+    say($("renew-error"), `That does not do: ${error.message}`);
+  }
 });
 
-$("subscribe").addEventListener("submit", (event) => {
-  event.preventDefault();
-  send({ subscribe: { mailbox: $("mailbox").value } });
+// Views
+
+function show() {
+  const view = location.hash === "#/cluster" ? "cluster" : "inbox";
+  for (const name of ["inbox", "cluster"]) {
+    $(name).hidden = name !== view || !session;
+    if (name === view) $(`to-${name}`).setAttribute("aria-current", "page");
+    else $(`to-${name}`).removeAttribute("aria-current");
+  }
+  $("sign-in").hidden = Boolean(session);
+  document.title = session ? `${view === "inbox" ? "Inbox" : "Cluster"} · mailpush` : "mailpush";
+  cluster?.seen(view === "cluster");
+}
+
+window.addEventListener("hashchange", () => {
+  takeFragment();
+  show();
 });
+
+// Theme
+
+const dark = matchMedia("(prefers-color-scheme: dark)");
+function themeNow() {
+  return document.documentElement.dataset.theme ?? (dark.matches ? "dark" : "light");
+}
+function showTheme() {
+  $("theme").setAttribute("aria-pressed", String(themeNow() === "dark"));
+}
+$("theme").addEventListener("click", () => {
+  const theme = themeNow() === "dark" ? "light" : "dark";
+  document.documentElement.dataset.theme = theme;
+  try {
+    localStorage.setItem("theme", theme);
+  } catch {
+    // For this time, then.
+  }
+  showTheme();
+});
+dark.addEventListener("change", showTheme);
+showTheme();
+
+const filled = takeFragment();
+const stored = storage((store) => store.getItem(STORED));
+try {
+  if (stored) signIn(stored);
+} catch {
+  signOut();
+}
+show();
+if (!session) (filled ? $("sign-in-form").querySelector("button") : $("token")).focus();
+

@@ -55,12 +55,15 @@ fn introduction(dev: &Description) -> String {
         "\nIMAP is without TLS, and everybody's password is the name before the @. The mail store itself: {}",
         dev.store_imap
     );
-    let _ = writeln!(text, "\nTokens:");
-    for user in &dev.users {
-        let _ = writeln!(text, "  {}\n    {}", user.user, user.token);
-    }
-    let _ = writeln!(text, "  administrator\n    {}", dev.admin_token);
     let (Some(first), Some(last), Some(alice)) = (dev.nodes.first(), dev.nodes.last(), dev.users.first()) else { return text };
+    let _ = writeln!(
+        text,
+        "\nThe page with a token filled in (it stays in the browser, and leaves the address bar at once), and the token:"
+    );
+    let administrator = ("administrator", &dev.admin_token);
+    for (name, token) in dev.users.iter().map(|user| (user.user.as_str(), &user.token)).chain([administrator]) {
+        let _ = writeln!(text, "  {name}\n    {}/#token={token}\n    {token}", first.http);
+    }
     if let (Some(idling), Some(appending)) = (&last.imap, &first.imap) {
         let door = idling.replacen(':', "/", 1);
         let name = alice.user.split('@').next().unwrap_or_default();

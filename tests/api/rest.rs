@@ -223,7 +223,8 @@ async fn anywhere(met: &Met, base: &str) {
 
 /// Nothing from elsewhere and nothing inline, on every page.
 async fn pages(met: &Met, base: &str) {
-    for path in ["/", "/page.js", "/page.css", "/mailpush.js", "/mailpush.d.ts", "/openapi.yaml", "/asyncapi.yaml"] {
+    let files = mailpush::edge::http::routes().map(|(_, path)| path).filter(|path| *path == "/" || path.contains('.'));
+    for path in files {
         met.ask(base, "GET", path, "").answers(200).await;
         let response = reqwest::get(format!("{base}{path}")).await.expect("a page");
         let policy = response.headers()["content-security-policy"].to_str().expect("a text").to_owned();

@@ -3,26 +3,43 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
 use crate::edge::gateway::Gateway;
 
 /// Nothing from elsewhere, nothing inline: what an event says can never become script.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; \
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
 base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// The page needs none of what a browser may grant.
+const PERMISSIONS: &str = "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()";
+
+const HTML: &str = "text/html; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+const STYLE: &str = "text/css; charset=utf-8";
+const YAML: &str = "application/yaml; charset=utf-8";
 
 /// Path, content type, content.
 const FILES: &[(&str, &str, &str)] = &[
-    ("/", "text/html; charset=utf-8", include_str!("../../../static/index.html")),
-    ("/page.js", "text/javascript; charset=utf-8", include_str!("../../../static/page.js")),
-    ("/mailpush.js", "text/javascript; charset=utf-8", include_str!("../../../static/mailpush.js")),
+    ("/", HTML, include_str!("../../../static/index.html")),
+    ("/page.css", STYLE, include_str!("../../../static/page.css")),
+    ("/favicon.svg", "image/svg+xml", include_str!("../../../static/favicon.svg")),
+    ("/theme.js", SCRIPT, include_str!("../../../static/theme.js")),
+    ("/page.js", SCRIPT, include_str!("../../../static/page.js")),
+    ("/inbox.js", SCRIPT, include_str!("../../../static/inbox.js")),
+    ("/mailboxes.js", SCRIPT, include_str!("../../../static/mailboxes.js")),
+    ("/cluster.js", SCRIPT, include_str!("../../../static/cluster.js")),
+    ("/publish.js", SCRIPT, include_str!("../../../static/publish.js")),
+    ("/chart.js", SCRIPT, include_str!("../../../static/chart.js")),
+    ("/metrics.js", SCRIPT, include_str!("../../../static/metrics.js")),
+    ("/dom.js", SCRIPT, include_str!("../../../static/dom.js")),
+    ("/mailpush.js", SCRIPT, include_str!("../../../static/mailpush.js")),
     // No type is registered for TypeScript, and `.ts` means video elsewhere.
     ("/mailpush.d.ts", "text/plain; charset=utf-8", include_str!("../../../static/mailpush.d.ts")),
-    ("/page.css", "text/css; charset=utf-8", include_str!("../../../static/page.css")),
-    ("/openapi.yaml", "application/yaml; charset=utf-8", include_str!("../../../openapi/openapi.yaml")),
-    ("/asyncapi.yaml", "application/yaml; charset=utf-8", include_str!("../../../openapi/asyncapi.yaml")),
+    ("/openapi.yaml", YAML, include_str!("../../../openapi/openapi.yaml")),
+    ("/asyncapi.yaml", YAML, include_str!("../../../openapi/asyncapi.yaml")),
 ];
 
 /// The paths of the files.
@@ -41,6 +58,62 @@ fn serve(kind: &'static str, content: &'static str) -> Response {
         (header::CONTENT_TYPE, HeaderValue::from_static(kind)),
         (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
         (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+        (HeaderName::from_static("permissions-policy"), HeaderValue::from_static(PERMISSIONS)),
     ];
     (headers, content).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_from_elsewhere_and_nothing_inline() {
+        for (path, kind, content) in FILES {
+            let response = serve(kind, content);
+            let header = |name: &str| response.headers()[name].to_str().expect("a text").to_owned();
+            let policy = header("content-security-policy");
+            let rules: Vec<&str> = policy.split("; ").collect();
+            for rule in [
+                "default-src 'none'",
+                "script-src 'self'",
+                "style-src 'self'",
+                "connect-src 'self'",
+                "base-uri 'none'",
+                "form-action 'none'",
+                "frame-ancestors 'none'",
+            ] {
+                assert!(rules.contains(&rule), "{path}: {rule} is missing in {policy}");
+            }
+            assert!(!policy.contains("unsafe") && !policy.contains('*'), "{path}: {policy}");
+            assert_eq!(header("referrer-policy"), "no-referrer", "{path}");
+            assert!(header("permissions-policy").split(", ").all(|feature| feature.ends_with("=()")), "{path}");
+        }
+    }
+
+    /// What a page or a module loads is served, and comes from here.
+    #[test]
+    fn the_page_is_whole() {
+        for (path, _, content) in
+            FILES.iter().filter(|(path, kind, _)| *kind == HTML || (*kind == SCRIPT && *path != "/mailpush.js"))
+        {
+            let quoted = content.split('"').skip(1).step_by(2);
+            for file in quoted.filter(|text| text.ends_with(".js") || text.ends_with(".css") || text.ends_with(".svg")) {
+                let asked = file.strip_prefix('.').unwrap_or(file);
+                assert!(paths().any(|known| known == asked), "{path} asks for {file}");
+            }
+        }
+    }
+
+    /// Events become text: there is no way in the scripts to make HTML, or code, of one.
+    #[test]
+    fn no_script_makes_html_of_a_text() {
+        for (path, _, content) in FILES.iter().filter(|(_, kind, _)| *kind == SCRIPT) {
+            for way in
+                ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "DOMParser", "eval(", "new Function", "srcdoc"]
+            {
+                assert!(!content.contains(way), "{path} has {way}");
+            }
+        }
+    }
 }

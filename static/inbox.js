@@ -1,0 +1,369 @@
+// The view of mailboxes: one subscription to the account and what is shared with it, one more for each mailbox added by its path.
+
+import { $, h, iso, plural, say, time, when } from "./dom.js";
+import { Mailboxes, isUnread, parts, sentence } from "./mailboxes.js";
+import { Mailpush } from "./mailpush.js";
+
+const FIELDS = ["from", "subject"];
+const ADDED = "mailpush.mailboxes";
+const LOG = 200;
+const TOASTS = 3;
+const TOAST_MS = 7_000;
+/** Event ids that are remembered: a mailbox added by its path may be the account's too, and both tell. */
+const IDS = 1_000;
+const SHOWN_FLAGS = new Map([["\\Flagged", "flagged"], ["\\Answered", "answered"], ["\\Draft", "draft"], ["\\Deleted", "deleted"]]);
+
+export class Inbox {
+  #session;
+  #mailboxes;
+  #client = null;
+  #selected;
+  #added = new Map();
+  #ids = new Set();
+  #rows = new Map();
+  #drawing = false;
+  #detail = {};
+  #connections = 0;
+  #gaps = 0;
+  #resyncs = 0;
+  #clean = new AbortController();
+  /** Called with each event that this page hears. */
+  onevent = () => {};
+
+  constructor(session) {
+    this.#session = session;
+    this.#mailboxes = new Mailboxes(session.user);
+    // Everybody has one.
+    this.#selected = this.#mailboxes.add(`#private:${session.user}:INBOX`).path;
+    this.#wire();
+    this.#connect();
+    this.#draw();
+  }
+
+  stop() {
+    this.#clean.abort();
+    this.#client.close();
+    this.#mailboxes = new Mailboxes("");
+    for (const id of ["mailboxes", "messages", "log", "toasts"]) $(id).replaceChildren();
+    try {
+      sessionStorage.removeItem(ADDED);
+    } catch {
+      // There is nothing in it then.
+    }
+  }
+
+  #wire() {
+    const { signal } = this.#clean;
+    $("again").addEventListener("click", () => this.#connect(), { signal });
+    $("settle").addEventListener("click", () => {
+      this.#mailboxes.settle(this.#selected);
+      $("main").focus();
+      this.#draw();
+    }, { signal });
+    $("unwatch").addEventListener("click", () => this.#unwatch(this.#selected), { signal });
+    $("add-form").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#add($("add-path").value.trim(), true);
+    }, { signal });
+  }
+
+  // The connection
+
+  #connect() {
+    this.#client?.close();
+    this.#session.again();
+    for (const { path } of this.#connections ? this.#mailboxes.list() : []) this.#mailboxes.doubt("this page was not connected", [path]);
+    this.#client = new Mailpush({
+      token: () => this.#session.next(),
+      onstate: (state, detail) => this.#onstate(state, detail),
+      onerror: (error) => this.#note(`${error.message}`),
+    });
+    const account = { account: this.#session.user, shared: true, fields: FIELDS };
+    this.#client.subscribe(account, { ...this.#handlers(), onerror: (error) => this.#refused(account, error) });
+    const paths = this.#stored();
+    this.#added.clear();
+    for (const path of paths) this.#add(path, false);
+  }
+
+  #handlers() {
+    return {
+      onready: () => this.#draw(),
+      onevent: (event) => this.#event(event),
+      onresync: (reason, keys) => this.#resync(reason, keys),
+      onrevoked: (key) => this.#revoked(key),
+    };
+  }
+
+  #onstate(state, detail) {
+    if (state === "connected") {
+      this.#connections += 1;
+      this.#detail = detail;
+      $("renew").hidden = true;
+    }
+    if (state === "closed" && detail.code === 4500) {
+      // Not from within the client's own call.
+      setTimeout(() => document.dispatchEvent(new CustomEvent("bad-token", { detail: `The server refuses the token: ${detail.reason}` })));
+      return;
+    }
+    const { node, transport } = this.#detail;
+    const by = { websocket: "WebSocket", sse: "event stream" }[transport];
+    const why = detail.reason ? `: ${detail.reason}` : "";
+    const words = {
+      idle: "Nothing is watched.",
+      connecting: "Connecting…",
+      connected: node ? `Connected to node ${node} by ${by}` : `Connected by ${by}`,
+      waiting: `Not connected${why}. Trying again in ${Math.max(1, Math.round((detail.retryInMs ?? 0) / 1_000))} s.`,
+      offline: "The browser is offline.",
+      closed: `Disconnected${why}${detail.code === 4505 ? ", by an administrator" : ""}.`,
+    };
+    if (state !== "closed" || detail.code !== 1000) this.#note(words[state]);
+    $("connection").dataset.state = state;
+    say($("state"), words[state]);
+    $("again").hidden = state !== "closed" || detail.code === 1000;
+    this.#counts();
+  }
+
+  #counts() {
+    const returns = Math.max(0, this.#connections - 1);
+    const counts = [`${returns - this.#gaps} resumed`, plural(this.#gaps, "gap"), plural(this.#resyncs, "resync")];
+    const { session } = this.#detail;
+    say($("counts"), `${session ? `session ${session} · ` : ""}${counts.join(" · ")}`);
+  }
+
+  // What is told
+
+  #event(event) {
+    if (this.#ids.has(event.id)) return;
+    this.#ids.add(event.id);
+    if (this.#ids.size > IDS) this.#ids.delete(this.#ids.values().next().value);
+    const { box, arrived } = this.#mailboxes.apply(event);
+    this.#note(sentence(event), event.at);
+    if (event.type === "MailboxRename" && this.#selected === event.mailbox) this.#selected = event.to;
+    if (event.type === "AccountRename" && parts(this.#selected).owner === parts(event.mailbox).owner) {
+      const { namespace, name } = parts(this.#selected);
+      this.#selected = `${namespace}:${event.to}:${name}`;
+    }
+    if (event.type === "MailboxDelete") this.#forgetAdded(event.mailbox);
+    // What a user's own program put there, read already, is no news.
+    const news = arrived.filter(({ flags }) => event.type === "MessageNew" || (flags && isUnread({ flags })));
+    if (box && box.path !== this.#selected) box.fresh += news.length;
+    if (news.length) this.#toast(box, news);
+    this.#draw();
+    this.onevent(event);
+  }
+
+  #resync(reason, keys) {
+    const paths = keys.flatMap(({ mailbox }) => mailbox ?? []);
+    const account = keys.some((key) => key.account !== undefined);
+    if (reason === "reconnected") this.#gaps = Math.min(Math.max(0, this.#connections - 1), this.#gaps + (account ? 1 : 0));
+    else this.#resyncs += 1;
+    const words = { reconnected: "this page was not connected for a while", shared: "it is shared with you from now on" }[reason] ?? reason;
+    this.#mailboxes.doubt(words, account ? undefined : paths);
+    this.#note(`Something may have been missed: ${words}`);
+    this.#counts();
+    this.#draw();
+  }
+
+  #revoked({ mailbox, account }) {
+    if (mailbox === undefined) return this.#note(`You may not watch ${account} any more`);
+    this.#mailboxes.remove(mailbox);
+    this.#forgetAdded(mailbox);
+    this.#note(`${mailbox} is not shared with you any more`);
+    this.#pop(`${mailbox} is not shared with you any more`, "");
+    this.#draw();
+  }
+
+  #refused({ account, mailbox }, error) {
+    this.#note(`${mailbox ?? account}: ${error.message}`);
+    if (mailbox === undefined || error.temporary) return;
+    this.#forgetAdded(mailbox);
+    this.#mailboxes.remove(mailbox);
+    say($("add-error"), `${mailbox}: ${error.message}`);
+    this.#draw();
+  }
+
+  // Mailboxes added by their path
+
+  #stored() {
+    try {
+      return JSON.parse(sessionStorage.getItem(ADDED) ?? "[]");
+    } catch {
+      return [];
+    }
+  }
+
+  #store() {
+    try {
+      sessionStorage.setItem(ADDED, JSON.stringify([...this.#added.keys()]));
+    } catch {
+      // For this time, then.
+    }
+  }
+
+  #add(path, chosen) {
+    say($("add-error"), "");
+    if (!/^#[^:]+:[^:]*:./s.test(path)) return say($("add-error"), "A path looks like #private:alice@example.org:Team");
+    if (chosen) $("add-path").value = "";
+    if (!this.#added.has(path)) {
+      const handlers = {
+        ...this.#handlers(),
+        onready: ({ key, rights }) => {
+          this.#mailboxes.add(key.mailbox).rights = rights;
+          if (chosen) this.#selected = key.mailbox;
+          this.#draw();
+        },
+        onerror: (error) => this.#refused({ mailbox: path }, error),
+      };
+      this.#added.set(path, this.#client.subscribe({ mailbox: path, fields: FIELDS }, handlers));
+      this.#store();
+    } else this.#select(path);
+  }
+
+  #forgetAdded(path) {
+    for (const [asked, subscription] of this.#added) {
+      if (asked !== path && subscription.key.mailbox !== path) continue;
+      subscription.close();
+      this.#added.delete(asked);
+    }
+    this.#store();
+  }
+
+  #unwatch(path) {
+    this.#forgetAdded(path);
+    this.#mailboxes.remove(path);
+    $("main").focus();
+    this.#draw();
+  }
+
+  #select(path) {
+    this.#selected = path;
+    const box = this.#mailboxes.get(path);
+    if (box) box.fresh = 0;
+    this.#draw();
+  }
+
+  // The screen
+
+  /** Once for all that comes together. */
+  #draw() {
+    if (this.#drawing) return;
+    this.#drawing = true;
+    setTimeout(() => {
+      this.#drawing = false;
+      if (this.#clean.signal.aborted) return;
+      if (!this.#mailboxes.get(this.#selected)) this.#selected = this.#mailboxes.add(`#private:${this.#mailboxes.user}:INBOX`).path;
+      this.#drawMailboxes();
+      this.#drawMailbox(this.#mailboxes.get(this.#selected));
+    }, 16);
+  }
+
+  #drawMailboxes() {
+    const focused = document.activeElement?.dataset.path;
+    const items = [];
+    let group;
+    for (const box of this.#mailboxes.list()) {
+      const words = box.own ? "Yours" : "Shared with you";
+      if (words !== group) items.push(h("li", { class: "group" }, (group = words)));
+      const name = h("span", { class: "name" }, box.name, !box.own && h("span", { class: "owner" }, box.owner || "shared by all"));
+      const fresh = box.fresh > 0 && h("span", { class: "badge" }, `${box.fresh}`, h("span", { class: "visually-hidden" }, " new"));
+      const stale = box.stale !== null && h("span", { class: "badge doubt" }, "stale?");
+      const current = box.path === this.#selected && "true";
+      const attributes = { type: "button", "data-path": box.path, "aria-current": current, click: () => this.#select(box.path) };
+      items.push(h("li", {}, h("button", attributes, name, fresh, stale)));
+    }
+    $("mailboxes").replaceChildren(...items);
+    if (focused !== undefined) items.map((item) => item.querySelector("button")).find((button) => button?.dataset.path === focused)?.focus();
+  }
+
+  #drawMailbox(box) {
+    say($("mailbox-title"), box.own ? box.name : `${box.name} · ${box.owner || "shared"}`);
+    const { messages, unseen } = box.status ?? {};
+    const known = [
+      messages !== undefined && plural(messages, "message"),
+      unseen !== undefined && `${unseen} unread`,
+      box.status && `as of ${time(box.status.at)}`,
+      box.quota && `${box.quota.exceeded ? "over quota, " : ""}${box.quota.used}${box.quota.limit === undefined ? "" : ` of ${box.quota.limit}`} used`,
+      box.rights && `rights ${box.rights}`,
+    ];
+    say($("mailbox-status"), known.filter(Boolean).join(" · "));
+    $("unwatch").hidden = ![...this.#added.values()].some(({ key }) => key.mailbox === box.path);
+    $("stale").hidden = box.stale === null;
+    if (box.stale !== null) {
+      const words = `What is shown may be stale: ${box.stale}. This page hears of changes, and cannot read the mailbox itself.`;
+      say($("stale-words"), words);
+    }
+    const list = [...box.messages.values()].sort((a, b) => b.uid - a.uid);
+    const rows = new Map();
+    for (const message of list) {
+      const key = `${box.path} ${message.uid}`;
+      const text = JSON.stringify(message);
+      const before = this.#rows.get(key);
+      if (before?.text === text) rows.set(key, before);
+      else rows.set(key, { text, element: this.#row(message, !before) });
+    }
+    this.#rows = rows;
+    this.#lay($("messages"), [...rows.values()].map(({ element }) => element));
+    $("empty").hidden = list.length > 0;
+    say($("empty"), "Nothing heard yet. What arrives, changes or goes from now on appears here at once.");
+  }
+
+  /** Moves only what is elsewhere, so that nothing flickers. */
+  #lay(list, elements) {
+    const wanted = new Set(elements);
+    for (const child of [...list.children]) if (!wanted.has(child)) child.remove();
+    elements.forEach((element, at) => list.children[at] !== element && list.insertBefore(element, list.children[at] ?? null));
+  }
+
+  #row(message, isNew) {
+    const { uid, from, subject, flags = [], at, stale } = message;
+    const classes = [isUnread(message) && "unread", stale && "doubtful", isNew && at !== undefined && !stale && "arrived"];
+    const unread = isUnread(message) && h("span", { class: "visually-hidden" }, "unread: ");
+    const chips = flags.flatMap((flag) => {
+      const word = SHOWN_FLAGS.get(flag) ?? (flag.startsWith("\\") ? null : flag);
+      return word === null ? [] : [" ", h("span", { class: `chip ${word === "flagged" ? "flagged" : ""}` }, word)];
+    });
+    const title = at === undefined
+      ? h("span", { class: "unknown" }, `Message ${uid}, from before this page listened`)
+      : subject === undefined
+        ? h("span", { class: "unknown" }, `Message ${uid}, no subject told`)
+        : subject;
+    return h(
+      "li",
+      { class: classes.filter(Boolean).join(" "), "data-uid": String(uid) },
+      h("span", { class: "mark", "aria-hidden": "true" }),
+      h("span", { class: "from" }, from ?? ""),
+      h("span", { class: "subject" }, unread, title, ...chips),
+      at !== undefined && h("time", { datetime: iso(at) }, when(at)),
+    );
+  }
+
+  #note(words, at = Date.now()) {
+    $("log").prepend(h("li", {}, h("time", {}, time(at)), h("span", {}, words)));
+    while ($("log").children.length > LOG) $("log").lastChild.remove();
+  }
+
+  #toast(box, [first, ...others]) {
+    const more = others.length ? ` and ${plural(others.length, "other")}` : "";
+    const where = box.own ? box.name : `${box.name} of ${box.owner || "all"}`;
+    this.#pop(`${first.subject ?? "New mail"}${more}`, `${first.from ? `${first.from} · ` : ""}${where}`);
+  }
+
+  #pop(what, where) {
+    let timer;
+    const close = () => {
+      clearTimeout(timer);
+      element.remove();
+    };
+    const wait = () => (timer = setTimeout(close, TOAST_MS));
+    const element = h(
+      "div",
+      { mouseenter: () => clearTimeout(timer), mouseleave: wait, focusin: () => clearTimeout(timer), focusout: wait },
+      h("p", { class: "what" }, what),
+      h("button", { type: "button", class: "small quiet", "aria-label": `Dismiss: ${what}`, click: close }, "✕"),
+      h("p", { class: "muted small-text" }, where),
+    );
+    $("toasts").append(element);
+    while ($("toasts").children.length > TOASTS) $("toasts").firstChild.remove();
+    wait();
+  }
+}

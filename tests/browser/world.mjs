@@ -1,0 +1,234 @@
+// What the browser's tests stand on: a cluster of `mailpush dev`, a load balancer before it, a mail app, and real Chromium.
+
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { createHmac } from "node:crypto";
+import { mkdirSync } from "node:fs";
+import { createRequire } from "node:module";
+import { connect, createServer } from "node:net";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+
+const target = fileURLToPath(new URL("../../target/", import.meta.url));
+const SCREENSHOTS = `${target}screenshots/`;
+const SECRET = "a secret of more than thirty-two bytes, for tests";
+const SCOPES = "push subscriptions:read sessions:write events:publish acl:read acl:write";
+export const PATIENCE = 20_000;
+/** What Chromium itself says of a network that a test has cut. */
+const NETWORK = /WebSocket connection to|Failed to load resource|net::ERR_/;
+
+/** A relay of TCP that stands for the load balancer: whom new connections go to can be changed, and those that stand be cut. */
+export class Balancer {
+  #server = createServer((client) => this.#join(client));
+  #sockets = new Set();
+  #pairs = new Set();
+  to = null;
+
+  async listen(port = 0) {
+    await new Promise((resolve) => this.#server.listen(port, "127.0.0.1", resolve));
+    this.url = `http://127.0.0.1:${this.#server.address().port}`;
+    return this;
+  }
+
+  #join(client) {
+    if (!this.to) return client.destroy();
+    const { hostname, port } = new URL(this.to);
+    const node = connect(Number(port), hostname);
+    for (const [one, other] of [[client, node], [node, client]]) {
+      this.#sockets.add(one);
+      one.on("error", () => other.destroy());
+      one.on("close", () => {
+        this.#sockets.delete(one);
+        other.destroy();
+      });
+      one.pipe(other);
+    }
+    this.#pairs.add([node, client]);
+  }
+
+  /** Nothing of what nodes say comes through until `release`: to a node its clients are too slow. */
+  hold() {
+    for (const [node, client] of this.#pairs) {
+      node.unpipe(client);
+      node.pause();
+    }
+  }
+
+  release() {
+    for (const [node, client] of this.#pairs) if (!node.destroyed) node.pipe(client);
+  }
+
+  /** As when the node behind is killed. */
+  cut(to) {
+    this.to = to;
+    for (const socket of this.#sockets) socket.resetAndDestroy();
+  }
+
+  close() {
+    this.cut(null);
+    this.#server.close();
+  }
+}
+
+export class Cluster {
+  static async start(settings = []) {
+    const cluster = new Cluster();
+    cluster.balancer = await new Balancer().listen();
+    const given = [`auth.secret=${SECRET}`, `http.allowed_origins=["${cluster.balancer.url}"]`, ...settings];
+    const args = ["dev", "--json", "--nodes", "2", "--port", "0", "--imap-port", "0", ...given.flatMap((setting) => ["--set", setting])];
+    // It ends with this process, however that ends.
+    const program = process.env.MAILPUSH ?? `${target}debug/mailpush`;
+    cluster.process = spawn("setpriv", ["--pdeathsig", "KILL", program, ...args], { stdio: ["ignore", "pipe", "ignore"] });
+    const [line] = await Promise.race([
+      once(createInterface({ input: cluster.process.stdout }), "line"),
+      once(cluster.process, "exit").then(([code]) => assert.fail(`mailpush dev ended with ${code}`)),
+    ]);
+    const { nodes } = JSON.parse(line);
+    cluster.nodes = nodes;
+    cluster.balancer.to = nodes[0].http;
+    return cluster;
+  }
+
+  stop() {
+    this.balancer.close();
+    this.process.kill("SIGKILL");
+  }
+
+  token(name, { scope = name === "admin" ? SCOPES : "push", seconds = 3_600, secret = SECRET } = {}) {
+    const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
+    const now = Math.floor(Date.now() / 1_000);
+    const claims = { sub: `${name}@example.org`, aud: "mailpush", iat: now, exp: now + seconds, scope };
+    const signed = `${part({ alg: "HS256", typ: "JWT" })}.${part(claims)}`;
+    return `${signed}.${createHmac("sha256", secret).update(signed).digest("base64url")}`;
+  }
+
+  /** An event, or a batch of them. */
+  async publish(event) {
+    const headers = { authorization: `Bearer ${this.token("admin")}`, "content-type": "application/json" };
+    const response = await fetch(`${this.nodes[0].http}/v1/events`, { method: "POST", headers, body: JSON.stringify(event) });
+    assert.equal(response.status, 200, await response.clone().text());
+    return (await response.json()).results[0];
+  }
+
+  /** Runs commands of IMAP as a user, at a node. */
+  async imap(node, user, ...commands) {
+    const [host, port] = this.nodes[node].imap.split(":");
+    const socket = connect(Number(port), host);
+    const lines = createInterface({ input: socket })[Symbol.asyncIterator]();
+    const until = async (begins) => {
+      for (;;) {
+        const { value, done } = await lines.next();
+        assert.ok(!done, `closed before ${begins}`);
+        if (value.startsWith(begins)) return value;
+      }
+    };
+    await until("* OK");
+    for (const [number, command] of [`LOGIN ${user} ${user}`, ...commands].entries()) {
+      const [line, literal] = [].concat(command);
+      socket.write(`a${number} ${line}${literal === undefined ? "" : ` {${Buffer.byteLength(literal)}}`}\r\n`);
+      if (literal !== undefined) {
+        await until("+");
+        socket.write(`${literal}\r\n`);
+      }
+      const answer = await until(`a${number} `);
+      assert.match(answer, / OK/, `${line}: ${answer}`);
+    }
+    socket.destroy();
+  }
+
+  append(node, user, subject, flags = "()") {
+    const mail = `From: Bob <bob@example.org>\r\nSubject: ${subject}\r\n\r\nHello.\r\n`;
+    return this.imap(node, user, [`APPEND INBOX ${flags}`, mail]);
+  }
+}
+
+function once(emitter, name) {
+  return new Promise((resolve) => emitter.once(name, (...words) => resolve(words)));
+}
+
+/** Chromium as Debian has it, driven by playwright-core, which the Rust side of these tests has npm bring. */
+export class Browser {
+  static async start() {
+    const { chromium } = createRequire(`${target}browser/`)("playwright-core");
+    const browser = new Browser();
+    const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
+    browser.chromium = await chromium.launch({ executablePath, args: ["--no-sandbox", "--disable-dev-shm-usage"] });
+    mkdirSync(SCREENSHOTS, { recursive: true });
+    return browser;
+  }
+
+  stop() {
+    return this.chromium.close();
+  }
+
+  /** Closes the windows that a failed test has left open. */
+  async tidy() {
+    for (const context of this.chromium.contexts()) await context.close();
+  }
+
+  /** A window of its own, at a node or the load balancer, that nobody is signed in at. */
+  async window(url, options = {}) {
+    const context = await this.chromium.newContext({ viewport: { width: 1280, height: 800 }, locale: "en-GB", ...options });
+    context.setDefaultTimeout(PATIENCE);
+    const page = await context.newPage();
+    page.complaints = [];
+    page.on("console", (message) => {
+      if (message.type() === "error" || message.type() === "warning") page.complaints.push(message.text());
+    });
+    page.on("pageerror", (error) => page.complaints.push(String(error.stack ?? error)));
+    page.on("dialog", (dialog) => {
+      page.complaints.push(`a dialog: ${dialog.message()}`);
+      dialog.dismiss();
+    });
+    await page.goto(url);
+    return page;
+  }
+
+  /** A window where somebody is signed in and connected. */
+  async signedIn(url, token, options) {
+    const page = await this.window(`${url}/#token=${token}`, options);
+    await page.getByRole("button", { name: "Sign in" }).click();
+    await connected(page);
+    return page;
+  }
+}
+
+export async function connected(page, node = "") {
+  await page.locator("#state", { hasText: `Connected to node ${node}` }).waitFor();
+}
+
+/** Closes a window that must have had nothing to complain of. */
+export async function done(page, { cut = false } = {}) {
+  const complaints = page.complaints.filter((words) => !(cut && NETWORK.test(words)));
+  await page.context().close();
+  assert.deepEqual(complaints, []);
+}
+
+export function shot(page, name, options) {
+  return page.screenshot({ path: `${SCREENSHOTS}${name}.png`, ...options });
+}
+
+export function row(page, subject) {
+  return page.locator("#messages > li", { hasText: subject });
+}
+
+/** Waits until a count of elements is reached, and stays so for a moment: nothing twice. */
+export async function count(locator, expected) {
+  const until = Date.now() + PATIENCE;
+  while ((await locator.count()) !== expected && Date.now() < until) await pause(50);
+  await pause(300);
+  assert.equal(await locator.count(), expected);
+}
+
+export function pause(ms) {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+export async function eventually(check, what) {
+  const until = Date.now() + PATIENCE;
+  for (;;) {
+    if (await check()) return;
+    assert.ok(Date.now() < until, `not in time: ${what}`);
+    await pause(50);
+  }
+}
