@@ -325,5 +325,3 @@ type WeakSubscriptions = Weak<Subscriptions>;
 
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod tests_rights;

@@ -1,7 +1,6 @@
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 
-use super::*;
 use crate::cluster::registry::local::{LocalNode, LocalRegistry};
 use crate::cluster::registry::{Discontinuity, NodeRecord, Place, QueueId, QueueNames, Registrar, RegistryHealth};
 use crate::mail::codec::EnvelopeFields;
@@ -12,6 +11,7 @@ use crate::mail::user::UserName;
 use crate::push::access::Options;
 use crate::push::outbox::{Limits, Outgoing, Standing};
 use crate::push::session::Transport;
+use crate::push::subscriptions::*;
 
 const SETTLE: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -1,0 +1,6 @@
+mod histories;
+mod moves;
+mod play;
+mod rights;
+mod shares;
+mod standing;

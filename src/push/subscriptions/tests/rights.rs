@@ -1,0 +1,223 @@
+//! Who may hear, and who may not any more.
+
+use super::play::*;
+
+#[tokio::test(start_paused = true)]
+async fn who_may_read_hears_messages_and_who_may_look_up_the_mailbox_alone() {
+    let play = Play::new().await;
+    play.script.set(TEAM, "bob", "lr");
+    play.script.set("#private:alice:Plans", "bob", "l");
+    play.subscribe(mailbox(TEAM));
+    play.subscribe(mailbox("#private:alice:Plans"));
+    pass(300).await;
+    assert_eq!(play.heard(), ["settled lr", "settled l"]);
+    for path in [TEAM, "#private:alice:Plans"] {
+        play.comes(path, message(1));
+        play.comes(path, acl("carol", "l"));
+        play.comes(path, Change::QuotaWithin(crate::mail::event::Quota { used: 1, limit: None }));
+    }
+    play.comes("#private:alice:Plans", Change::MailboxDelete);
+    pass(10).await;
+    assert_eq!(play.heard(), ["message 1", "MailboxDelete", "moved Plans "]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_there_and_what_may_not_be_seen_are_answered_alike_and_at_the_same_time() {
+    let play = Play::new().await;
+    play.script.set(TEAM, "carol", "lr");
+    for (pause, key) in [
+        (0, mailbox(TEAM)),
+        (90, mailbox("#private:alice:None")),
+        (20, mailbox("#private:nobody:INBOX")),
+        (0, Key::Account(user("alice"))),
+        (0, Key::Account(user("nobody"))),
+    ] {
+        play.script.pauses.lock().unwrap().push(pause);
+        play.subscribe(key);
+        pass(DENIAL.as_millis() as u64 - 1).await;
+        assert_eq!(play.heard(), [""; 0]);
+        pass(2).await;
+        assert_eq!(play.heard(), ["NotFound"]);
+        play.script.pauses.lock().unwrap().clear();
+    }
+    assert_eq!(play.subscriptions.presence.len(), 0, "nothing was registered for it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_right_works_on_the_next_event_and_a_regained_one_after_a_resync() {
+    let play = Play::new().await;
+    play.script.set(TEAM, "bob", "lr");
+    play.subscribe(mailbox(TEAM));
+    pass(300).await;
+    play.comes(TEAM, message(1));
+    play.script.set(TEAM, "bob", "");
+    play.comes(TEAM, acl("bob", ""));
+    play.comes(TEAM, message(2));
+    pass(1).await;
+    play.comes(TEAM, message(3));
+    assert_eq!(play.heard(), ["settled lr", "revoked Team"], "what waited is not told either");
+    assert!(play.session.subscriptions().is_empty());
+
+    play.script.set(TEAM, "bob", "lrs");
+    play.subscribe(mailbox(TEAM));
+    pass(1).await;
+    play.comes(TEAM, message(4));
+    // Somebody else's rights: nothing is withheld.
+    play.comes(TEAM, acl("carol", "lr"));
+    play.comes(TEAM, message(5));
+    // Everybody's: what comes until the source has answered is made good.
+    play.comes(TEAM, acl("anyone", "l"));
+    play.comes(TEAM, message(6));
+    pass(1).await;
+    assert_eq!(play.heard(), ["settled lrs", "message 4", "message 5", "resync Team rights"]);
+    play.comes(TEAM, message(7));
+    assert_eq!(play.heard(), ["message 7"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn from_look_up_to_read_and_back() {
+    let play = Play::new().await;
+    play.script.set(TEAM, "bob", "l");
+    play.subscribe(mailbox(TEAM));
+    pass(300).await;
+    play.script.set(TEAM, "bob", "lr");
+    play.comes(TEAM, acl("bob", "+r"));
+    pass(1).await;
+    assert_eq!(play.heard(), ["settled l", "resync Team rights"]);
+    play.comes(TEAM, message(1));
+    assert_eq!(play.heard(), ["message 1"]);
+    play.script.set(TEAM, "bob", "l");
+    play.comes(TEAM, acl("bob", "-r"));
+    pass(1).await;
+    assert_eq!(play.heard(), ["revoked Team"], "messages are not told any more, and that must not go unnoticed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_is_away_closes_and_opens_with_a_resync() {
+    let play =
+        Play::with(|options| Options { recheck: Duration::from_secs(1), max_age: Duration::from_secs(4), ..options }).await;
+    play.script.set(TEAM, "bob", "lr");
+    play.subscribe(mailbox(TEAM));
+    pass(300).await;
+    *play.script.away.lock().unwrap() = true;
+    play.comes(TEAM, message(1));
+    pass(3_000).await;
+    play.comes(TEAM, message(2));
+    assert_eq!(play.heard(), ["settled lr", "message 1", "message 2"], "what was known serves for a while");
+    pass(3_000).await;
+    play.comes(TEAM, message(3));
+    play.subscribe(mailbox("#private:alice:Other"));
+    pass(20_000).await;
+    assert_eq!(play.heard(), ["RightsUnknown { kept: false }"]);
+    *play.script.away.lock().unwrap() = false;
+    pass(8_000).await;
+    assert_eq!(play.heard(), ["resync Team rights"]);
+    play.comes(TEAM, message(4));
+    assert_eq!(play.heard(), ["message 4"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_sources_own_news_are_heeded() {
+    let play = Play::new().await;
+    play.script.set(TEAM, "bob", "lr");
+    play.subscribe(mailbox(TEAM));
+    pass(300).await;
+    play.script.set(TEAM, "bob", "");
+    let news = play.script.news.lock().unwrap().clone().unwrap();
+    news.send(AclNews::Changed(TEAM.parse().unwrap())).unwrap();
+    pass(1).await;
+    play.comes(TEAM, message(1));
+    assert_eq!(play.heard(), ["settled lr"], "at once");
+    pass(2_000).await;
+    assert_eq!(play.heard(), ["revoked Team"], "a rename would have come by now");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_news_an_age_bounds_what_is_known() {
+    let play = Play::new().await;
+    play.script.set(TEAM, "bob", "lr");
+    play.subscribe(mailbox(TEAM));
+    pass(300).await;
+    play.script.set(TEAM, "bob", "");
+    pass(62_000).await;
+    play.comes(TEAM, message(1));
+    pass(2_000).await;
+    assert_eq!(play.heard(), ["settled lr", "revoked Team"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_token_with_other_groups_is_another_subject() {
+    let play = Play::new().await;
+    play.script.set(TEAM, "bob", "lr");
+    play.subscribe(mailbox(TEAM));
+    pass(300).await;
+    play.script.set(TEAM, "bob", "");
+    play.subscriptions.change_subject(&play.session, Subject::new(user("bob"), ["staff"]));
+    play.comes(TEAM, message(1));
+    pass(1).await;
+    assert_eq!(play.heard(), ["settled lr", "revoked Team"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idling_imap_session_is_told_that_it_may_not_any_more() {
+    let play = Play::new().await;
+    let idling = session(&play.subscriptions, 2, Transport::Imap, Subject::alone(user("bob")));
+    play.script.set(TEAM, "bob", "lrs");
+    play.subscriptions.watch(&idling, &mailbox(TEAM));
+    pass(300).await;
+    play.comes(TEAM, message(1));
+    assert_eq!(heard(&idling), ["Registered", "Settled", "message 1"]);
+    play.script.set(TEAM, "bob", "l");
+    play.comes(TEAM, acl("bob", "l"));
+    play.comes(TEAM, message(2));
+    pass(1).await;
+    assert_eq!(heard(&idling), ["revoked Team"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_only_the_session_can_ask_it_is_asked() {
+    let play = Play::with(|options| Options { via: Via::Session, ..options }).await;
+    let idling = session(&play.subscriptions, 2, Transport::Imap, Subject::alone(user("bob")));
+    play.subscriptions.watch(&idling, &mailbox(TEAM));
+    play.comes(TEAM, message(1));
+    pass(1).await;
+    assert_eq!(heard(&idling), ["ask Team", "Registered"]);
+    // Learned before it knew that it is to ask.
+    play.subscriptions.learned(&idling, &mailbox(TEAM), Some(Rights::ALL));
+    assert_eq!(play.subscriptions.access.grants(&TEAM.parse().unwrap())[0].rights(), None);
+    play.subscriptions.asks(&idling, &mailbox(TEAM));
+    play.subscriptions.learned(&idling, &mailbox(TEAM), Some(Rights::READ));
+    pass(1).await;
+    assert_eq!(heard(&idling), ["resync Team rights"]);
+    play.comes(TEAM, message(2));
+    assert_eq!(heard(&idling), ["message 2"]);
+    play.comes(TEAM, acl("group:staff", "l"));
+    play.comes(TEAM, acl("anyone", "l"));
+    assert_eq!(heard(&idling), ["ask Team"], "the session knows of no groups, and everybody is concerned by the other");
+    play.subscriptions.asks(&idling, &mailbox(TEAM));
+    play.subscriptions.learned(&idling, &mailbox(TEAM), Some(Rights::READ));
+    // What is said of this very user needs no question.
+    play.comes(TEAM, acl("bob", "l"));
+    pass(1).await;
+    assert_eq!(heard(&idling), ["revoked Team"]);
+    // A WebSocket session cannot ask.
+    play.subscribe(mailbox(TEAM));
+    pass(300).await;
+    assert_eq!(play.heard(), ["NotFound"]);
+}
+
+/// A small generator of its own: the same histories every time.
+
+#[tokio::test(start_paused = true)]
+async fn what_a_replaced_grant_owes_is_made_good() {
+    let play = Play::new().await;
+    play.script.set(TEAM, "bob", "lr");
+    play.subscribe(mailbox(TEAM));
+    pass(300).await;
+    play.script.pauses.lock().unwrap().push(50);
+    play.comes(TEAM, acl("anyone", "l"));
+    play.comes(TEAM, message(1));
+    play.subscriptions.change_subject(&play.session, Subject::new(user("bob"), ["staff"]));
+    pass(100).await;
+    assert_eq!(play.heard(), ["settled lr", "resync Team rights"]);
+}
