@@ -41,6 +41,7 @@
 //! I-1 forward compatible, bad messages are skipped · I-2 nothing from an event reaches a wire raw · I-3 one znode per
 //! (key, node) · I-4 register before snapshot · I-5 settled before told · I-6 loss is never silent · I-7 clients hear
 //! only what came out of the queue · I-8 at least once, applied once · I-9 no telling a hidden mailbox from none ·
+//! I-10 rights decide at delivery, and nothing is told while they are not known ·
 //! I-11 no tagged OK before client and server mean the same by the same numbers · I-12 EXISTS never shrinks, EXPUNGE only where it
 //! may be · I-13 nothing from before STARTTLS, no password kept or logged · I-14 no ZooKeeper session holds too much. `ARCHITECTURE.md` says where each is kept.
 
