@@ -121,12 +121,17 @@ pub async fn resync(client: &mut WsClient, reason: &str) -> Value {
 
 /// Waits for the word that a mailbox is shared now. It may be said twice: at once, and when nothing can be missed.
 pub async fn is_shared(client: &mut WsClient, mailbox: &str) {
-    while resync(client, "shared").await != json!([{ "mailbox": mailbox }]) {}
+    while !names(&resync(client, "shared").await, mailbox) {}
 }
 
 /// As [`is_shared`], on a stream.
 pub async fn is_shared_in_stream(stream: &mut SseClient, mailbox: &str) {
-    while streamed_resync(stream, "shared").await != json!([{ "mailbox": mailbox }]) {}
+    while !names(&streamed_resync(stream, "shared").await, mailbox) {}
+}
+
+/// One word may be about several.
+fn names(keys: &Value, mailbox: &str) -> bool {
+    keys.as_array().is_some_and(|keys| keys.contains(&json!({ "mailbox": mailbox })))
 }
 
 /// As [`resync`], on a stream.

@@ -85,3 +85,17 @@ async fn one_share_that_cannot_be_asked_for_keeps_nobody_waiting() {
     pass(10_000).await;
     assert_eq!(play.heard(), ["resync Plans shared"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_right_that_is_given_while_it_is_denied_counts() {
+    let play = Play::new().await;
+    play.script.set(TEAM, "bob", "l");
+    play.subscriptions.subscribe(&play.session, 1, Key::Account(user("bob")), Wish { shared: true, ..ALL });
+    pass(50).await;
+    play.script.set(TEAM, "bob", "lr");
+    play.comes(TEAM, acl("bob", "lr"));
+    pass(1_000).await;
+    play.heard();
+    play.comes(TEAM, message(1));
+    assert_eq!(play.heard(), ["message 1"]);
+}
