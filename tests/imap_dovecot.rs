@@ -174,7 +174,8 @@ async fn every_change(gateway: usize, parked: bool, name: &str) {
     crowd.alice.ok("UNSELECT").await;
     crowd.alice.ok(&format!("DELETE {renamed}")).await;
     for watcher in &mut crowd.watchers {
-        assert_eq!(watcher.is_dismissed().await, "* BYE The mailbox has been deleted");
+        let farewell = watcher.is_dismissed().await;
+        assert_eq!(farewell, "* BYE The mailbox has been deleted", "{}\n{}", watcher.name, watcher.story());
     }
 }
 

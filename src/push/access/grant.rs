@@ -168,6 +168,14 @@ impl Grant {
         self.inner().announced = true;
     }
 
+    /// A session holds it that its mail server lets read: a first answer that denies it is a loss that nobody has told of.
+    pub(super) fn presume_reading(&self) {
+        let mut inner = self.inner();
+        if inner.doubts == 0 && self.rights().is_none() {
+            inner.announced = false;
+        }
+    }
+
     /// Whether it was told of, since this was last asked, that the rights are others.
     pub(in crate::push) fn take_announced(&self) -> bool {
         std::mem::take(&mut self.inner().announced)

@@ -155,7 +155,9 @@ impl Access {
             let held = table.entry(mailbox.clone()).or_default();
             return Some(add(held, Grant::new(subject, mailbox.clone(), Some(Arc::downgrade(session)))));
         }
-        self.hold(&subject, mailbox)
+        let grant = self.hold(&subject, mailbox)?;
+        grant.presume_reading();
+        Some(grant)
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {

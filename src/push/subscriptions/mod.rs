@@ -177,7 +177,7 @@ impl Subscriptions {
         if let Some(grant) = grant {
             match grant.rights() {
                 // Known from others of the same user, and perhaps lost.
-                Some(_) => self.review_now(&grant),
+                Some(_) => self.review(&grant),
                 None => self.access.wish(&grant),
             }
         }
@@ -302,7 +302,7 @@ impl Subscriptions {
             Change::AclChange { identifier, rights } => self.access.heed(&event.mailbox, identifier, rights),
             Change::MailboxRename { to } => self.renamed(delivery, to),
             Change::AccountRename { to } => self.renamed_account(delivery, to),
-            Change::MailboxDelete => self.deleted(&event.mailbox),
+            Change::MailboxDelete => self.deleted(delivery),
             // Another mailbox of the name, perhaps.
             Change::MailboxCreate => self.access.doubt_all(&event.mailbox),
             _ => {}

@@ -53,12 +53,20 @@ impl Subscriptions {
     }
 
     /// The mailbox is gone, and its subscriptions with it. An IMAP session ends by itself.
-    pub(super) fn deleted(self: &Arc<Self>, mailbox: &MailboxPath) {
+    pub(super) fn deleted(self: &Arc<Self>, delivery: &Arc<Delivery>) {
+        let mailbox = &delivery.event.mailbox;
         let key = Key::Mailbox(mailbox.clone());
         for session in self.hub.sessions(&key) {
             let mut guard = session.held();
             let Some(held) = guard.as_mut() else { continue };
-            let Some(at) = held.iter().position(|holding| holding.key == key && !holding.watched) else { continue };
+            let Some(at) = held.iter().position(|holding| holding.key == key) else { continue };
+            if held[at].watched {
+                // It has the mailbox selected: that it is gone it may know before its rights are known.
+                if grant_withholds(held[at].grant.as_ref()) {
+                    session.push_event(delivery, Default::default());
+                }
+                continue;
+            }
             let need = Need::Rights(Rights::LOOKUP);
             if held[at].grant.as_ref().is_some_and(|grant| !grant.allows(need)) {
                 // That it is gone was not told.

@@ -178,3 +178,35 @@ async fn what_ends_a_subscription_passes_its_filter() {
     play.comes("#private:bob:B", Change::MailboxDelete);
     assert_eq!(play.heard(), ["rename A X", "moved A X", "MailboxDelete", "moved B "]);
 }
+
+/// It begins to idle while the mailbox is being renamed, or deleted: the mail server knows already, and the queue brings it.
+#[tokio::test(start_paused = true)]
+async fn who_begins_to_idle_meanwhile_hears_what_became_of_the_mailbox() {
+    for change in [Change::MailboxRename { to: "#private:alice:Public".parse().unwrap() }, Change::MailboxDelete] {
+        let play = Play::new().await;
+        let idling = session(&play.subscriptions, 2, Transport::Imap, Subject::alone(user("bob")));
+        play.subscriptions.watch(&idling, &mailbox(TEAM));
+        pass(1_000).await;
+        assert_eq!(heard(&idling), ["Registered", "Settled"], "what it may not read it could read when it was selected");
+        play.comes(TEAM, message(1));
+        play.comes(TEAM, change.clone());
+        let told = heard(&idling);
+        let expected = if change == Change::MailboxDelete { "MailboxDelete" } else { "rename Team Public" };
+        assert_eq!(told, [expected], "and no message");
+        pass(5_000).await;
+        assert_eq!(heard(&idling), ["revoked Team"], "had it not ended, or moved, by itself");
+    }
+}
+
+/// The same, while nobody has said yet what it may.
+#[tokio::test(start_paused = true)]
+async fn a_deleted_mailbox_is_told_to_who_idles_there_before_its_rights_are_known() {
+    let play = Play::new().await;
+    let idling = session(&play.subscriptions, 2, Transport::Imap, Subject::alone(user("bob")));
+    *play.script.away.lock().unwrap() = true;
+    play.subscriptions.watch(&idling, &mailbox(TEAM));
+    pass(1_000).await;
+    heard(&idling);
+    play.comes(TEAM, Change::MailboxDelete);
+    assert_eq!(heard(&idling), ["MailboxDelete"]);
+}

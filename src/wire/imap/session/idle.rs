@@ -477,7 +477,7 @@ impl Session {
         let own = event.mailbox.owner() == user.as_str() && !idle.in_doubt;
         let Some(view) = &mut idle.view else {
             // Nothing of the mailbox is known but that it is gone.
-            return self.bye("The mailbox has been deleted", "mailbox_deleted");
+            return self.bye_deleted();
         };
         let Applied { tell, ask, then } = view.apply(event, own);
         self.tell(&tell);
@@ -485,7 +485,7 @@ impl Session {
         let must_ask = !ask.is_empty();
         idle.ask |= ask;
         match then {
-            Then::Over(End::Deleted) => self.bye("The mailbox has been deleted", "mailbox_deleted"),
+            Then::Over(End::Deleted) => self.bye_deleted(),
             Then::Over(End::UidValidityChanged) => self.bye("The mailbox has been made anew (UIDVALIDITY)", "uidvalidity"),
             Then::Renamed(path) => self.rename(path),
             Then::Reconcile(Reason::Emptied) => {

@@ -290,6 +290,10 @@ impl Session {
         if let Some(questions) = asked {
             idle.ask_again(questions);
         }
+        if idle.is_about_to_end() {
+            // Which is why the server has closed.
+            return self.bye_deleted();
+        }
         if !can_reenter || idle.view.is_none() || idle.stage != Stage::Idling {
             return self.bye("[UNAVAILABLE] The mail server has closed the connection", "upstream_closed");
         }

@@ -1,4 +1,4 @@
-//! The mailbox that the client idles on gets another name: the session goes on under it.
+//! The mailbox that the client idles on gets another name, or is gone: the session goes on under that name, or ends.
 
 use super::idle::Idle;
 use super::{Action, Session};
@@ -12,9 +12,19 @@ impl Idle {
         let moves = |event: &Event| matches!(event.change, Change::MailboxRename { .. }) && !is_inbox_emptied(event);
         self.waiting.iter().any(|event| self.path.as_ref() == Some(&event.mailbox) && moves(event))
     }
+
+    /// Whether an event that waits says that the mailbox is gone.
+    pub fn is_about_to_end(&self) -> bool {
+        let ends = |event: &Event| matches!(event.change, Change::MailboxDelete);
+        self.waiting.iter().any(|event| self.path.as_ref() == Some(&event.mailbox) && ends(event))
+    }
 }
 
 impl Session {
+    pub(super) fn bye_deleted(&mut self) {
+        self.bye("The mailbox has been deleted", "mailbox_deleted");
+    }
+
     /// The session goes on under the mailbox's new name.
     pub(super) fn rename(&mut self, path: MailboxPath) {
         let user = self.facts.user.as_ref();

@@ -103,6 +103,10 @@ impl Session {
                     // Under its old name there is nothing.
                     return Heeded::Unknown;
                 }
+                if idle.is_about_to_end() {
+                    self.bye_deleted();
+                    return Heeded::Over;
+                }
                 (Some(Rights::NONE), Heeded::Over)
             }
         };
@@ -185,8 +189,10 @@ impl Session {
     /// The right to hear of this mailbox is gone: `* BYE`, whoever speaks for it. A client that does not idle there any more
     /// is not concerned.
     pub fn handle_revoked(&mut self, mailbox: &MailboxPath) {
-        if self.idle.as_ref().is_some_and(|idle| idle.path.as_ref() == Some(mailbox)) {
-            self.bye(REVOKED, "revoked");
+        match self.idle.as_ref().filter(|idle| idle.path.as_ref() == Some(mailbox)) {
+            Some(idle) if idle.is_about_to_end() => self.bye_deleted(),
+            Some(_) => self.bye(REVOKED, "revoked"),
+            None => {}
         }
     }
 

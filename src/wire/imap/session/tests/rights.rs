@@ -448,6 +448,26 @@ fn a_mailbox_that_is_moved_while_rights_are_asked_for_is_not_taken_for_lost() {
 }
 
 #[test]
+fn a_mailbox_that_is_deleted_while_rights_are_asked_for_is_told_to_be_deleted() {
+    const DELETED: &str = "* BYE The mailbox has been deleted\r\n";
+    // The server says that there is no such mailbox.
+    let mut play = preparing(asking());
+    event(&mut play, Change::MailboxDelete);
+    answers(&mut play, 2, "1,3,5", "TAG NO [NONEXISTENT] Gone\r\n");
+    play.hears(DELETED);
+    // It closes.
+    let mut play = preparing(asking());
+    event(&mut play, Change::MailboxDelete);
+    play.session.handle_upstream_closed(play.now);
+    play.hears(DELETED);
+    // The gateway has found out by itself that there is nothing to read.
+    let mut play = preparing(asking());
+    event(&mut play, Change::MailboxDelete);
+    play.session.handle_revoked(&bobs());
+    play.hears(DELETED);
+}
+
+#[test]
 fn a_literal_in_the_answer_is_read() {
     let mut play = idling(asking());
     play.session.handle_rights_check(play.now, &bobs());
