@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::Notify;
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::source::NoAnswer;
@@ -78,6 +79,10 @@ struct Inner {
     failures: u32,
     /// What is known next was told of, and was not only found to be so.
     announced: bool,
+    /// Asks again what may have been answered from memory.
+    later: Option<AbortHandle>,
+    /// A loss that nobody has told of is going to be looked at.
+    review_is_due: bool,
 }
 
 /// A question on its way.
@@ -234,6 +239,22 @@ impl Grant {
     pub(super) fn stop_asking(&self) {
         self.inner().asking = false;
         self.answered.notify_waiters();
+    }
+
+    /// In place of whoever else asks again later.
+    pub(super) fn ask_later(&self, task: AbortHandle) {
+        if let Some(before) = self.inner().later.replace(task) {
+            before.abort();
+        }
+    }
+
+    /// A loss is to be looked at in a while. Whether nobody is going to yet.
+    pub(in crate::push) fn await_review(&self) -> bool {
+        !std::mem::replace(&mut self.inner().review_is_due, true)
+    }
+
+    pub(in crate::push) fn begin_review(&self) {
+        self.inner().review_is_due = false;
     }
 
     /// The session is to ask; until it knows, what it learns may be older than the doubt.

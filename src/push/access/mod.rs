@@ -225,7 +225,8 @@ impl Access {
             } else if begin || grant.asker().is_some() {
                 self.begin(&grant);
                 if grant.asker().is_some() {
-                    tokio::spawn(ask_later(Arc::downgrade(self), Arc::downgrade(&grant)));
+                    let later = tokio::spawn(ask_later(Arc::downgrade(self), Arc::downgrade(&grant)));
+                    grant.ask_later(later.abort_handle());
                 }
             }
         }

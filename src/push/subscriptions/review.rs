@@ -60,11 +60,12 @@ impl Subscriptions {
     pub(super) fn review(self: &Arc<Self>, grant: &Arc<Grant>) {
         let Some(rights) = grant.rights() else { return };
         let at_once = grant.take_announced();
-        if self.tell(grant, rights, at_once) {
+        if self.tell(grant, rights, at_once) && grant.await_review() {
             let (this, grant) = (Arc::downgrade(self), Arc::downgrade(grant));
             tokio::spawn(async move {
                 tokio::time::sleep(UNTOLD).await;
                 if let (Some(this), Some(grant)) = (this.upgrade(), grant.upgrade()) {
+                    grant.begin_review();
                     this.review_now(&grant);
                 }
             });
