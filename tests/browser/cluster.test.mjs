@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { after, afterEach, before, test } from "node:test";
-import { Browser, Cluster, connected, count, done, eventually, pause, row, shot } from "./world.mjs";
+import { Browser, Cluster, connected, count, done, eventually, faint, pause, row, shot } from "./world.mjs";
 
 const INBOX = "#private:alice@example.org:INBOX";
 let cluster;
@@ -156,8 +156,10 @@ story("charts, and pictures of it", async () => {
   await eventually(async () => (await page.locator(".chart polyline").count()) >= 7, "lines in the charts");
   await page.locator(".legend", { hasText: /published \d/ }).waitFor();
   await page.locator(".legend", { hasText: /99 % within [\d.]+ (µs|ms)/ }).first().waitFor();
+  assert.deepEqual(await faint(page), []);
   await shot(page, "cluster-light");
   await page.emulateMedia({ colorScheme: "dark" });
+  assert.deepEqual(await faint(page), []);
   await shot(page, "cluster-dark");
   await page.setViewportSize({ width: 360, height: 740 });
   assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 360);

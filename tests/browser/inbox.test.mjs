@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { after, afterEach, before, test } from "node:test";
-import { Browser, Cluster, connected, count, done, eventually, pause, row, shot } from "./world.mjs";
+import { Browser, Cluster, connected, count, done, eventually, faint, pause, row, shot } from "./world.mjs";
 
 const INBOX = "#private:alice@example.org:INBOX";
 const TEAM = "#private:alice@example.org:Team";
@@ -162,6 +162,23 @@ story("a page whose node is lost comes back at the other, and says what it canno
   await done(page, { cut: true });
 });
 
+story("where a proxy lets no WebSocket through, the same comes by a stream", async () => {
+  const { balancer } = cluster;
+  balancer.to = at(1);
+  balancer.refusesUpgrades = true;
+  try {
+    const page = await browser.window(`${balancer.url}/#token=${cluster.token("bob")}`);
+    await page.getByRole("button", { name: "Sign in" }).click();
+    await page.locator("#state", { hasText: "Connected by event stream" }).waitFor();
+    await cluster.append(0, "bob", "by a stream");
+    await row(page, "by a stream").waitFor();
+    await count(row(page, "by a stream"), 1);
+    await done(page, { cut: true });
+  } finally {
+    balancer.refusesUpgrades = false;
+  }
+});
+
 story("a page that cannot keep up is told so, and goes on", async () => {
   const { balancer } = cluster;
   balancer.to = at(0);
@@ -311,6 +328,7 @@ story("pictures of it", async () => {
     await count(page.locator("#messages > li"), 6);
     await page.locator("#mailboxes").getByText("Team").waitFor();
     await pause(1_500);
+    assert.deepEqual(await faint(page), []);
     await shot(page, `inbox-${looks[number][0]}`);
     await done(page);
   }

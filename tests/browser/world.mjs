@@ -14,6 +14,7 @@ const SCREENSHOTS = `${target}screenshots/`;
 const SECRET = "a secret of more than thirty-two bytes, for tests";
 const SCOPES = "push subscriptions:read sessions:write events:publish acl:read acl:write";
 export const PATIENCE = 20_000;
+const UPGRADE = /^upgrade: *websocket/im;
 /** What Chromium itself says of a network that a test has cut. */
 const NETWORK = /WebSocket connection to|Failed to load resource|net::ERR_/;
 
@@ -23,6 +24,8 @@ export class Balancer {
   #sockets = new Set();
   #pairs = new Set();
   to = null;
+  /** As proxies that know nothing of WebSockets do. */
+  refusesUpgrades = false;
 
   async listen(port = 0) {
     await new Promise((resolve) => this.#server.listen(port, "127.0.0.1", resolve));
@@ -32,6 +35,11 @@ export class Balancer {
 
   #join(client) {
     if (!this.to) return client.destroy();
+    if (this.refusesUpgrades) client.prependListener("data", (chunk) => UPGRADE.test(chunk.toString("latin1")) && refuse());
+    const refuse = () => {
+      node.destroy();
+      client.end("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    };
     const { hostname, port } = new URL(this.to);
     const node = connect(Number(port), hostname);
     for (const [one, other] of [[client, node], [node, client]]) {
@@ -39,7 +47,7 @@ export class Balancer {
       one.on("error", () => other.destroy());
       one.on("close", () => {
         this.#sockets.delete(one);
-        other.destroy();
+        if (!other.writableEnded) other.destroy();
       });
       one.pipe(other);
     }
@@ -202,6 +210,32 @@ export async function done(page, { cut = false } = {}) {
   const complaints = page.complaints.filter((words) => !(cut && NETWORK.test(words)));
   await page.context().close();
   assert.deepEqual(complaints, []);
+}
+
+/** Texts whose colour is too close to what is behind them, by WCAG 2.2's 4.5:1. */
+export function faint(page) {
+  return page.evaluate(() => {
+    const channels = (colour) => colour.match(/[\d.]+/g).map(Number);
+    const over = ([r, g, b, alpha = 1], below) => [r, g, b].map((value, at) => value * alpha + below[at] * (1 - alpha));
+    const ground = (element) => {
+      const layers = [];
+      for (let at = element; at; at = at.parentElement) layers.unshift(channels(getComputedStyle(at).backgroundColor));
+      return layers.reduce((below, layer) => over(layer, below), [255, 255, 255]);
+    };
+    const linear = (value) => (value <= 10 ? value / 3294 : ((value / 255 + 0.055) / 1.055) ** 2.4);
+    const luminance = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+    const ratio = (element) => {
+      const below = ground(element);
+      const [one, other] = [luminance(over(channels(getComputedStyle(element).color), below)), luminance(below)];
+      return (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
+    };
+    const texts = document.evaluate("//body//*[text()[normalize-space()]]", document, null, XPathResult.ORDERED_NODE_SNAPSHOT_TYPE);
+    const elements = Array.from({ length: texts.snapshotLength }, (_, at) => texts.snapshotItem(at));
+    const seen = elements.filter((element) => element.checkVisibility() && !element.matches(":disabled, option"));
+    const faults = seen.filter((element) => ratio(element) < 4.5);
+    if (seen.length < 10) return ["there is hardly a text"];
+    return faults.map((element) => `${ratio(element).toFixed(2)}: ${element.outerHTML.slice(0, 120)}`);
+  });
 }
 
 export function shot(page, name, options) {
