@@ -506,6 +506,8 @@ export class Mailpush {
       link.counted = this.#env.now();
       link.until = this.#tokenUntil = connect.token_expires_at;
       const { session, node, user } = connect;
+      // Later servers may say where their telling begins: where nothing is told again, what was before has been read by now.
+      if (typeof connect.pos === "string" && !connect.resumed?.some(({ recovered }) => recovered)) this.#pos = connect.pos;
       this.#isReady(link, { session, node, user });
       for (const { key, recovered, rights, error: refusal } of connect.resumed ?? []) {
         const asked = link.asked.get(idOf(key));

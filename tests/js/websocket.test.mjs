@@ -326,6 +326,26 @@ test("what cannot be taken up on return is refused alone too", async () => {
   assert.equal(client.state, "connected");
 });
 
+test("a position in the reply to connect is the last one, where nothing is told again", async () => {
+  const { world } = await connected();
+  const positions = ["q1@7", "q2@3", "q2@9"];
+  let recovered = false;
+  world.on_connect = (socket, id) => {
+    const resumed = [{ key: { mailbox: INBOX }, recovered, rights: "lr" }];
+    socket.say({ id, connect: { ...world.hello(), pos: positions.shift(), resumed } });
+  };
+  const back = async () => {
+    world.socket.end(1006);
+    await world.pass(60_000);
+    return world.socket.sent[0].connect.resume.pos;
+  };
+  assert.equal(await back(), undefined);
+  assert.equal(await back(), "q1@7");
+  recovered = true;
+  assert.equal(await back(), "q2@3");
+  assert.equal(await back(), "q2@3", "what is told again has positions of its own");
+});
+
 test("what was not taken up between two interruptions is read again, whatever is recovered", async () => {
   const { world, client, calls } = await connected();
   const sent = world.watch(client, { mailbox: SENT });
