@@ -129,7 +129,11 @@ async fn check_content(what: &str, documented: &Place, response: reqwest::Respon
         return Value::Null;
     }
     let text = response.text().await.expect("UTF-8");
-    let body = if essence.ends_with("json") { serde_json::from_str(&text).expect("JSON") } else { Value::from(text) };
+    let body = match essence {
+        json if json.ends_with("json") => serde_json::from_str(&text).expect("JSON"),
+        "application/yaml" => serde_yaml_ng::from_str(&text).expect("YAML"),
+        _ => Value::from(text),
+    };
     media.member("schema").expect(&body);
     if status.is_client_error() || (status.is_server_error() && essence.contains("problem")) {
         assert_eq!(essence, "application/problem+json", "{what}");
