@@ -129,7 +129,11 @@ async fn check_content(what: &str, documented: &Place, response: reqwest::Respon
         return Value::Null;
     }
     let text = response.text().await.expect("UTF-8");
-    let body = if essence.ends_with("json") { serde_json::from_str(&text).expect("JSON") } else { Value::from(text) };
+    let body = match essence {
+        json if json.ends_with("json") => serde_json::from_str(&text).expect("JSON"),
+        "application/yaml" => serde_yaml_ng::from_str(&text).expect("YAML"),
+        _ => Value::from(text),
+    };
     media.member("schema").expect(&body);
     if status.is_client_error() || (status.is_server_error() && essence.contains("problem")) {
         assert_eq!(essence, "application/problem+json", "{what}");
@@ -223,7 +227,9 @@ async fn anywhere(met: &Met, base: &str) {
 
 /// Nothing from elsewhere and nothing inline, on every page.
 async fn pages(met: &Met, base: &str) {
-    let files = mailpush::edge::http::routes().map(|(_, path)| path).filter(|path| *path == "/" || path.contains('.'));
+    let files = mailpush::edge::http::routes()
+        .map(|(_, path)| path)
+        .filter(|path| matches!(*path, "/" | "/reference") || path.contains('.'));
     for path in files {
         met.ask(base, "GET", path, "").answers(200).await;
         let response = reqwest::get(format!("{base}{path}")).await.expect("a page");
@@ -231,7 +237,7 @@ async fn pages(met: &Met, base: &str) {
         assert!(policy.starts_with("default-src 'none'; script-src 'self'; style-src 'self'"), "{path}: {policy}");
         assert!(!policy.contains("unsafe") && policy.contains("frame-ancestors 'none'"), "{path}: {policy}");
     }
-    let page = include_str!("../../static/index.html");
+    let page = concat!(include_str!("../../static/index.html"), include_str!("../../static/reference.html"));
     for tag in page.split('<').skip(1) {
         let tag = tag.split('>').next().unwrap_or_default();
         assert!(!tag.starts_with("style") && !tag.contains("style="), "a style within the page: <{tag}>");

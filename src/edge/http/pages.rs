@@ -38,6 +38,8 @@ const FILES: &[(&str, &str, &str)] = &[
     ("/mailpush.js", SCRIPT, include_str!("../../../static/mailpush.js")),
     // No type is registered for TypeScript, and `.ts` means video elsewhere.
     ("/mailpush.d.ts", "text/plain; charset=utf-8", include_str!("../../../static/mailpush.d.ts")),
+    ("/reference", HTML, include_str!("../../../static/reference.html")),
+    ("/reference.css", STYLE, include_str!("../../../static/reference.css")),
     ("/openapi.yaml", YAML, include_str!("../../../openapi/openapi.yaml")),
     ("/asyncapi.yaml", YAML, include_str!("../../../openapi/asyncapi.yaml")),
 ];
