@@ -98,8 +98,12 @@ impl Default for Hub {
 }
 
 impl Hub {
+    fn index(&self, key: &Key) -> usize {
+        self.hasher.hash_one(key) as usize % SHARDS
+    }
+
     fn shard(&self, key: &Key) -> &RwLock<Shard> {
-        &self.shards[self.hasher.hash_one(key) as usize % SHARDS]
+        &self.shards[self.index(key)]
     }
 
     /// Adds a session under a key, or changes what it wants there. `announce` runs before any event of the key can
@@ -153,12 +157,17 @@ impl Hub {
             }
             return fanout;
         }
-        let mut once: HashMap<*const SessionHandle, (Arc<SessionHandle>, EnvelopeFields)> = HashMap::new();
+        // All at once, in one order: what is allowed here is in the outbox before anybody can take the session out, as whoever
+        // takes a right away does before it says so.
+        let mut indices: Vec<usize> = keys.iter().map(|key| self.index(key)).collect();
+        indices.sort_unstable();
+        indices.dedup();
+        let shards: Vec<_> = indices.iter().map(|at| self.shards[*at].read().unwrap_or_else(PoisonError::into_inner)).collect();
+        let mut once: HashMap<*const SessionHandle, (&Arc<SessionHandle>, EnvelopeFields)> = HashMap::new();
         for key in &keys {
-            let shard = self.shard(key).read().unwrap_or_else(PoisonError::into_inner);
-            for s in shard.get(key).into_iter().flatten().filter(|s| s.hears(key, &delivery.event, event_type)) {
-                let entry = once.entry(Arc::as_ptr(&s.session));
-                let (_, fields) = entry.or_insert_with(|| (s.session.clone(), EnvelopeFields::NONE));
+            let Ok(at) = indices.binary_search(&self.index(key)) else { continue };
+            for s in shards[at].get(key).into_iter().flatten().filter(|s| s.hears(key, &delivery.event, event_type)) {
+                let (_, fields) = once.entry(Arc::as_ptr(&s.session)).or_insert((&s.session, EnvelopeFields::NONE));
                 *fields = fields.or(s.wanted.fields);
             }
         }
@@ -193,6 +202,7 @@ impl Hub {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::task::{Context, Poll, Waker};
     use std::time::Instant;
 
@@ -256,6 +266,32 @@ mod tests {
         hub.subscribe(&key(3), &account, ALL, None, || ());
         hub.deliver(&delivery(0, Change::MailboxCreate, 1));
         assert_eq!((taken(&mailbox).len(), taken(&account).len()), (0, 1));
+    }
+
+    /// An owner who watches all that is theirs makes it two keys.
+    #[test]
+    fn nothing_comes_behind_the_word_that_a_right_is_gone() {
+        let hub = Hub::default();
+        let (sharee, owner) = (session(1), session(2));
+        hub.subscribe(&key(3), &owner, ALL, None, || ());
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    hub.deliver(&delivery(0, Change::MailboxChange, 1));
+                    taken(&owner);
+                }
+            });
+            for _ in 0..20_000 {
+                hub.subscribe(&key(0), &sharee, ALL, None, || ());
+                hub.unsubscribe(&key(0), &sharee);
+                sharee.push_revoked(key(0));
+                let Poll::Ready(waiting) = sharee.poll_take(&mut Context::from_waker(Waker::noop())) else { panic!() };
+                assert!(matches!(waiting.back(), Some(Outgoing::Revoked { .. })), "{waiting:?}");
+            }
+            is_over.store(true, Ordering::Relaxed);
+        });
+        assert!(taken(&sharee).is_empty());
     }
 
     #[test]
