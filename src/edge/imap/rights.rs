@@ -169,6 +169,11 @@ impl RightsSource for ImapRights {
         result
     }
 
+    /// The mail server knows its own.
+    fn goes_by_named_groups(&self) -> bool {
+        false
+    }
+
     /// Mail servers tell of no changes.
     fn news(&self) -> mpsc::UnboundedReceiver<AclNews> {
         mpsc::unbounded_channel().1

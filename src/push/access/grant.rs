@@ -191,6 +191,8 @@ impl Grant {
         let mut inner = self.inner();
         inner.doubts += 1;
         inner.confirmed = None;
+        // What a session has asked already may be answered with what was.
+        inner.unheard = self.asker.is_some();
         self.state.fetch_and(ANY_WITHHELD, Ordering::AcqRel);
         !std::mem::replace(&mut inner.asking, true)
     }

@@ -123,7 +123,7 @@ impl Access {
                 && !heard.iter().any(|known| Arc::ptr_eq(known, source))
             {
                 heard.push(source.clone());
-                tokio::spawn(heed_news(Arc::downgrade(&access), source.news()));
+                tokio::spawn(heed_news(Arc::downgrade(&access), source.clone(), source.news()));
             }
         }
         (access, noticed)
@@ -179,8 +179,19 @@ impl Access {
 
     /// Asks where nothing is known and nobody asks.
     pub(super) fn wish(self: &Arc<Self>, grant: &Arc<Grant>) {
-        if grant.rights().is_none() && grant.wish() {
+        if grant.rights().is_none() {
+            self.ask_anew(grant, grant.wish());
+        }
+    }
+
+    /// Asks if that is due; a session is to ask again whatever it may be asking now.
+    fn ask_anew(self: &Arc<Self>, grant: &Arc<Grant>, is_due: bool) {
+        if is_due || grant.asker().is_some() {
             self.begin(grant);
+        }
+        if grant.asker().is_some() {
+            let later = tokio::spawn(ask_later(Arc::downgrade(self), Arc::downgrade(grant)));
+            grant.ask_later(later.abort_handle());
         }
     }
 
@@ -211,9 +222,15 @@ impl Access {
     pub(super) fn heed(self: &Arc<Self>, mailbox: &MailboxPath, identifier: &str, rights: &str) {
         // What cannot be read may be about anybody.
         let entry = identifier.parse::<Entry>().ok();
+        let is_named = match self.via(mailbox) {
+            Via::Source(source) => source.goes_by_named_groups(),
+            Via::Session | Via::Nobody => false,
+        };
+        // Who is in a group, the source alone may know.
+        let about_anybody = entry.as_ref().is_none_or(|entry| !is_named && matches!(entry.identifier, Identifier::Group(_)));
         for grant in self.grants(mailbox) {
             let about = |entry: &Entry| grant.subject.is(&entry.identifier, false);
-            if !entry.as_ref().is_none_or(about) {
+            if !about_anybody && !entry.as_ref().is_some_and(about) {
                 continue;
             }
             let is_lost = entry.as_ref().is_some_and(|entry| takes_reading(entry, rights));
@@ -222,30 +239,25 @@ impl Access {
             if grant.asker().is_some() && is_lost {
                 // The mail server's own answer on a connection that has stood for long may be old, so it is not asked.
                 self.learned(&grant, Ok(Rights::NONE));
-            } else if begin || grant.asker().is_some() {
-                self.begin(&grant);
-                if grant.asker().is_some() {
-                    let later = tokio::spawn(ask_later(Arc::downgrade(self), Arc::downgrade(&grant)));
-                    grant.ask_later(later.abort_handle());
-                }
+            } else {
+                self.ask_anew(&grant, begin);
             }
         }
-        let _ = self.notices.send(Notice::Shares(entry.map(|entry| entry.identifier)));
+        let about = entry.filter(|_| !about_anybody).map(|entry| entry.identifier);
+        let _ = self.notices.send(Notice::Shares(about));
     }
 
     /// Nothing is known any more of this mailbox: it is another one now, or is gone.
     pub(super) fn doubt_all(self: &Arc<Self>, mailbox: &MailboxPath) {
         for grant in self.grants(mailbox) {
-            if grant.doubt() {
-                self.begin(&grant);
-            }
+            self.ask_anew(&grant, grant.doubt());
         }
     }
 
     /// Every right may have changed without this node's hearing of it.
     pub fn doubt_everything(self: &Arc<Self>) {
-        for grant in self.all_grants().iter().filter(|grant| grant.doubt()) {
-            self.begin(grant);
+        for grant in &self.all_grants() {
+            self.ask_anew(grant, grant.doubt());
         }
         let _ = self.notices.send(Notice::Shares(None));
     }
@@ -303,7 +315,7 @@ fn add(held: &mut Vec<Weak<Grant>>, grant: Grant) -> Arc<Grant> {
 
 /// Whether an entry that is about somebody now takes what messages are told for.
 fn takes_reading(entry: &Entry, rights: &str) -> bool {
-    let touches = |rights: Rights| !rights.without(Rights::ALL.without(Rights::READ)).is_empty();
+    let touches = |rights: Rights| rights.without(Rights::READ) != rights;
     let is_user = matches!(entry.identifier, Identifier::User(_));
     match rights.parse() {
         Ok(RightsChange::Set(rights)) if entry.negative => touches(rights),
@@ -406,10 +418,9 @@ async fn age(access: Weak<Access>) {
         }
         due.sort_unstable_by_key(|(confirmed, _)| *confirmed);
         let at_once = (f64::from(access.options.rechecks_per_second) * tick.as_secs_f64()).ceil() as usize;
-        for (_, grant) in due.into_iter().take(at_once.max(1)) {
-            if grant.wish() {
-                access.begin(&grant);
-            }
+        // Those that are being asked for already take nobody's turn.
+        for (_, grant) in due.into_iter().filter(|(_, grant)| grant.wish()).take(at_once.max(1)) {
+            access.begin(&grant);
         }
         if now.saturating_duration_since(listed) >= access.options.recheck {
             listed = now;
@@ -419,7 +430,7 @@ async fn age(access: Weak<Access>) {
 }
 
 /// What a source hears of by itself.
-async fn heed_news(access: Weak<Access>, mut news: mpsc::UnboundedReceiver<AclNews>) {
+async fn heed_news(access: Weak<Access>, source: Arc<dyn RightsSource>, mut news: mpsc::UnboundedReceiver<AclNews>) {
     while let Some(first) = news.recv().await {
         let mut changed = HashSet::new();
         let mut everything = false;
@@ -440,7 +451,11 @@ async fn heed_news(access: Weak<Access>, mut news: mpsc::UnboundedReceiver<AclNe
         }
         if everything {
             // What is known stands until it is too old, for most of it will be true.
-            for grant in access.all_grants().iter().filter(|grant| grant.wish()) {
+            let is_its = |grant: &&Arc<Grant>| match grant.key() {
+                Key::Mailbox(mailbox) => matches!(access.via(mailbox), Via::Source(of) if Arc::ptr_eq(of, &source)),
+                Key::Account(_) => false,
+            };
+            for grant in access.all_grants().iter().filter(is_its).filter(|grant| grant.wish()) {
                 access.begin(grant);
             }
             let _ = access.notices.send(Notice::Shares(None));

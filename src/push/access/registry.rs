@@ -43,6 +43,10 @@ impl RightsSource for RegistryRights {
         self.acls.shared_with(&identifiers).await.map_err(|error| NoAnswer(error.to_string()))
     }
 
+    fn goes_by_named_groups(&self) -> bool {
+        true
+    }
+
     fn news(&self) -> mpsc::UnboundedReceiver<AclNews> {
         self.acls.news()
     }

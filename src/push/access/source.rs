@@ -23,6 +23,10 @@ pub trait RightsSource: Send + Sync {
     /// for. Sorted, each once.
     async fn shared_with(&self, subject: &Subject) -> Result<Vec<MailboxPath>, NoAnswer>;
 
+    /// Whether it goes by the groups that a [`Subject`] names, and by no others: else a change of any group's rights may be
+    /// about anybody.
+    fn goes_by_named_groups(&self) -> bool;
+
     /// What has changed, as far as the source hears of it by itself. Ends at once where it never does.
     fn news(&self) -> mpsc::UnboundedReceiver<AclNews>;
 }

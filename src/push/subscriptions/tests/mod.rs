@@ -1,3 +1,4 @@
+mod asking;
 mod histories;
 mod moves;
 mod play;

@@ -1,7 +1,7 @@
 //! Rights and subscriptions together: a scripted source of rights, a registry in process, and a session that listens.
 
 pub use std::collections::HashMap;
-pub use std::sync::atomic::AtomicU64;
+pub use std::sync::atomic::{AtomicBool, AtomicU64};
 pub use std::task::{Context, Poll, Waker};
 pub use std::time::Instant;
 
@@ -36,6 +36,8 @@ pub struct Script {
     /// The pauses before the next answers, in milliseconds.
     pub pauses: Mutex<Vec<u64>>,
     pub questions: AtomicU64,
+    /// Whether groups are those of the subject, or its own business.
+    pub knows_groups: AtomicBool,
     pub news: Mutex<Option<UnboundedSender<AclNews>>>,
 }
 
@@ -75,6 +77,10 @@ impl RightsSource for Script {
         let mut paths: Vec<MailboxPath> = theirs.map(|((mailbox, _), _)| mailbox.parse().unwrap()).collect();
         paths.sort();
         Ok(paths)
+    }
+
+    fn goes_by_named_groups(&self) -> bool {
+        self.knows_groups.load(Ordering::Relaxed)
     }
 
     fn news(&self) -> UnboundedReceiver<AclNews> {
