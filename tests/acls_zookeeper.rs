@@ -384,6 +384,39 @@ async fn what_cannot_be_read_is_an_error_until_it_is_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_user_is_renamed_past_what_cannot_be_read() {
+    let server = shared_server().await.address();
+    let acls = connect(&settings(&[&server], "/past")).await;
+    let hand = hand(&server, "/past").await;
+    let carols: MailboxPath = "#private:carol@x.org:C".parse().unwrap();
+    let all = [bobs("A"), bobs("B"), bobs("D"), carols.clone()];
+    for mailbox in &all {
+        acls.replace(mailbox, &acl(r#"{"eve@x.org":"lr"}"#)).await.unwrap();
+    }
+    for bucket in hand.list_children("/acl").await.unwrap() {
+        let znode = format!("/acl/{bucket}/#private:bob@x.org:B");
+        if hand.check_stat(&znode).await.unwrap().is_some() {
+            hand.set_data(&znode, b"?", None).await.unwrap();
+        }
+    }
+    // As one who is named in it.
+    let renamed = acls.rename_user(&user("eve@x.org"), &user("eva@x.org")).await;
+    assert!(matches!(renamed, Err(RegistryError::Refused(_))), "{renamed:?}");
+    for mailbox in [bobs("A"), bobs("D"), carols.clone()] {
+        assert_eq!(acls.get(&mailbox).await.unwrap(), acl(r#"{"eva@x.org":"lr"}"#), "{mailbox}");
+    }
+    // As its owner, who is named elsewhere.
+    acls.replace(&carols, &acl(r#"{"bob@x.org":"lr"}"#)).await.unwrap();
+    let renamed = acls.rename_user(&user("bob@x.org"), &user("rob@x.org")).await;
+    assert!(matches!(renamed, Err(RegistryError::Refused(_))), "{renamed:?}");
+    let moved = |name: &str| format!("#private:rob@x.org:{name}").parse::<MailboxPath>().unwrap();
+    for mailbox in [moved("A"), moved("D")] {
+        assert_eq!(acls.get(&mailbox).await.unwrap(), acl(r#"{"eva@x.org":"lr"}"#), "{mailbox}");
+    }
+    assert_eq!(acls.get(&carols).await.unwrap(), acl(r#"{"rob@x.org":"lr"}"#));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn shares_that_a_hand_has_touched_stop_nobody() {
     let server = shared_server().await.address();
     let acls = connect(&settings(&[&server], "/touched")).await;

@@ -28,8 +28,8 @@ pub enum AclNews {
 
 /// ACLs by mailbox. A mailbox without one is its owner's alone. Guarantees: what [`Acls::get`] and [`Acls::shared_with`]
 /// answer is not older than the question; edits of one mailbox are applied one after the other; whoever was answered
-/// hears of the next change as [`AclNews`], soon, unless the answer was forgotten by then, which is told as
-/// [`AclNews::Everything`] or as the change itself.
+/// hears of the next change as [`AclNews`], soon, unless the answer was forgotten by then: the longest unused of very many
+/// are, so who goes by an answer for long asks again now and then.
 ///
 /// News is told once for each time of asking: who hears it and still wants to know asks again. It may overtake the answer
 /// that it makes old, so an answer counts only if no news of it came since the question.

@@ -7,7 +7,9 @@ use tokio::sync::mpsc;
 
 use super::AclNews;
 
-/// Answers that are remembered, so that their change can be told; of those beyond it the longest unused is forgotten.
+/// Answers of one ensemble that are remembered, so that their change can be told; of those beyond it the longest unused is
+/// forgotten. That is not told: where more are in use than are remembered, each would be asked for again, and make the next
+/// one be forgotten, without end.
 pub const WATCHED: usize = 50_000;
 
 /// Those who hear the news.
@@ -53,8 +55,7 @@ impl<V> Watched<V> {
     }
 
     /// Watches an answer, unless it is watched: then the older watch stays, for what it has to tell may be under way.
-    /// Returns what is forgotten for it, which is to be told.
-    pub fn insert(&mut self, news: AclNews, watch: V) -> Option<AclNews> {
+    pub fn insert(&mut self, news: AclNews, watch: V) {
         self.uses += 1;
         let uses = self.uses;
         let watch = match self.watches.remove(&news) {
@@ -66,12 +67,11 @@ impl<V> Watched<V> {
         };
         self.by_use.insert(uses, news.clone());
         self.watches.insert(news, (uses, watch));
-        if self.watches.len() <= self.capacity {
-            return None;
+        if self.watches.len() > self.capacity
+            && let Some((_, forgotten)) = self.by_use.pop_first()
+        {
+            self.watches.remove(&forgotten);
         }
-        let (_, forgotten) = self.by_use.pop_first()?;
-        self.watches.remove(&forgotten);
-        Some(forgotten)
     }
 
     /// Whether it was watched; it is not any more.
@@ -112,14 +112,14 @@ mod tests {
     #[test]
     fn the_longest_unused_is_forgotten_and_an_older_watch_stays() {
         let mut watched = Watched::new(2);
-        assert_eq!(watched.insert(changed("A"), 1), None);
-        assert_eq!(watched.insert(changed("B"), 2), None);
-        assert_eq!(watched.insert(changed("A"), 3), None);
+        watched.insert(changed("A"), 1);
+        watched.insert(changed("B"), 2);
+        watched.insert(changed("A"), 3);
         assert_eq!(watched.watches[&changed("A")].1, 1);
-        assert_eq!(watched.insert(changed("C"), 4), Some(changed("B")));
+        watched.insert(changed("C"), 4);
         assert!(!watched.remove(&changed("B")));
         assert!(watched.remove(&changed("A")));
-        assert_eq!(watched.insert(changed("D"), 5), None);
+        watched.insert(changed("D"), 5);
         watched.clear();
         assert!(!watched.remove(&changed("C")));
         assert!(watched.by_use.is_empty());

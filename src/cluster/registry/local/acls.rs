@@ -63,12 +63,6 @@ impl LocalAcls {
         }
     }
 
-    fn watch(&self, state: &mut State, news: AclNews) {
-        if let Some(forgotten) = state.watched.insert(news, ()) {
-            self.listeners.tell(&forgotten);
-        }
-    }
-
     /// Puts it there, and returns what was.
     fn put(&self, state: &mut State, mailbox: &MailboxPath, acl: Acl) -> Result<Acl, RegistryError> {
         check_size(mailbox, &acl)?;
@@ -107,7 +101,7 @@ impl LocalAcls {
 impl Acls for LocalAcls {
     async fn get(&self, mailbox: &MailboxPath) -> Result<Acl, RegistryError> {
         let mut state = self.reached()?;
-        self.watch(&mut state, AclNews::Changed(mailbox.clone()));
+        state.watched.insert(AclNews::Changed(mailbox.clone()), ());
         Ok(state.acls.get(mailbox).cloned().unwrap_or_default())
     }
 
@@ -136,13 +130,14 @@ impl Acls for LocalAcls {
         self.relocate(&mut state, owned)?;
         let renamed: Vec<(MailboxPath, Acl)> =
             state.acls.iter().map(|(mailbox, acl)| (mailbox.clone(), with_user_renamed(acl, from, to))).collect();
-        renamed.into_iter().try_for_each(|(mailbox, acl)| self.put(&mut state, &mailbox, acl).map(drop))
+        // One that would become too large does not keep the others from it.
+        renamed.into_iter().fold(Ok(()), |result, (mailbox, acl)| result.and(self.put(&mut state, &mailbox, acl).map(drop)))
     }
 
     async fn shared_with(&self, identifiers: &[Identifier]) -> Result<Vec<MailboxPath>, RegistryError> {
         let mut state = self.reached()?;
         for identifier in identifiers {
-            self.watch(&mut state, AclNews::Shares(identifier.clone()));
+            state.watched.insert(AclNews::Shares(identifier.clone()), ());
         }
         let names = |acl: &Acl| acl.iter().any(|(entry, _)| identifiers.contains(&entry.identifier));
         Ok(state.acls.iter().filter(|(_, acl)| names(acl)).map(|(mailbox, _)| mailbox.clone()).collect())

@@ -4,6 +4,7 @@
 //! one `sync`. With the connection the watches go, and a new session starts from nothing, as `lookups` does: so then
 //! anything may have changed. It is opened when somebody first asks.
 
+use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -35,7 +36,7 @@ const BATCHES: usize = 4;
 type Reply<T> = oneshot::Sender<Result<T, RegistryError>>;
 
 enum Ask {
-    Acl { mailbox: MailboxPath, reply: Reply<Acl> },
+    Acl { mailbox: MailboxPath, replies: Vec<Reply<Acl>> },
     Shares { identifier: Identifier, reply: Reply<Vec<MailboxPath>> },
 }
 
@@ -98,7 +99,7 @@ impl Link {
     }
 
     pub async fn get(&self, mailbox: MailboxPath) -> Result<Acl, RegistryError> {
-        self.ask(|reply| Ask::Acl { mailbox, reply }).await
+        self.ask(|reply| Ask::Acl { mailbox, replies: vec![reply] }).await
     }
 
     pub async fn shares(&self, identifier: Identifier) -> Result<Vec<MailboxPath>, RegistryError> {
@@ -114,7 +115,7 @@ impl Link {
 
 /// An answer, who waits for it, and what watches it.
 enum Answer {
-    Acl { mailbox: MailboxPath, reply: Reply<Acl>, result: Result<Acl, RegistryError>, watcher: Option<OneshotWatcher> },
+    Acl { mailbox: MailboxPath, replies: Vec<Reply<Acl>>, result: Result<Acl, RegistryError>, watcher: Option<OneshotWatcher> },
     Shares { identifier: Identifier, reply: Reply<Vec<MailboxPath>>, result: Result<(Vec<MailboxPath>, OneshotWatcher), Error> },
 }
 
@@ -220,7 +221,7 @@ impl Task {
                         // The registry has been dropped, and ends this task.
                         std::future::pending::<()>().await;
                     }
-                    batches.push(Box::pin(read(client.clone(), std::mem::take(&mut gathered))));
+                    batches.push(Box::pin(read(client.clone(), merged(std::mem::take(&mut gathered)))));
                 }
                 state = states.changed() => if state != SessionState::SyncConnected {
                     return format!("the connection to ZooKeeper is {state}");
@@ -241,11 +242,11 @@ impl Task {
     fn answer(&mut self, answer: Answer, watches: &Watches) {
         // Who asked may have given up.
         match answer {
-            Answer::Acl { mailbox, reply, result, watcher } => {
+            Answer::Acl { mailbox, replies, result, watcher } => {
                 if let Some(watcher) = watcher {
                     self.watch(AclNews::Changed(mailbox), watcher, watches);
                 }
-                let _ = reply.send(result);
+                replies.into_iter().for_each(|reply| drop(reply.send(result.clone())));
             }
             Answer::Shares { identifier, reply, result: Ok((mailboxes, watcher)) } => {
                 self.watch(AclNews::Shares(identifier), watcher, watches);
@@ -268,10 +269,26 @@ impl Task {
             }
         };
         watches.push(Abortable::new(fired.boxed(), registration));
-        if let Some(forgotten) = self.watched.insert(news, Watch(handle)) {
-            self.settings.listeners.tell(&forgotten);
+        self.watched.insert(news, Watch(handle));
+    }
+}
+
+/// One question for each ACL: when it changes, all who are named in it are asked about at once.
+fn merged(asks: Vec<Ask>) -> Vec<Ask> {
+    let mut merged: Vec<Ask> = Vec::with_capacity(asks.len());
+    let mut places: HashMap<MailboxPath, usize> = HashMap::new();
+    for ask in asks {
+        if let Ask::Acl { mailbox, replies } = ask {
+            let place = *places.entry(mailbox.clone()).or_insert(merged.len());
+            match merged.get_mut(place) {
+                Some(Ask::Acl { replies: all, .. }) => all.extend(replies),
+                _ => merged.push(Ask::Acl { mailbox, replies }),
+            }
+        } else {
+            merged.push(ask);
         }
     }
+    merged
 }
 
 /// The server catches up with its leader, then reads.
@@ -293,7 +310,7 @@ async fn read(client: Client, asks: Vec<Ask>) -> Vec<Answer> {
 
 async fn read_one(client: &Client, ask: Ask) -> Answer {
     match ask {
-        Ask::Acl { mailbox, reply } => {
+        Ask::Acl { mailbox, replies } => {
             let path = tree::acl(&mailbox);
             // The watch before the data: it cannot miss what the data does not hold, and it stands where there is none too.
             let (watched, data) = (client.check_and_watch_stat(&path), client.get_data(&path));
@@ -305,11 +322,34 @@ async fn read_one(client: &Client, ask: Ask) -> Answer {
                 (Ok((_, watcher)), Err(Error::NoNode)) => (Ok(Acl::default()), Some(watcher)),
                 (Err(error), _) | (_, Err(error)) => (Err(registry_error(&error)), None),
             };
-            Answer::Acl { mailbox, reply, result, watcher }
+            Answer::Acl { mailbox, replies, result, watcher }
         }
         Ask::Shares { identifier, reply } => {
             let result = shares::list_and_watch(client, &identifier).await;
             Answer::Shares { identifier, reply, result }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_acl_that_many_ask_for_is_read_once() {
+        let acl = |name: &str| {
+            let mailbox = format!("#private:bob:{name}").parse().unwrap();
+            Ask::Acl { mailbox, replies: vec![oneshot::channel().0] }
+        };
+        let shares = || Ask::Shares { identifier: Identifier::Anyone, reply: oneshot::channel().0 };
+        let merged = merged(vec![acl("A"), shares(), acl("B"), acl("A"), shares(), acl("A")]);
+        let shown: Vec<String> = merged
+            .iter()
+            .map(|ask| match ask {
+                Ask::Acl { mailbox, replies } => format!("{} {}", mailbox.name(), replies.len()),
+                Ask::Shares { .. } => "shares".to_owned(),
+            })
+            .collect();
+        assert_eq!(shown, ["A 3", "shares", "B 1", "shares"]);
     }
 }

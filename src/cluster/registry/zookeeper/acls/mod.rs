@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::try_join_all;
-use futures::{TryStreamExt, stream};
+use futures::{StreamExt, TryStreamExt, stream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -54,7 +54,7 @@ impl ZookeeperAcls {
                 access: access.clone(),
                 board: board.clone(),
                 listeners: listeners.clone(),
-                capacity: WATCHED.div_ceil(accesses.len()),
+                capacity: WATCHED,
                 gone: gone.clone(),
             });
             Ensemble::new(link, patience)
@@ -80,10 +80,7 @@ impl ZookeeperAcls {
     async fn relocate_all(&self, moves: Vec<(MailboxPath, MailboxPath)>) -> Result<(), RegistryError> {
         let mut result = Ok(());
         for (from, to) in moves {
-            match self.relocate(&from, &to).await {
-                Err(refused @ RegistryError::Refused(_)) => result = Err(refused),
-                done => done?,
-            }
+            result = result.and(refusals(self.relocate(&from, &to).await)?);
         }
         result
     }
@@ -101,6 +98,14 @@ impl ZookeeperAcls {
             }
         }
         Err(RegistryError::Unreachable("others keep changing the same ACL".to_owned()))
+    }
+}
+
+/// One ACL's outcome, beside which the others go on: what is refused for good is told at the end, anything else at once.
+fn refusals(outcome: Result<(), RegistryError>) -> Result<Result<(), RegistryError>, RegistryError> {
+    match outcome {
+        Err(refused @ RegistryError::Refused(_)) => Ok(Err(refused)),
+        other => other.map(Ok),
     }
 }
 
@@ -134,16 +139,16 @@ impl Acls for ZookeeperAcls {
         let home = tree::acl_home_of(from);
         let mailboxes = self.home(home).list_home(home).await?;
         let owned = mailboxes.into_iter().filter_map(|old| with_owner_renamed(&old, from, to).map(|new| (old, new)));
-        self.relocate_all(owned.collect()).await?;
+        let mut result = refusals(self.relocate_all(owned.collect()).await)?;
         let identifier = Identifier::User(from.clone());
         for ensemble in &self.ensembles {
             let named = ensemble.named(&identifier).await?;
-            let renamed = stream::iter(named.into_iter().map(Ok)).try_for_each_concurrent(RENAMED, async |mailbox| {
-                ensemble.edit(&mailbox, |acl| with_user_renamed(acl, from, to)).await.map(drop)
-            });
-            renamed.await?;
+            let renamed = stream::iter(named)
+                .map(async |mailbox| refusals(ensemble.edit(&mailbox, |acl| with_user_renamed(acl, from, to)).await.map(drop)))
+                .buffer_unordered(RENAMED);
+            result = renamed.try_fold(result, async |all, one| Ok(all.and(one))).await?;
         }
-        Ok(())
+        result
     }
 
     async fn shared_with(&self, identifiers: &[Identifier]) -> Result<Vec<MailboxPath>, RegistryError> {
