@@ -14,7 +14,7 @@ use super::written::WriteThrough;
 use crate::cluster::queue::{Producer, QueueError, QueueName, QueueSystem};
 use crate::cluster::registry::{Directory, Interest, RegistryError};
 use crate::mail::codec::to_msgpack;
-use crate::mail::event::Event;
+use crate::mail::event::{Change, Event};
 use crate::mail::key::Key;
 
 /// Publishes events. Cheap to share; the library's way in for a mail store of one's own.
@@ -103,6 +103,24 @@ pub enum PublishError {
     PerhapsNotAll(String),
 }
 
+/// What of a batch could not be written to the registry's ACLs.
+#[derive(Default)]
+struct Unwritten<'a> {
+    /// Why.
+    away: Option<RegistryError>,
+    changes: Vec<&'a Event>,
+}
+
+/// Whether an event is about a mailbox that `change` says something of.
+fn follows(event: &Event, change: &Event) -> bool {
+    let (mailbox, changed) = (&event.mailbox, &change.mailbox);
+    match &change.change {
+        Change::MailboxRename { to } => mailbox.renamed(changed, to).is_some() || mailbox.renamed(to, changed).is_some(),
+        Change::AccountRename { to } => mailbox.owner() == changed.owner() || mailbox.is_owned_by(to),
+        _ => mailbox == changed,
+    }
+}
+
 impl PublishError {
     /// Whether trying again may help.
     pub fn is_transient(&self) -> bool {
@@ -134,8 +152,9 @@ impl Publisher {
 
     async fn publish_all(&self, events: &[Event], write: bool) -> Vec<Result<Published, PublishError>> {
         let mut results = Vec::with_capacity(events.len());
+        let mut unwritten = write.then(Unwritten::default);
         for some in events.chunks(self.options.max_in_flight.clamp(1, LOOKUPS)) {
-            results.extend(self.publish_some(some, write).await);
+            results.extend(self.publish_some(some, unwritten.as_mut()).await);
         }
         for result in &results {
             let outcome = match result {
@@ -156,12 +175,19 @@ impl Publisher {
     }
 
     /// One lookup for all of these, then their sends.
-    async fn publish_some(&self, events: &[Event], write: bool) -> Vec<Result<Published, PublishError>> {
+    async fn publish_some<'a>(
+        &self,
+        events: &'a [Event],
+        unwritten: Option<&mut Unwritten<'a>>,
+    ) -> Vec<Result<Published, PublishError>> {
         let count = u32::try_from(events.len()).unwrap_or(u32::MAX);
         let Ok(_permits) = self.permits.try_acquire_many(count) else {
             return events.iter().map(|_| Err(PublishError::Full)).collect();
         };
-        let unwritten = if write { self.write(events).await } else { HashMap::new() };
+        let unwritten = match unwritten {
+            Some(unwritten) => self.write(events, unwritten).await,
+            None => HashMap::new(),
+        };
         let mut routes = self.routes(events).await;
         for (at, error) in unwritten {
             routes[at] = Err(error);
@@ -194,20 +220,23 @@ impl Publisher {
     }
 
     /// Brings the registry's ACLs to where the events say that they are; which events failed at that, by their place.
-    async fn write(&self, events: &[Event]) -> HashMap<usize, PublishError> {
+    async fn write<'a>(&self, events: &'a [Event], unwritten: &mut Unwritten<'a>) -> HashMap<usize, PublishError> {
         let mut failed = HashMap::new();
         let Some(acls) = &self.options.acls else { return failed };
-        let mut away: Option<RegistryError> = None;
         for (at, event) in events.iter().enumerate() {
-            let written = match &away {
-                // One time limit is enough for all; and the rest is not kept waiting.
-                Some(error) if acls.says_something(event) => Err(error.clone()),
+            let written = match &unwritten.away {
+                // One time limit is enough for all. What comes behind a change that could not be written waits with it, for it
+                // would go by rights that are no more; the rest is not kept waiting.
+                Some(error) if acls.says_something(event) || unwritten.changes.iter().any(|change| follows(event, change)) => {
+                    Err(error.clone())
+                }
                 Some(_) => Ok(()),
                 None => acls.write(event).await,
             };
             if let Err(error) = written {
                 if !matches!(error, RegistryError::Refused(_)) {
-                    away = Some(error.clone());
+                    unwritten.away = Some(error.clone());
+                    unwritten.changes.push(event);
                 }
                 failed.insert(at, PublishError::Acls(error));
             }
@@ -366,3 +395,7 @@ impl Publisher {
         self.producer.flush().await;
     }
 }
+
+#[cfg(test)]
+#[path = "publisher_tests.rs"]
+mod tests;
