@@ -1,7 +1,10 @@
 //! The checks of the sources of rights.
 
+use std::collections::HashSet;
+
 use super::check::Checker;
 use super::{AccessSettings, RegistryKind, RightsKind, Settings};
+use crate::mail::path::MailboxPath;
 
 impl AccessSettings {
     /// The source of each namespace that has its own.
@@ -46,13 +49,16 @@ pub(super) fn access(checker: &mut Checker<'_>, settings: &Settings) {
     for (name, value, least) in least {
         checker.at_least(&format!("access.{name}"), value, least);
     }
-    let named = access.namespaces().enumerate().map(|(index, (namespace, kind))| {
-        let setting = format!("access.by_namespace[{index}]");
-        (setting, namespace.starts_with('#') && namespace.len() > 1, kind)
-    });
-    for (setting, is_namespace, kind) in named {
+    let named = access
+        .namespaces()
+        .enumerate()
+        .map(|(index, (namespace, kind))| (format!("access.by_namespace[{index}]"), namespace, kind));
+    let mut seen = HashSet::new();
+    for (setting, namespace, kind) in named {
         let hint = "Write a namespace, =, and registry, imap or owners: \"#shared=registry\".";
+        let is_namespace = MailboxPath::new(namespace, "", "INBOX").is_ok();
         checker.require(&[&setting], is_namespace && kind.is_some(), "names no namespace and source", hint);
+        checker.require(&[&setting], seen.insert(namespace), "names a namespace that has a source already", "Name each once.");
         if let Some(kind) = kind {
             source(checker, settings, &setting, kind);
         }
