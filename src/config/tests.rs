@@ -358,3 +358,19 @@ fn default_toml_names_every_setting_and_explains_each() {
     }
     assert!(DEFAULT_TOML.lines().all(|line| line.chars().count() <= 130));
 }
+
+#[test]
+fn each_namespace_has_one_source_of_rights() {
+    let file = "[access]\nby_namespace = [\"#shared=owners\", \"#shared=registry\", \"#a b=owners\", \"shared=owners\", \"#public=us\"]";
+    let faults = Case::keyed().file(file).faults();
+    let about: Vec<&str> = faults.iter().filter_map(|fault| fault.strip_prefix("access.by_namespace")).collect();
+    assert_eq!(
+        about,
+        [
+            "[1] names a namespace that has a source already",
+            "[2] names no namespace and source",
+            "[3] names no namespace and source",
+            "[4] names no namespace and source",
+        ]
+    );
+}
