@@ -321,6 +321,19 @@ fn an_agent_is_open_to_its_own_machine_only() {
     assert_eq!(faulty(&["agent.imap.address=mx1"]), ["agent.imap.address"]);
     assert_eq!(faulty(&["agent.dovecot.separator=."]), ["agent.dovecot.shared_prefix"]);
     assert_eq!(faulty(&["agent.dovecot.separator=.", "agent.dovecot.shared_prefix=user."]), none);
+    assert_eq!(faulty(&["agent.dovecot.separator=\u{e9}", "agent.dovecot.shared_prefix="]), ["agent.dovecot.separator"]);
+    assert_eq!(faulty(&["agent.dovecot.personal_prefixes="]), ["agent.dovecot.personal_prefixes"]);
+    assert_eq!(faulty(&["agent.dovecot.personal_prefixes=INBOX."]), ["agent.dovecot.personal_prefixes"]);
+    assert_eq!(faulty(&["agent.dovecot.public_prefixes=Public/,shared/"]), ["agent.dovecot.public_prefixes"]);
+    assert_eq!(faulty(&["agent.dovecot.alias_prefixes=[\"\"]"]), ["agent.dovecot.alias_prefixes"]);
+    let courier = [
+        "agent.dovecot.personal_prefixes=INBOX.",
+        "agent.dovecot.shared_prefix=shared.",
+        "agent.dovecot.public_prefixes=Public.",
+        "agent.dovecot.alias_prefixes=[\"\"]",
+        "agent.dovecot.separator=.",
+    ];
+    assert_eq!(faulty(&courier), none);
 }
 
 /// Whoever publishes must have the gateways' source of rights, and an agent has no mail servers in `imap.upstream`.
