@@ -87,6 +87,20 @@ fn the_printed_defaults_are_a_good_configuration() {
 }
 
 #[test]
+fn an_agents_configuration_is_checked_as_one() {
+    // No key to tokens: it needs none.
+    let output = run(mailpush(&["check", "--agent", "--offline"]));
+    assert_eq!(code(&output), 0, "{}", err(&output));
+    assert_eq!(out(&output), "the configuration is good\naccess.source is registry: it must be the gateways'\n");
+    let master = ["--set", "agent.imap.master_user=gw", "--set", "agent.imap.master_password=p"];
+    let output = run(mailpush(&[&["check", "--agent", "--offline"], &master[..]].concat()));
+    assert!(out(&output).ends_with("access.source is imap: it must be the gateways'\n"), "{}", out(&output));
+    assert_eq!(code(&run(mailpush(&["check", "--agent", "--set", "agent.token=short"]))), 64);
+    let output = run(mailpush(&["check", "--agent", "--user", "alice"]));
+    assert!(code(&output) == 64 && err(&output).contains("agent.imap.master_user"), "{}", err(&output));
+}
+
+#[test]
 fn check_tells_what_is_not_there() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let listen = format!("http.listen={}", taken.local_addr().unwrap());

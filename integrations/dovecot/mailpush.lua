@@ -4,10 +4,15 @@
 -- so everything here is bounded by time, nothing is tried twice, and no fault of it reaches the mail command.
 --
 -- Plugin settings (README.md beside this file explains them):
---   mailpush_url            the agent, such as http://127.0.0.1:8081/v1/ingest/dovecot
---   mailpush_token          agent.token, where it is set
---   mailpush_shared_prefix  what other users' mailboxes begin with, where the agent should not decide that: shared/
---   mailpush_separator      the hierarchy separator that goes with it (default /)
+--   mailpush_url    the agent, such as http://127.0.0.1:8081/v1/ingest/dovecot
+--   mailpush_token  agent.token, where it is set
+-- and, for users whose namespaces are others than agent.dovecot says (once one of them is set, all of them count):
+--   mailpush_personal_prefix  what their own mailboxes begin with, such as INBOX. (default: nothing)
+--   mailpush_shared_prefix    what other users' mailboxes begin with, such as shared/ (default: there are none)
+--   mailpush_public_prefix    what mailboxes of nobody begin with, such as Public/ (default: there are none)
+--   mailpush_alias_prefix     what hidden other names (alias_for) of their own mailboxes begin with (default: there are none)
+--   mailpush_separator        the hierarchy separator (default /)
+-- Several namespaces of a kind: mailpush_public_prefix2, mailpush_public_prefix3 and so on.
 
 -- Milliseconds. Together with the agent being away, the longest that a mail command is held up.
 local CONNECT_TIMEOUT = 100
@@ -88,14 +93,35 @@ local function setting(user, name)
   return value
 end
 
+-- The user's namespaces, where plugin settings name them. Which mailbox a name means is the agent's business.
+local function namespaces(user)
+  -- An empty prefix is one where users' own mailboxes are, and elsewhere means that there is none.
+  local function all(name, own)
+    local found, value = {}, user:plugin_getenv(name)
+    while value and (own or value ~= '') do
+      found[#found + 1] = value
+      value = user:plugin_getenv(name .. #found + 1)
+    end
+    return found
+  end
+  local told = {
+    personal = all('mailpush_personal_prefix', true),
+    shared = all('mailpush_shared_prefix', false),
+    public = all('mailpush_public_prefix', false),
+    alias = all('mailpush_alias_prefix', true),
+    separator = setting(user, 'mailpush_separator'),
+  }
+  if #told.personal + #told.shared + #told.public + #told.alias == 0 and not told.separator then return nil end
+  return told
+end
+
 function dovecot_lua_notify_begin_txn(user)
   return {
     user = user,
     username = user.username,
     url = setting(user, 'mailpush_url'),
     token = setting(user, 'mailpush_token'),
-    prefix = setting(user, 'mailpush_shared_prefix'),
-    separator = setting(user, 'mailpush_separator') or '/',
+    namespaces = namespaces(user),
     entries = {},
     -- Entries that take more UIDs, by what their messages have in common.
     groups = {},
@@ -103,19 +129,8 @@ function dovecot_lua_notify_begin_txn(user)
   }
 end
 
--- The owner and the owner's name of a mailbox that belongs to somebody else.
-local function canonical(ctx, name)
-  if not ctx.prefix or name:sub(1, #ctx.prefix) ~= ctx.prefix then return nil end
-  local rest = name:sub(#ctx.prefix + 1)
-  local at = rest:find(ctx.separator, 1, true)
-  if not at then return rest, 'INBOX' end
-  return rest:sub(1, at - 1), rest:sub(at + 1)
-end
-
 local function entry(ctx, event)
   local e = { name = event.name, mailbox = event.mailbox, mailbox_old = event.mailbox_old, uid_validity = event.uid_validity }
-  e.owner, e.box = canonical(ctx, event.mailbox)
-  if event.mailbox_old then e.owner_old, e.box_old = canonical(ctx, event.mailbox_old) end
   ctx.entries[#ctx.entries + 1] = e
   return e
 end
@@ -189,8 +204,8 @@ local function tell(ctx, ok)
   local at, count = 1, #ctx.entries
   while at <= count do
     local last = math.min(at + CHUNK - 1, count)
-    post(ctx, json{ user = ctx.username, success = ok, events = table.move(ctx.entries, at, last, 1, {}),
-      status = last == count and after or nil })
+    post(ctx, json{ user = ctx.username, success = ok, namespaces = ctx.namespaces,
+      events = table.move(ctx.entries, at, last, 1, {}), status = last == count and after or nil })
     at = last + 1
   end
 end

@@ -1,31 +1,21 @@
 //! Dovecot's changes, as our Lua script posts them, made into events. Pure.
 //!
 //! One document is one transaction of Dovecot's; out of it comes one event for each mailbox and type, in UID order.
-//! Names are the acting user's (`shared/alice/Team`) and become the owner's.
+//! Names are the acting user's (`shared/alice/Team`); [`Naming`] knows whose mailbox each is.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::naming::{Naming, Prefixes};
 use crate::mail::event::{Change, Envelope, Event, FlagChange, NewMessage, Status};
 use crate::mail::flags::{Flag, Flags};
 use crate::mail::ids::EventId;
 use crate::mail::path::MailboxPath;
 use crate::mail::uid::{ModSeq, Uid, UidValidity};
-use crate::mail::user::UserNames;
 
 /// The longest subject, sender or message id that is passed on, in characters: the envelope is a summary.
 const LONGEST_TEXT: usize = 512;
-
-/// How Dovecot's names are read.
-#[derive(Debug, Clone)]
-pub struct Naming {
-    pub names: UserNames,
-    /// What other users' mailboxes begin with, such as `shared/`; empty: there are none.
-    pub shared_prefix: String,
-    /// Dovecot's hierarchy separator.
-    pub separator: String,
-}
 
 /// What every event of a document gets.
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +35,8 @@ pub enum TranslateError {
     Event { index: usize, reason: String },
     #[error("user: {0}")]
     User(String),
+    #[error("namespaces: {0}")]
+    Namespaces(String),
 }
 
 #[derive(Deserialize)]
@@ -54,6 +46,9 @@ struct Document {
     #[serde(default = "yes")]
     success: bool,
     events: Vec<Item>,
+    /// This user's, where they are others than the agent's settings say.
+    #[serde(default)]
+    namespaces: Option<Prefixes>,
     /// Of the mailbox of the first event; a text is why it could not be had.
     #[serde(default)]
     status: Option<Told>,
@@ -86,15 +81,6 @@ struct Item {
     mailbox: String,
     #[serde(default)]
     mailbox_old: Option<String>,
-    /// Whose it is and what they call it, where the script knows better than the agent.
-    #[serde(default)]
-    owner: Option<String>,
-    #[serde(default, rename = "box")]
-    name_of_owner: Option<String>,
-    #[serde(default)]
-    owner_old: Option<String>,
-    #[serde(default)]
-    box_old: Option<String>,
     #[serde(default)]
     uid: Option<u32>,
     /// Instead of `uid`, where several messages have all else in common.
@@ -141,24 +127,17 @@ pub fn translate(json: &[u8], naming: &Naming, stamp: Stamp<'_>) -> Result<Vec<E
     if !document.success {
         return Ok(Vec::new());
     }
+    let own = document.namespaces.map(|prefixes| Naming::new(naming.names.clone(), &prefixes)).transpose();
+    let own = own.map_err(TranslateError::Namespaces)?;
+    let naming = own.as_ref().unwrap_or(naming);
     // Few mailboxes: mostly one.
     let mut mailboxes: Vec<(MailboxPath, Changes)> = Vec::new();
     for (index, item) in document.events.into_iter().enumerate() {
         let fault = |reason: String| TranslateError::Event { index, reason };
-        let path = match (&item.owner, &item.name_of_owner) {
-            (Some(owner), Some(name)) => naming.owned(owner, name),
-            _ => naming.path(user.as_str(), &item.mailbox),
-        }
-        .map_err(fault)?;
+        let path = naming.path(&user, &item.mailbox).map_err(fault)?;
         // Our event stands under the old path.
         let (path, to) = match &item.mailbox_old {
-            Some(old) => {
-                let old = match (&item.owner_old, &item.box_old) {
-                    (Some(owner), Some(name)) => naming.owned(owner, name),
-                    _ => naming.path(user.as_str(), old),
-                };
-                (old.map_err(fault)?, Some(path))
-            }
+            Some(old) => (naming.path(&user, old).map_err(fault)?, Some(path)),
             None => (path, None),
         };
         let place = match mailboxes.iter().position(|(known, _)| *known == path) {
@@ -222,26 +201,6 @@ fn malformed(error: &serde_json::Error) -> TranslateError {
         serde_json::error::Category::Io | serde_json::error::Category::Syntax => "not valid JSON",
     };
     TranslateError::Malformed(format!("{kind}, at line {} column {}", error.line(), error.column()))
-}
-
-impl Naming {
-    /// The mailbox that `user` calls `name`.
-    fn path(&self, user: &str, name: &str) -> Result<MailboxPath, String> {
-        let shared = Some(self.shared_prefix.as_str()).filter(|prefix| !prefix.is_empty());
-        let (owner, name) = match shared.and_then(|prefix| name.strip_prefix(prefix)) {
-            // The owner alone is the owner's INBOX.
-            Some(theirs) => theirs.split_once(&self.separator).unwrap_or((theirs, "INBOX")),
-            None => (user, name),
-        };
-        self.owned(owner, name)
-    }
-
-    /// The mailbox that its owner calls `name`.
-    fn owned(&self, owner: &str, name: &str) -> Result<MailboxPath, String> {
-        let owner = self.names.normalise(owner).map_err(|error| error.to_string())?;
-        let name = if self.separator == "/" { name.to_owned() } else { name.replace(&self.separator, "/") };
-        MailboxPath::private(&owner, &name).map_err(|error| error.to_string())
-    }
 }
 
 impl Changes {

@@ -3,10 +3,11 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::mail::codec::to_json;
+use crate::mail::user::UserNames;
 
 fn naming() -> Naming {
     let names = UserNames { lowercase: true, default_domain: None };
-    Naming { names, shared_prefix: "shared/".into(), separator: "/".into() }
+    Naming::new(names, &Prefixes { shared: vec!["shared/".into()], ..Prefixes::default() }).unwrap()
 }
 
 fn read(document: &Value, naming: &Naming) -> Result<Vec<Value>, TranslateError> {
@@ -166,23 +167,28 @@ fn a_renamed_inbox_stays() {
 
 #[test]
 fn names_become_the_owners() {
-    let names = UserNames { lowercase: true, default_domain: Some("x.org".into()) };
-    let dots = Naming { names, shared_prefix: "user.".into(), separator: ".".into() };
-    let path = |naming: &Naming, name: &str| {
-        let document = json!({"user": "bob", "events": [{"name": "MailboxCreate", "mailbox": name}]});
-        let event = read(&document, naming).unwrap().remove(0);
-        (event["mailbox"].as_str().unwrap().to_owned(), event["actor"].as_str().unwrap().to_owned())
+    let rename = json!({"user": "Bob", "events": [{"name": "MailboxRename", "mailbox": "shared/Alice/B", "mailbox_old": "A"}]});
+    let event = read(&rename, &naming()).unwrap().remove(0);
+    assert_eq!((&event["mailbox"], &event["to"]), (&json!("#private:bob:A"), &json!("#private:alice:B")));
+    assert_eq!(event["actor"], "bob");
+}
+
+#[test]
+fn the_scripts_namespaces_win() {
+    let path = |namespaces: Value, name: &str| {
+        let document = json!({"user": "bob", "namespaces": namespaces, "events": [{"name": "MailboxCreate", "mailbox": name}]});
+        read(&document, &naming()).map(|mut events| events.remove(0)["mailbox"].as_str().unwrap().to_owned())
     };
-    assert_eq!(path(&naming(), "shared/Alice/Team/A"), ("#private:alice:Team/A".into(), "bob".into()));
-    assert_eq!(path(&naming(), "shared/alice").0, INBOX);
-    assert_eq!(path(&naming(), "shared/alice/INBOX").0, INBOX);
-    assert_eq!(path(&naming(), "sharedX").0, "#private:bob:sharedX");
-    assert_eq!(path(&dots, "user.alice.Team.A"), ("#private:alice@x.org:Team/A".into(), "bob@x.org".into()));
-    assert_eq!(path(&Naming { shared_prefix: String::new(), ..naming() }, "shared/alice/x").0, "#private:bob:shared/alice/x");
-    let told = json!({"user": "bob", "events": [{"name": "MailboxRename", "mailbox": "x", "mailbox_old": "y", "owner": "Carol",
-        "box": "A", "owner_old": "carol", "box_old": "B"}]});
-    let event = read(&told, &naming()).unwrap().remove(0);
-    assert_eq!((&event["mailbox"], &event["to"]), (&json!("#private:carol:B"), &json!("#private:carol:A")));
+    let dots = json!({"personal": ["INBOX."], "shared": ["user."], "public": ["Public."], "alias": [], "separator": "."});
+    assert_eq!(path(dots.clone(), "INBOX.Sent.2026").unwrap(), "#private:bob:Sent/2026");
+    assert_eq!(path(dots.clone(), "user.alice.Team").unwrap(), "#private:alice:Team");
+    assert_eq!(path(dots.clone(), "Public.News").unwrap(), "#shared::News");
+    let error = path(dots, "shared/alice/Team").unwrap_err().to_string();
+    assert_eq!(error, "events[0]: \"shared/alice/Team\" is no mailbox in the namespaces of agent.dovecot");
+    // All of them count, once there is one.
+    assert_eq!(path(json!({"personal": [], "public": ["P/"]}), "shared/alice/x").unwrap(), "#private:bob:shared/alice/x");
+    let error = path(json!({"separator": "::"}), "x").unwrap_err().to_string();
+    assert_eq!(error, "namespaces: the separator is not one ASCII character");
 }
 
 #[test]
@@ -224,7 +230,10 @@ fn what_is_no_document_says_why() {
     assert_eq!(with(json!({"name": "Quota\n", "mailbox": "x"})), "events[0]: \"Quota\" is no event of the script");
     assert_eq!(with(json!({"name": "MessageNew", "mailbox": "x", "uid": 0})), "events[0]: MessageNew names no message");
     assert_eq!(with(json!({"name": "MailboxRename", "mailbox": "x"})), "events[0]: MailboxRename without mailbox_old");
-    assert_eq!(with(json!({"name": "MailboxCreate", "mailbox": ""})), "events[0]: the name in a mailbox path must not be empty");
+    assert_eq!(
+        with(json!({"name": "MailboxCreate", "mailbox": ""})),
+        "events[0]: \"\" is no mailbox in the namespaces of agent.dovecot"
+    );
 }
 
 proptest! {

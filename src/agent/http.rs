@@ -16,8 +16,9 @@ use sha2::{Digest, Sha256};
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::warn;
 
-use super::dovecot::{Naming, Stamp, translate};
+use super::dovecot::{Stamp, translate};
 use super::metrics::AgentMetrics;
+use super::naming::Naming;
 use super::pipeline::Pipeline;
 use super::spool::{Spool, SpoolError};
 use crate::http::bearer;

@@ -8,9 +8,11 @@ use tokio::net::TcpStream;
 use super::complete::Known;
 use super::tls::{Stream, Tls};
 use crate::imap::client::{Client, ImapError, Refusal};
+use crate::mail::path::MailboxPath;
 use crate::mail::uid::{Uid, UidValidity};
+use crate::mail::user::UserNames;
 use crate::wire::imap::credentials::Credentials;
-use crate::wire::imap::name::encode_utf7;
+use crate::wire::imap::namespace::Namespaces;
 use crate::wire::imap::response::{Code, Untagged, words};
 use crate::wire::imap::{set, write};
 
@@ -18,7 +20,9 @@ use crate::wire::imap::{set, write};
 pub struct Connection {
     client: Client<Box<dyn Stream>>,
     condstore: bool,
-    delimiter: u8,
+    /// `None`: the server does not tell, so all is personal.
+    told: Option<Namespaces>,
+    delimiter: Option<u8>,
 }
 
 impl Connection {
@@ -41,28 +45,54 @@ impl Connection {
                 }
             })
             .await?;
+        let mut told = None;
+        let asked = client.command(b"NAMESPACE", |untagged| {
+            if let Untagged::Namespace(namespaces) = untagged {
+                told = Some(namespaces.clone());
+            }
+        });
+        match asked.await {
+            Ok(()) | Err(ImapError::Refused(_)) => {}
+            Err(error) => return Err(error),
+        }
         let mut delimiter = None;
-        client
-            .command(b"LIST \"\" \"\"", |untagged| {
+        if told.is_none() {
+            let asked = client.command(b"LIST \"\" \"\"", |untagged| {
                 if let Untagged::List(list) = untagged {
                     delimiter = list.delimiter;
                 }
-            })
-            .await?;
-        Ok(Self { client, condstore, delimiter: delimiter.unwrap_or(b'/') })
+            });
+            asked.await?;
+        }
+        Ok(Self { client, condstore, told, delimiter })
     }
 
-    /// The flags of those of these messages that are there. `name` has the separator `/`.
+    /// The owner's namespaces, if the server tells of them.
+    pub fn namespaces(&self) -> Option<&Namespaces> {
+        self.told.as_ref()
+    }
+
+    /// What the mailbox's owner, who is the user of this connection, calls it.
+    fn name(&self, mailbox: &MailboxPath, names: &UserNames) -> Option<Vec<u8>> {
+        let owner = mailbox.owner_name()?;
+        match &self.told {
+            Some(told) => told.imap_name(mailbox, false, &owner, names),
+            None => Namespaces::personal_only(self.delimiter).imap_name(mailbox, false, &owner, names),
+        }
+    }
+
+    /// The flags of those of these messages that are there.
     pub async fn flags(
         &mut self,
-        name: &str,
+        mailbox: &MailboxPath,
+        names: &UserNames,
         uidvalidity: Option<UidValidity>,
         uids: &BTreeSet<Uid>,
     ) -> Result<BTreeMap<Uid, Known>, ImapError> {
+        let refused = |reason: String| ImapError::Refused(Refusal::new(reason));
+        let name = self.name(mailbox, names).ok_or_else(|| refused("its owner has no name for it".to_owned()))?;
         let mut examine = b"EXAMINE ".to_vec();
-        let delimited = name.replace('/', std::str::from_utf8(&[self.delimiter]).unwrap_or("/"));
-        write::astring(&mut examine, &encode_utf7(&delimited), false)
-            .map_err(|error| ImapError::Refused(Refusal::new(error.to_string())))?;
+        write::astring(&mut examine, &name, false).map_err(|error| refused(error.to_string()))?;
         let mut told = None;
         self.client
             .command(&examine, |untagged| {
@@ -72,7 +102,7 @@ impl Connection {
             })
             .await?;
         if uidvalidity.is_some() && told != uidvalidity {
-            return Err(ImapError::Refused(Refusal::new("its UIDVALIDITY is another")));
+            return Err(refused("its UIDVALIDITY is another".to_owned()));
         }
         let mut fetch = b"UID FETCH ".to_vec();
         set::write(&mut fetch, &uids.iter().map(|uid| uid.get()).collect::<RoaringBitmap>());

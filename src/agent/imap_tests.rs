@@ -80,10 +80,11 @@ async fn encrypted(starttls: bool, script: &'static [(&'static str, &'static str
 
 /// base64 of `alice`, NUL, `gw`, NUL, `secret`.
 const PLAIN: &str = "YWxpY2UAZ3cAc2VjcmV0";
-const LOGIN: [(&str, &str); 4] = [
+const LOGIN: [(&str, &str); 5] = [
     ("AUTHENTICATE PLAIN", "+ \r\n"),
     (PLAIN, "TAG OK logged in\r\n"),
     ("CAPABILITY", "* CAPABILITY IMAP4rev1 CONDSTORE\r\nTAG OK done\r\n"),
+    ("NAMESPACE", "* NAMESPACE ((\"INBOX.\" \".\")) NIL NIL\r\nTAG OK done\r\n"),
     ("LIST", "* LIST (\\Noselect) \".\" \"\"\r\nTAG OK done\r\n"),
 ];
 
@@ -92,13 +93,17 @@ async fn open(address: &str) -> Result<Connection, ImapError> {
     Connection::open(address, &tls, &Credentials::new("gw", "secret"), "alice").await
 }
 
+fn path(name: &str) -> MailboxPath {
+    format!("#private:alice:{name}").parse().unwrap()
+}
+
 fn uids(numbers: &[u32]) -> BTreeSet<Uid> {
     numbers.iter().map(|n| Uid::new(*n).unwrap()).collect()
 }
 
 macro_rules! script {
     ($($more:expr),* $(,)?) => {{
-        const SCRIPT: &[(&str, &str)] = &[LOGIN[0], LOGIN[1], LOGIN[2], LOGIN[3], $($more),*];
+        const SCRIPT: &[(&str, &str)] = &[LOGIN[0], LOGIN[1], LOGIN[2], LOGIN[3], LOGIN[4], $($more),*];
         SCRIPT
     }};
 }
@@ -106,7 +111,7 @@ macro_rules! script {
 #[tokio::test]
 async fn flags_as_the_owner_sees_them() {
     let address = server(script![
-        ("EXAMINE Entw&APw-rfe.Neu", "* 2 EXISTS\r\n* OK [UIDVALIDITY 9] ok\r\nTAG OK [READ-ONLY] done\r\n"),
+        ("EXAMINE INBOX.Entw&APw-rfe.Neu", "* 2 EXISTS\r\n* OK [UIDVALIDITY 9] ok\r\nTAG OK [READ-ONLY] done\r\n"),
         (
             "UID FETCH 1:2,404 (FLAGS MODSEQ)",
             "* 1 FETCH (UID 1 FLAGS (\\Seen \\Recent $Work) MODSEQ (12))\r\n* 2 FETCH (FLAGS () MODSEQ (13) UID 2)\r\n\
@@ -115,15 +120,34 @@ async fn flags_as_the_owner_sees_them() {
     ])
     .await;
     let mut connection = open(&address).await.unwrap();
-    let known = connection.flags("Entwürfe/Neu", UidValidity::new(9), &uids(&[1, 2, 404])).await.unwrap();
+    let (neu, names) = (path("Entwürfe/Neu"), UserNames::default());
+    let known = connection.flags(&neu, &names, UidValidity::new(9), &uids(&[1, 2, 404])).await.unwrap();
     let shown: Vec<_> =
         known.iter().map(|(uid, k)| (uid.get(), k.flags.len(), k.flags.contains("$Work"), k.modseq.unwrap().0)).collect();
     assert_eq!(shown, [(1, 2, true, 12), (2, 0, false, 13)]);
-    let error = connection.flags("Entwürfe/Neu", UidValidity::new(8), &uids(&[1])).await.unwrap_err();
+    let error = connection.flags(&neu, &names, UidValidity::new(8), &uids(&[1])).await.unwrap_err();
     assert_eq!(error.to_string(), "its UIDVALIDITY is another");
-    let error = connection.flags("Gone", None, &uids(&[1])).await.unwrap_err();
+    let error = connection.flags(&path("Gone"), &names, None, &uids(&[1])).await.unwrap_err();
     assert!(matches!(error, ImapError::Refused(_)), "{error}");
-    assert!(connection.flags("Entwürfe/Neu", None, &uids(&[1, 2, 404])).await.is_ok(), "the connection is still good");
+    let public = "#shared::News".parse().unwrap();
+    let error = connection.flags(&public, &names, None, &uids(&[1])).await.unwrap_err();
+    assert_eq!(error.to_string(), "its owner has no name for it");
+    assert!(connection.flags(&neu, &names, None, &uids(&[1, 2, 404])).await.is_ok(), "the connection is still good");
+}
+
+#[tokio::test]
+async fn without_namespace_all_is_the_owners() {
+    const OLD: &[(&str, &str)] = &[
+        LOGIN[0],
+        LOGIN[1],
+        LOGIN[2],
+        LOGIN[4],
+        ("EXAMINE Entw&APw-rfe.Neu", "TAG OK [READ-ONLY] done\r\n"),
+        ("UID FETCH 1", "TAG OK done\r\n"),
+    ];
+    let mut connection = open(&server(OLD).await).await.unwrap();
+    assert_eq!(connection.namespaces(), None);
+    assert!(connection.flags(&path("Entwürfe/Neu"), &UserNames::default(), None, &uids(&[1])).await.unwrap().is_empty());
 }
 
 #[tokio::test]

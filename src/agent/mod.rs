@@ -3,6 +3,7 @@ pub mod dovecot;
 pub mod http;
 pub mod imap;
 pub mod metrics;
+pub mod naming;
 pub mod pipeline;
 pub mod pool;
 mod record;
@@ -21,14 +22,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{info, warn};
 
-use crate::config::{AgentImapSettings, AgentSettings, Settings, SpoolSync, socket_mode};
+use crate::config::{AgentSettings, Settings, SpoolSync, socket_mode};
 use crate::http::server::{Bounds, serve};
 use crate::mail::user::UserNames;
 use crate::push::metrics::Metrics;
 use crate::wire::imap::credentials::Credentials;
 use complete::FlagSource;
-use dovecot::Naming;
 use metrics::AgentMetrics;
+use naming::{Naming, Prefixes};
 use pipeline::{Parts, Pipeline, Sink};
 use pool::{Pool, Target};
 use spool::Spool;
@@ -73,7 +74,8 @@ impl Agent {
         let spool = Arc::new(spool.context("agent.spool_dir")?);
         let left = spool.backlog();
         let metrics = Arc::new(AgentMetrics::default());
-        let pool = pool(&agent.imap, settings)?.map(Arc::new);
+        let naming = naming(settings, publishing.names)?;
+        let pool = target(settings, naming.clone())?.map(|target| Arc::new(Pool::new(target)));
         let (closing, stop) = (CancellationToken::new(), CancellationToken::new());
         let flags = pool.clone().map(|pool| pool as Arc<dyn FlagSource>);
         let parts = Parts { spool: spool.clone(), sink: publishing.sink, flags, metrics: metrics.clone() };
@@ -82,11 +84,6 @@ impl Agent {
         let unix = agent.socket.as_deref().map(|path| listen(path, &agent.socket_mode)).transpose()?;
         let address = tcp.local_addr()?;
         let pipeline = Pipeline::start(parts, stop.clone());
-        let naming = Naming {
-            names: publishing.names,
-            shared_prefix: agent.dovecot.shared_prefix.clone(),
-            separator: agent.dovecot.separator.clone(),
-        };
         let router = http::router(Arc::new(http::Intake {
             spool: spool.clone(),
             pipeline: pipeline.clone(),
@@ -151,23 +148,30 @@ impl Agent {
     }
 }
 
+/// How Dovecot's names are read, as the settings say.
+pub fn naming(settings: &Settings, names: UserNames) -> Result<Naming> {
+    Naming::new(names, &Prefixes::from(&settings.agent.dovecot)).map_err(anyhow::Error::msg).context("agent.dovecot")
+}
+
 /// The mail server's IMAP, if a master user is configured.
-fn pool(imap: &AgentImapSettings, settings: &Settings) -> Result<Option<Pool>> {
+pub fn target(settings: &Settings, naming: Naming) -> Result<Option<Target>> {
+    let imap = &settings.agent.imap;
     if imap.master_user.is_empty() {
         return Ok(None);
     }
     let host = imap.address.rsplit_once(':').map_or(imap.address.as_str(), |(host, _)| host);
     let domain = settings.auth.default_domain.to_lowercase();
-    Ok(Some(Pool::new(Target {
+    Ok(Some(Target {
         address: imap.address.clone(),
         tls: Tls::new(imap.tls, imap.ca_file.as_deref(), host).context("agent.imap")?,
         master: Credentials::new(imap.master_user.clone(), imap.master_password.expose()),
         strip_domain: Some(domain).filter(|domain| imap.strip_domain && !domain.is_empty()),
+        naming,
         connections: imap.max_connections,
         connections_per_owner: imap.connections_per_owner,
         idle_timeout: imap.idle_timeout_ms.duration(),
         timeout: imap.timeout_ms.duration(),
-    })))
+    }))
 }
 
 /// Binds a Unix socket. The spool is ours alone, so a socket that is there already was left over.

@@ -7,20 +7,26 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use tracing::warn;
 
 use super::complete::{FlagSource, Known};
 use super::imap::Connection;
+use super::naming::Naming;
 use super::tls::Tls;
 use crate::imap::client::ImapError;
 use crate::mail::path::{MailboxPath, PRIVATE};
 use crate::mail::uid::{Uid, UidValidity};
+use crate::mail::user::UserName;
 use crate::wire::imap::credentials::Credentials;
+use crate::wire::imap::namespace::Namespaces;
 
 /// After a server that cannot be reached, and after an owner who is refused or takes too long, nobody asks for so long: each attempt would
 /// hold events back for the whole time-out.
 const PAUSE: Duration = Duration::from_secs(2);
 /// Owners left alone that are remembered.
 const REFUSED: usize = 10_000;
+/// Ways in which namespaces differ from the settings that are warned of, each once.
+const DISAGREEMENTS: usize = 16;
 
 /// How to reach the mail server.
 pub struct Target {
@@ -30,11 +36,32 @@ pub struct Target {
     pub master: Credentials,
     /// The domain that the server does not know its users by, if so.
     pub strip_domain: Option<String>,
+    /// How the names in its changes are read.
+    pub naming: Naming,
     pub connections: usize,
     pub connections_per_owner: usize,
     pub idle_timeout: Duration,
     /// How long one question may take.
     pub timeout: Duration,
+}
+
+impl Target {
+    async fn open(&self, owner: &str) -> Result<Connection, ImapError> {
+        let domain = self.strip_domain.as_deref();
+        let bare = domain.and_then(|domain| owner.strip_suffix(domain)?.strip_suffix('@'));
+        Connection::open(&self.address, &self.tls, &self.master, bare.unwrap_or(owner)).await
+    }
+
+    /// Whether the names in this user's changes are read as a gateway reads them. An error in plain words if not, and if
+    /// the server cannot be asked.
+    pub async fn check_names(&self, user: &UserName) -> Result<String, String> {
+        let connection = self.open(user.as_str()).await.map_err(|error| error.to_string())?;
+        let told = connection.namespaces().ok_or("the server does not know NAMESPACE")?;
+        match self.naming.disagreement(told) {
+            Some((told, ours)) => Err(format!("differ: the server tells of {told}; agent.dovecot says {ours}")),
+            None => Ok("agent.dovecot says the same as the server".to_owned()),
+        }
+    }
 }
 
 /// See the module's words.
@@ -51,6 +78,7 @@ struct State {
     busy: HashMap<String, Arc<Semaphore>>,
     refused: HashMap<String, Instant>,
     unreachable: Option<Instant>,
+    disagreements: BTreeSet<String>,
 }
 
 impl Pool {
@@ -81,11 +109,11 @@ impl Pool {
 
     async fn ask(
         &self,
-        owner: &str,
-        name: &str,
+        mailbox: &MailboxPath,
         uidvalidity: Option<UidValidity>,
         uids: &BTreeSet<Uid>,
     ) -> Result<BTreeMap<Uid, Known>, ImapError> {
+        let (owner, names) = (mailbox.owner(), &self.target.naming.names);
         let per_owner = {
             let mut state = self.state();
             let permits = || Arc::new(Semaphore::new(self.target.connections_per_owner));
@@ -103,16 +131,30 @@ impl Pool {
             kept
         };
         if let Some((mut connection, _)) = kept {
-            match connection.flags(name, uidvalidity, uids).await {
+            match connection.flags(mailbox, names, uidvalidity, uids).await {
                 // It may have died while nobody used it.
                 Err(ImapError::Io(_)) => {}
                 result => return self.keep(owner, connection, result),
             }
         }
-        let opened = Connection::open(&self.target.address, &self.target.tls, &self.target.master, owner).await;
-        let mut connection = opened.inspect_err(|error| self.note(owner, error))?;
-        let result = connection.flags(name, uidvalidity, uids).await;
+        let mut connection = self.target.open(owner).await.inspect_err(|error| self.note(owner, error))?;
+        self.compare(owner, connection.namespaces());
+        let result = connection.flags(mailbox, names, uidvalidity, uids).await;
         self.keep(owner, connection, result)
+    }
+
+    /// A name that is read in another way than at the gateways is heard of by nobody: that must not go unnoticed.
+    fn compare(&self, owner: &str, told: Option<&Namespaces>) {
+        let Some((dovecot, settings)) = told.and_then(|told| self.target.naming.disagreement(told)) else { return };
+        let mut state = self.state();
+        if state.disagreements.len() < DISAGREEMENTS && state.disagreements.insert(dovecot.clone()) {
+            warn!(
+                user = owner,
+                dovecot,
+                settings,
+                "the mail server's namespaces are not those of agent.dovecot: changes are told under wrong names"
+            );
+        }
     }
 
     /// Idle connections and busy ones together stay within the bound: the longest idle one goes.
@@ -188,13 +230,10 @@ impl FlagSource for Pool {
             return Err("only a user's own mailboxes can be asked for".to_owned());
         }
         let owner = mailbox.owner();
-        let domain = self.target.strip_domain.as_deref();
-        let bare = domain.and_then(|domain| owner.strip_suffix(domain)?.strip_suffix('@'));
-        let owner = bare.unwrap_or(owner);
         if let Some(reason) = self.paused(owner) {
             return Err(reason.to_owned());
         }
-        match tokio::time::timeout(self.target.timeout, self.ask(owner, mailbox.name(), uidvalidity, uids)).await {
+        match tokio::time::timeout(self.target.timeout, self.ask(mailbox, uidvalidity, uids)).await {
             Ok(result) => result.map_err(|error| error.to_string()),
             Err(_) => {
                 self.pause(owner);

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tracing::info;
+
 use super::serve::told_to_stop;
 use super::{CliError, Global};
 use crate::agent::{Agent, Publishing};
@@ -12,7 +14,10 @@ use crate::push::metrics::Metrics;
 
 /// Runs until SIGTERM or SIGINT; what is not published then stays in the spool.
 pub async fn run(global: &Global) -> Result<(), CliError> {
-    let settings = global.start(Purpose::Agent)?;
+    let mut settings = global.start(Purpose::Agent)?;
+    settings.access.source = settings.access.source.resolved_for_agent(&settings);
+    // A wrong one either holds events back while ZooKeeper is away, or leaves ACLs there as they were.
+    info!(source = settings.access.source.name(), "the gateways' access.source is taken to be this");
     let cluster = Cluster::connect(&settings).await?;
     let metrics = Arc::new(Metrics::default());
     let publisher = Arc::new(cluster.publisher(&settings, metrics.clone())?);

@@ -10,12 +10,13 @@ use clap::Args;
 use futures::future::{BoxFuture, FutureExt, join_all};
 
 use super::{CliError, Global, print};
+use crate::agent;
 use crate::cluster::queue::QueueSystem;
 use crate::cluster::queue::kafka::KafkaQueues;
 use crate::cluster::registry::zookeeper::ZookeeperRegistry;
 use crate::cluster::registry::{Directory, QueueNames, RegistryError};
 use crate::config::{AuthSettings, DEFAULT_TOML, ImapSettings, Purpose, RegistryKind, Settings};
-use crate::edge::auth::Authenticator;
+use crate::edge::auth::{Authenticator, user_names};
 use crate::edge::imap::server_tls;
 use crate::edge::imap::upstream::Upstreams;
 
@@ -34,6 +35,12 @@ pub struct CheckArgs {
     /// Only check the settings themselves: open no file and no connection
     #[arg(long)]
     offline: bool,
+    /// As `mailpush agent` on a mail server, not as a gateway
+    #[arg(long)]
+    agent: bool,
+    /// With --agent: compare agent.dovecot with the namespaces that the mail server tells this user of; needs a master user
+    #[arg(long, value_name = "NAME", requires = "agent")]
+    user: Option<String>,
 }
 
 /// One look at something that mailpush needs. Says what it found, or what is wrong and what to do.
@@ -61,6 +68,19 @@ pub fn probe_dependencies(settings: &Settings) -> Vec<Probe> {
         probes.extend(imap(&settings.imap));
     }
     probes
+}
+
+/// What an agent with these settings needs. `user`: whose namespaces are looked at.
+fn probe_agent(settings: &Settings, user: Option<&str>) -> Result<Vec<Probe>, CliError> {
+    let listen = listen_on(settings.agent.listen, "agent.listen");
+    let mut probes = vec![listen, registry(settings.clone()), queue(settings.clone())];
+    let Some(user) = user else { return Ok(probes) };
+    let names = user_names(&settings.auth);
+    let user = names.normalise(user).map_err(|error| CliError::Usage(format!("--user: {error}")))?;
+    let target = agent::target(settings, agent::naming(settings, names)?)?;
+    let target = target.ok_or_else(|| CliError::Usage("--user needs agent.imap.master_user".to_owned()))?;
+    probes.push(Probe::new(format!("namespaces of {user}"), async move { target.check_names(&user).await }));
+    Ok(probes)
 }
 
 /// The registry answers. Only its own settings matter here: the queue is looked at by itself.
@@ -150,12 +170,20 @@ pub(super) async fn run(global: &Global, args: CheckArgs) -> Result<(), CliError
     if args.print_default {
         return print(DEFAULT_TOML);
     }
-    let settings = global.start(Purpose::Serve)?;
+    let settings = global.start(if args.agent { Purpose::Agent } else { Purpose::Serve })?;
     let mut report = "the configuration is good\n".to_owned();
+    if args.agent {
+        let source = settings.access.source.resolved_for_agent(&settings).name();
+        report.push_str(&format!("access.source is {source}: it must be the gateways'\n"));
+    }
     if args.offline {
         return print(report);
     }
-    let outcomes = join_all(probe_dependencies(&settings).into_iter().map(Probe::run)).await;
+    let probes = match args.agent {
+        true => probe_agent(&settings, args.user.as_deref())?,
+        false => probe_dependencies(&settings),
+    };
+    let outcomes = join_all(probes.into_iter().map(Probe::run)).await;
     let mut failed = 0;
     for (name, outcome) in &outcomes {
         let (mark, text) = match outcome {

@@ -26,6 +26,16 @@ impl RightsKind {
         })
     }
 
+    /// As it is written in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Registry => "registry",
+            Self::Imap => "imap",
+            Self::Owners => "owners",
+        }
+    }
+
     /// What `auto` means with these settings.
     pub fn resolved(self, settings: &Settings) -> Self {
         match self {
@@ -33,6 +43,15 @@ impl RightsKind {
             Self::Auto if settings.registry.kind != RegistryKind::Broadcast => Self::Registry,
             Self::Auto => Self::Owners,
             kind => kind,
+        }
+    }
+
+    /// The same for the agent beside a mail server, which must come to what its gateways come to, although they are the ones
+    /// that are told where the mail server is: `imap` where it asks one for flags.
+    pub fn resolved_for_agent(self, settings: &Settings) -> Self {
+        match self {
+            Self::Auto if !settings.agent.imap.master_user.is_empty() => Self::Imap,
+            kind => kind.resolved(settings),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The checks of the agent on a mail server.
 
+use std::collections::BTreeSet;
+
 use super::check::Checker;
 use super::{AgentImapSettings, AgentSettings, DovecotSettings, ImapTls, SpoolSync};
 
@@ -68,14 +70,32 @@ fn imap(checker: &mut Checker<'_>, imap: &AgentImapSettings) {
 }
 
 fn dovecot(checker: &mut Checker<'_>, dovecot: &DovecotSettings) {
-    let good = dovecot.separator.chars().count() == 1;
-    let hint = "Write the one character between a mailbox and its child, such as '/' or '.'.";
+    let good = dovecot.separator.len() == 1;
+    let hint = "Write the one ASCII character between a mailbox and its child, such as '/' or '.'.";
     checker.require(&["agent.dovecot.separator"], good, format!("is {:?}", dovecot.separator), hint);
-    let prefix = &dovecot.shared_prefix;
-    checker.require(
-        &["agent.dovecot.shared_prefix", "agent.dovecot.separator"],
-        !good || prefix.is_empty() || prefix.ends_with(&dovecot.separator),
-        format!("is {prefix:?}, which does not end with the separator"),
-        "Write it as far as the owner, such as shared/.",
-    );
+    let named = !dovecot.personal_prefixes.is_empty();
+    let hint = "Name what users' own mailboxes begin with, \"\" if it is nothing.";
+    checker.require(&["agent.dovecot.personal_prefixes"], named, "is empty", hint);
+    let lists = [
+        ("agent.dovecot.personal_prefixes", dovecot.personal_prefixes.as_slice(), "Write it as NAMESPACE tells, such as INBOX."),
+        (
+            "agent.dovecot.shared_prefix",
+            std::slice::from_ref(&dovecot.shared_prefix),
+            "Write it as far as the owner, such as shared/.",
+        ),
+        ("agent.dovecot.public_prefixes", &dovecot.public_prefixes, "Write it as NAMESPACE tells, such as Public/."),
+        ("agent.dovecot.alias_prefixes", &dovecot.alias_prefixes, "Write it as Dovecot's configuration has it."),
+    ];
+    let mut seen = BTreeSet::new();
+    for (setting, prefixes, hint) in lists {
+        for prefix in prefixes {
+            let ends = !good || prefix.is_empty() || prefix.ends_with(&dovecot.separator);
+            let problem = format!("has {prefix:?}, which does not end with the separator");
+            checker.require(&[setting, "agent.dovecot.separator"], ends, problem, hint);
+            // No shared prefix: there is no such namespace.
+            let once = setting == "agent.dovecot.shared_prefix" && prefix.is_empty() || seen.insert(prefix);
+            let hint = "A prefix belongs to one namespace.";
+            checker.require(&[setting], once, format!("has {prefix:?}, which stands twice in agent.dovecot"), hint);
+        }
+    }
 }

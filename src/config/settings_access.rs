@@ -8,8 +8,8 @@ use super::Millis;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RightsKind {
-    /// `imap` where there are mail servers in `imap.upstream.addresses`, else `registry` where there is a registry, else
-    /// `owners`.
+    /// `imap` where there are mail servers in `imap.upstream.addresses` (or, to an agent, a master user in `agent.imap`), else
+    /// `registry` where there is a registry, else `owners`.
     Auto,
     /// The ACLs in the registry.
     Registry,

@@ -94,17 +94,29 @@ impl Default for AgentImapSettings {
     }
 }
 
-/// How Dovecot names mailboxes.
+/// How Dovecot names mailboxes: its namespaces, as NAMESPACE tells of them (RFC 2342), in UTF-8.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DovecotSettings {
+    /// What users' own mailboxes begin with. The first one's is left out of paths.
+    pub personal_prefixes: Vec<String>,
     /// What other users' mailboxes begin with; an owner and a separator follow.
     pub shared_prefix: String,
+    /// What mailboxes of nobody begin with. Left out of paths if it is the only one.
+    pub public_prefixes: Vec<String>,
+    /// What mailboxes in hidden namespaces begin with that are another name for the first of the personal ones.
+    pub alias_prefixes: Vec<String>,
     pub separator: String,
 }
 
 impl Default for DovecotSettings {
     fn default() -> Self {
-        Self { shared_prefix: "shared/".to_owned(), separator: "/".to_owned() }
+        Self {
+            personal_prefixes: vec![String::new()],
+            shared_prefix: "shared/".to_owned(),
+            public_prefixes: Vec::new(),
+            alias_prefixes: Vec::new(),
+            separator: "/".to_owned(),
+        }
     }
 }

@@ -321,6 +321,37 @@ fn an_agent_is_open_to_its_own_machine_only() {
     assert_eq!(faulty(&["agent.imap.address=mx1"]), ["agent.imap.address"]);
     assert_eq!(faulty(&["agent.dovecot.separator=."]), ["agent.dovecot.shared_prefix"]);
     assert_eq!(faulty(&["agent.dovecot.separator=.", "agent.dovecot.shared_prefix=user."]), none);
+    assert_eq!(faulty(&["agent.dovecot.separator=\u{e9}", "agent.dovecot.shared_prefix="]), ["agent.dovecot.separator"]);
+    assert_eq!(faulty(&["agent.dovecot.personal_prefixes="]), ["agent.dovecot.personal_prefixes"]);
+    assert_eq!(faulty(&["agent.dovecot.personal_prefixes=INBOX."]), ["agent.dovecot.personal_prefixes"]);
+    assert_eq!(faulty(&["agent.dovecot.public_prefixes=Public/,shared/"]), ["agent.dovecot.public_prefixes"]);
+    assert_eq!(faulty(&["agent.dovecot.alias_prefixes=[\"\"]"]), ["agent.dovecot.alias_prefixes"]);
+    let courier = [
+        "agent.dovecot.personal_prefixes=INBOX.",
+        "agent.dovecot.shared_prefix=shared.",
+        "agent.dovecot.public_prefixes=Public.",
+        "agent.dovecot.alias_prefixes=[\"\"]",
+        "agent.dovecot.separator=.",
+    ];
+    assert_eq!(faulty(&courier), none);
+}
+
+/// Whoever publishes must have the gateways' source of rights, and an agent has no mail servers in `imap.upstream`.
+#[test]
+fn an_agent_beside_a_mail_server_takes_the_rights_to_be_there() {
+    let source = |overrides: &[&str]| {
+        let sources = Sources { overrides: overrides.iter().map(|s| (*s).to_owned()).collect(), ..Default::default() };
+        let settings = load_for(&sources, Purpose::Agent).unwrap();
+        settings.access.source.resolved_for_agent(&settings)
+    };
+    let master = ["agent.imap.master_user=gw", "agent.imap.master_password=p"];
+    assert_eq!(source(&[]), RightsKind::Registry);
+    assert_eq!(source(&master), RightsKind::Imap);
+    assert_eq!(source(&["access.source=imap"]), RightsKind::Imap);
+    assert_eq!(source(&[master[0], master[1], "access.source=registry"]), RightsKind::Registry);
+    for kind in [RightsKind::Auto, RightsKind::Registry, RightsKind::Imap, RightsKind::Owners] {
+        assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
+    }
 }
 
 /// `default.toml` with its settings uncommented.
