@@ -36,18 +36,17 @@ export class SessionDialog {
     $("session").showModal();
     try {
       const query = new URLSearchParams({ user, node });
-      const [sessions, keys] = await Promise.all([
-        this.#session.find(`/v1/sessions?${query}`, "sessions", (one) => one.id === id, 1),
-        this.#session.find(`/v1/subscriptions?${query}`, "subscriptions", (one) => one.session === id, KEYS),
-      ]);
+      const sessions = await this.#session.find(`/v1/sessions?${query}`, "sessions", (one) => one.id === id, 1);
       if (this.#shown !== id) return;
       if (!sessions.found.length) return say($("session-error"), ended(sessions));
       const { transport, peer, connected_at, subscriptions } = sessions.found[0];
       const connected = `${new Date(connected_at).toLocaleString()}, ${ago(connected_at)}`;
       const facts = { User: user, Node: node, Transport: transport, From: peer, Connected: connected, Subscriptions: subscriptions };
       $("session-facts").replaceChildren(...Object.entries(facts).flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, String(value))]));
+      const keys = await this.#session.find(`/v1/subscriptions?${query}`, "subscriptions", (one) => one.session === id, KEYS);
+      if (this.#shown !== id) return;
       $("session-keys").replaceChildren(...keys.found.map(({ key }) => h("li", {}, nameOf(key))));
-      say($("session-more"), keys.more ? `These are the first ${KEYS}.` : silence(keys));
+      say($("session-more"), keys.more ? "There are more." : silence(keys));
     } catch (error) {
       if (this.#shown === id) say($("session-error"), error.message);
     }
@@ -69,12 +68,13 @@ export class SessionDialog {
   }
 }
 
-/** What is not listed has ended, if every node that may have it was heard. */
-function ended({ partial }) {
+/** What is not listed has ended, if every node that may have it was heard, and to the end. */
+function ended({ partial, more }) {
+  if (more) return "Whether it goes on is not known: this user has too many sessions to look through.";
   return partial.length ? `Whether it goes on is not known: ${silence({ partial })}` : "It has ended.";
 }
 
 /** Which nodes are not in an answer, in words. */
 export function silence({ partial }) {
-  return partial.map(({ node, reason }) => `${node} does not answer, ${reason}.`).join(" ");
+  return partial.map(({ node, reason }) => `${node} is silent: ${reason}.`).join(" ");
 }

@@ -9,6 +9,9 @@ const STORED = "mailpush.token";
 /** The client gives up a question for a token after 30 s, and asks again. */
 const ASKED_MS = 29_000;
 
+/** Pages that are looked through for what is sought, of a thousand entries each. */
+const PAGES = 10;
+
 let session = null;
 
 /** What a token says of itself; only the server knows whether it is true. */
@@ -102,18 +105,20 @@ class Session {
     return settled.value;
   }
 
-  /** Up to `count` entries of a list that fit, page by page; whether there are `more`; and `partial`, the nodes that did not answer. */
+  /** Up to `count` entries of a list that fit, page by page and not without end; whether there are `more`; and `partial`, the nodes that did not answer. */
   async find(path, name, fits, count) {
     const found = [];
     const silent = new Map();
     let next = null;
+    let pages = 0;
     do {
       const after = next === null ? "" : `&after=${encodeURIComponent(next)}`;
       const page = await this.api(`${path}&limit=1000${after}`);
       found.push(...page[name].filter(fits));
       for (const one of page.partial) silent.set(one.node, one);
       ({ next } = page);
-    } while (next !== null && found.length < count);
+      pages += 1;
+    } while (next !== null && found.length < count && pages < PAGES);
     return { found: found.slice(0, count), more: next !== null || found.length > count, partial: [...silent.values()] };
   }
 }

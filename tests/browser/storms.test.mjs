@@ -128,7 +128,7 @@ story("of a silent node nothing is claimed", async () => {
   const page = await operator();
   await page.getByText("gw-4 is not in it").waitFor();
   await rows(page).first().getByRole("button").click();
-  await page.getByRole("dialog").getByText(/Whether it goes on is not known: gw-4 does not answer/).waitFor();
+  await page.getByRole("dialog").getByText(/Whether it goes on is not known: gw-4 is silent/).waitFor();
   await page.keyboard.press("Escape");
   await page.getByLabel("Mailbox", { exact: true }).fill("#private:u1@example.org:INBOX");
   await page.getByRole("button", { name: "Publish" }).click();

@@ -179,7 +179,7 @@ test("quantiles lie within their bucket", () => {
   assert.equal(quantile([[1, 0], [Infinity, 5]], 0.99), 1);
   assert.equal(quantile([[1, 0], [Infinity, 0]], 0.5), undefined);
   assert.equal(quantile([], 0.5), undefined);
-  assert.deepEqual([0.00005, 0.0123, 0.128, 1.26, 26.2, undefined].map(seconds), ["50 µs", "12 ms", "128 ms", "1.3 s", "26 s", "–"]);
+  assert.deepEqual([0.00005, 0.001, 0.0123, 0.128, 1.26, 26.2, undefined].map(seconds), ["50 µs", "1 ms", "12 ms", "128 ms", "1.3 s", "26 s", "–"]);
 });
 
 // The list of subscriptions
