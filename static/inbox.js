@@ -7,6 +7,8 @@ import { Mailpush } from "./mailpush.js";
 const FIELDS = ["from", "subject"];
 const ADDED = "mailpush.mailboxes";
 const LOG = 200;
+/** A change is seen at once; a flood of them no more often than this. */
+const DRAW_MS = 150;
 const TOASTS = 3;
 const TOAST_MS = 7_000;
 /** Event ids that are remembered: a mailbox added by its path may be the account's too, and both tell. */
@@ -22,6 +24,7 @@ export class Inbox {
   #selected;
   /** The mailbox that is on the screen. */
   #drawn;
+  #drawnAt = -Infinity;
   #list;
   #added = new Map();
   #ids = new Set();
@@ -260,8 +263,6 @@ export class Inbox {
 
   #select(path) {
     this.#selected = path;
-    const box = this.#mailboxes.get(path);
-    box?.fresh.clear();
     this.#draw();
   }
 
@@ -278,9 +279,13 @@ export class Inbox {
       if (user === undefined) return;
       // Everybody has an INBOX.
       if (!this.#mailboxes.get(this.#selected)) this.#selected = this.#mailboxes.add(`#private:${user}:INBOX`).path;
+      const box = this.#mailboxes.get(this.#selected);
+      // What is looked at is not new.
+      box.fresh.clear();
       this.#drawMailboxes();
-      this.#drawMailbox(this.#mailboxes.get(this.#selected));
-    }, 16);
+      this.#drawMailbox(box);
+      this.#drawnAt = performance.now();
+    }, Math.max(0, this.#drawnAt + DRAW_MS - performance.now()));
   }
 
   #drawMailboxes() {
@@ -331,10 +336,11 @@ export class Inbox {
     }
     const list = [...box.messages.values()].sort((a, b) => b.uid - a.uid);
     const rows = new Map();
+    // From one day to the next a time may have to be said otherwise.
+    const today = new Date().toDateString();
     for (const message of list) {
       const key = `${box.path} ${message.uid}`;
-      // Its time may have to be said otherwise from one day to the next.
-      const text = JSON.stringify([message, when(message.at)]);
+      const text = today + JSON.stringify(message);
       const before = this.#rows.get(key);
       if (before?.text === text) rows.set(key, before);
       // What another mailbox has held all along is no arrival.

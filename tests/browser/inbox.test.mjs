@@ -74,8 +74,7 @@ story("messages arrive, change flags and vanish in two windows at two nodes, eac
     await row(page, "first of all").waitFor();
     await count(row(page, "of all"), 2, () => cluster.heard(page, "alice"));
     await page.getByText(/\d messages · \d unread/).waitFor();
-    assert.match(await row(page, "first of all").innerText(), /Bob[^]*unread:/);
-    assert.equal(await row(page, "first of all").locator(".from").getAttribute("title"), "Bob <bob@example.org>");
+    assert.match(await row(page, "first of all").innerText(), /bob@example.org[^]*unread:/);
   }
   await cluster.imap(1, "alice", "SELECT INBOX", "STORE 1 +FLAGS (\\Seen \\Flagged)");
   for (const page of pages) {
@@ -197,7 +196,8 @@ story("a page that cannot keep up is told so, and goes on", async () => {
     await cluster.publish(Array.from({ length: 500 }, (_, at) => mail(100 + batch * 500 + at, "x".repeat(1_200))));
   }
   balancer.release();
-  await page.getByText("What is shown may be stale").waitFor();
+  // All that did come has to be drawn first.
+  await page.getByText("What is shown may be stale").waitFor({ timeout: 60_000 });
   await page.locator("#counts", { hasText: /[1-9]\d* resync/ }).waitFor();
   await cluster.publish(mail(50_000, "after the flood"));
   await row(page, "after the flood").waitFor();
@@ -330,7 +330,7 @@ story("pictures of it", async () => {
   for (const [number, page] of pages.entries()) {
     await count(page.locator("#messages > li"), 6);
     await page.locator("#mailboxes").getByText("Team").waitFor();
-    await pause(1_500);
+    await row(page, "Lunch").locator('.from[title="Carol Jones <carol@example.org>"]').getByText("Carol Jones").waitFor();
     assert.deepEqual(await faint(page), []);
     await shot(page, `inbox-${looks[number][0]}`);
     await done(page);

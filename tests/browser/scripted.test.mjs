@@ -36,7 +36,7 @@ story("a mailbox can be clicked while events arrive", async () => {
     await page.mouse.down();
     await flag(number);
     await page.locator("#log li", { hasText: `$a${number} set` }).waitFor({ state: "attached" });
-    await page.evaluate(() => new Promise((resolve) => setTimeout(() => requestAnimationFrame(resolve), 50)));
+    await page.evaluate(() => new Promise((resolve) => setTimeout(() => requestAnimationFrame(resolve), 200)));
     await page.mouse.up();
     await page.locator("#mailbox-title", { hasText: name }).waitFor();
   }

@@ -242,7 +242,9 @@ export async function done(page, { cut = false } = {}) {
 
 /** Texts whose colour is too close to what is behind them, by WCAG 2.2's 4.5:1. */
 export function faint(page) {
-  return page.evaluate(() => {
+  return page.evaluate(async () => {
+    // What is about to appear is not there yet.
+    await Promise.all(document.getAnimations().map(({ finished }) => finished.catch(() => {})));
     const channels = (colour) => colour.match(/[\d.]+/g).map(Number);
     const opacity = (element) => (element ? Number(getComputedStyle(element).opacity) * opacity(element.parentElement) : 1);
     const over = ([r, g, b, alpha = 1], below) => [r, g, b].map((value, at) => value * alpha + below[at] * (1 - alpha));

@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { when } from "../../static/dom.js";
 import { Listing, idOf, inOrder, likeness } from "../../static/listing.js";
 import { Mailboxes, cause, isUnread, sender, sentence } from "../../static/mailboxes.js";
 import { buckets, growth, parse, quantile, seconds, since, total } from "../../static/metrics.js";
@@ -85,6 +86,16 @@ test("what was heard before the server said whose it is, is sorted then", () => 
 test("who wrote, by name", () => {
   const from = ["Bob <bob@example.org>", '"Jones, Carol" <c@example.org>', "<d@example.org>", "e@example.org", "", undefined, '"<svg>" <x@example.org>'];
   assert.deepEqual(from.map(sender), ["Bob", "Jones, Carol", "<d@example.org>", "e@example.org", "", "", "<svg>"]);
+});
+
+test("a time of another day has its day, and one that no calendar has is none", () => {
+  const now = new Date();
+  const noon = (days) => new Date(now.getFullYear(), now.getMonth(), now.getDate() - days, 12, 34, 56).getTime();
+  assert.match(when(noon(0)), /^\D*\d+:34\D*$/);
+  assert.match(when(noon(0), true), /34:56/);
+  assert.match(when(noon(400)), new RegExp(new Date(noon(400)).getFullYear()));
+  assert.doesNotMatch(when(noon(1)), /^\D*\d+:34\D*$/);
+  assert.equal(when(1e300), "–");
 });
 
 test("why something may have been missed has its words, and what a later version says has its own", () => {
