@@ -16,8 +16,14 @@ let session = null;
 
 /** What a token says of itself; only the server knows whether it is true. */
 function claims(token) {
-  const bytes = Uint8Array.from(atob(token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/")), (c) => c.charCodeAt(0));
-  const { sub, exp, scope = "" } = JSON.parse(new TextDecoder().decode(bytes));
+  let said;
+  try {
+    const bytes = Uint8Array.from(atob(token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/")), (c) => c.charCodeAt(0));
+    said = JSON.parse(new TextDecoder().decode(bytes));
+  } catch {
+    throw new Error("it is not a JSON Web Token");
+  }
+  const { sub, exp, scope = "" } = said ?? {};
   if (typeof sub !== "string" || !sub) throw new Error("it names no user");
   return { user: sub, until: exp * 1_000, scopes: String(scope).split(" ") };
 }
@@ -125,7 +131,8 @@ class Session {
 
 function askForToken(until) {
   const left = Math.round((until - Date.now()) / 1_000);
-  say($("renew-words"), `${left > 0 ? `It is good for another ${left} seconds.` : "It has expired."} Paste a newer one, and the session goes on as it is.`);
+  const time = left < 120 ? `${left} seconds` : `${Math.round(left / 60)} minutes`;
+  say($("renew-words"), `${left > 0 ? `It is good for another ${time}.` : "It has expired."} Paste a newer one, and the session goes on as it is.`);
   $("renew").hidden = false;
   say($("announce"), `The token is running out. ${$("renew-words").textContent}`);
 }

@@ -206,6 +206,7 @@ story("every text can be read, in every state", async () => {
   assert.match(await page.locator("#announce").textContent(), /running out/, "it is said too");
   await page.getByLabel("New token").fill("nonsense");
   await page.getByRole("button", { name: "Use it" }).click();
+  await page.getByText("That does not do: it is not a JSON Web Token").waitFor();
   await readable(page, "state-renew");
   await toCluster(page);
   await page.locator("#subscriptions button").click();

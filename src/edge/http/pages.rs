@@ -57,9 +57,9 @@ pub fn paths() -> impl Iterator<Item = &'static str> {
 }
 
 pub fn routes() -> Router<Arc<Gateway>> {
-    FILES
-        .iter()
-        .fold(Router::new(), |router, (path, kind, content)| router.route(path, get(move || async move { serve(path, kind, content) })))
+    FILES.iter().fold(Router::new(), |router, (path, kind, content)| {
+        router.route(path, get(move || async move { serve(path, kind, content) }))
+    })
 }
 
 fn serve(path: &str, kind: &'static str, content: &'static str) -> Response {
