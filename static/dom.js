@@ -35,15 +35,29 @@ export function iso(ms) {
   return Number.isNaN(date.getTime()) ? undefined : date.toISOString();
 }
 
-export function time(ms) {
-  return new Date(ms).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+/** Made once: to make one takes a hundred times as long as to use it. */
+const FULL = new Intl.DateTimeFormat([], { dateStyle: "medium", timeStyle: "medium" });
+const [MINUTES, SECONDS] = [undefined, "2-digit"].map((second) => {
+  const clock = { hour: "2-digit", minute: "2-digit", second };
+  const formats = [clock, { day: "numeric", month: "short", ...clock }, { day: "numeric", month: "short", year: "numeric", ...clock }];
+  return formats.map((options) => new Intl.DateTimeFormat([], options));
+});
+
+function write(format, date) {
+  return Number.isNaN(date.getTime()) ? "–" : format.format(date);
 }
 
-/** Today's times as times, others as dates. */
-export function when(ms) {
-  const date = new Date(ms);
-  const today = date.toDateString() === new Date().toDateString();
-  return today ? date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }) : date.toLocaleDateString();
+/** A time of today as such, any other with its day, and its year if that is another. */
+export function when(ms, seconds = false) {
+  const [date, now] = [new Date(ms), new Date()];
+  const [clock, day, year] = seconds ? SECONDS : MINUTES;
+  if (date.toDateString() === now.toDateString()) return write(clock, date);
+  return write(date.getFullYear() === now.getFullYear() ? day : year, date);
+}
+
+/** A point in time: short to read, and in full for whoever points at it. */
+export function moment(ms, seconds) {
+  return h("time", { datetime: iso(ms), title: write(FULL, new Date(ms)) }, when(ms, seconds));
 }
 
 export function ago(ms) {
@@ -53,6 +67,46 @@ export function ago(ms) {
   return seconds < 129_600 ? `${Math.round(seconds / 3_600)} h` : `${Math.round(seconds / 86_400)} days`;
 }
 
+/** Digits in groups, as the reader's language has them. */
+export function number(value) {
+  return value.toLocaleString();
+}
+
 export function plural(count, one, many = `${one}s`) {
-  return `${count} ${count === 1 ? one : many}`;
+  return `${number(count)} ${count === 1 ? one : many}`;
+}
+
+/** Sets an attribute, or takes it away, only if it is another one. */
+export function set(element, name, value) {
+  if (value === undefined || value === null || value === false) element.removeAttribute(name);
+  else if (element.getAttribute(name) !== String(value)) element.setAttribute(name, value);
+}
+
+/** Makes these the children, and moves only what is elsewhere: nothing flickers. */
+export function lay(parent, elements) {
+  const wanted = new Set(elements);
+  for (const child of [...parent.children]) if (!wanted.has(child)) child.remove();
+  elements.forEach((element, at) => parent.children[at] !== element && parent.insertBefore(element, parent.children[at] ?? null));
+}
+
+/** The children of an element, by key. What is on the screen stays there and is only told anew what it shows: a button that is
+ * replaced between press and release gets no click, and a selection or a screen reader's place is lost with its element. */
+export class Kept {
+  #parent;
+  #make;
+  #held = new Map();
+
+  /** `make(key, state)` gives an `element`, and `show(state)` that brings it to what it should show. */
+  constructor(parent, make) {
+    this.#parent = parent;
+    this.#make = make;
+  }
+
+  /** `items` are pairs of a key and a state. */
+  show(items) {
+    const before = this.#held;
+    this.#held = new Map(items.map(([key, state]) => [key, before.get(key) ?? this.#make(key, state)]));
+    for (const [key, state] of items) this.#held.get(key).show(state);
+    lay(this.#parent, [...this.#held.values()].map(({ element }) => element));
+  }
 }

@@ -1,12 +1,14 @@
 // The view of mailboxes: one subscription to the account and what is shared with it, one more for each mailbox added by its path.
 
-import { $, h, iso, plural, say, time, when } from "./dom.js";
-import { Mailboxes, isUnread, parts, sentence } from "./mailboxes.js";
+import { $, Kept, h, lay, moment, plural, say, set, when } from "./dom.js";
+import { Mailboxes, cause, isUnread, parts, sender, sentence } from "./mailboxes.js";
 import { Mailpush } from "./mailpush.js";
 
 const FIELDS = ["from", "subject"];
 const ADDED = "mailpush.mailboxes";
 const LOG = 200;
+/** A change is seen at once; a flood of them no more often than this. */
+const DRAW_MS = 150;
 const TOASTS = 3;
 const TOAST_MS = 7_000;
 /** Event ids that are remembered: a mailbox added by its path may be the account's too, and both tell. */
@@ -15,36 +17,40 @@ const SHOWN_FLAGS = new Map([["\\Flagged", "flagged"], ["\\Answered", "answered"
 
 export class Inbox {
   #session;
-  #mailboxes;
+  #mailboxes = new Mailboxes();
   #client = null;
+  /** Whether this client's server has said whose session it is. */
+  #named = false;
   #selected;
+  /** The mailbox that is on the screen. */
+  #drawn;
+  #drawnAt = -Infinity;
+  #list;
   #added = new Map();
   #ids = new Set();
   #rows = new Map();
   #drawing = false;
+  #state = "idle";
   #detail = {};
   #connections = 0;
   #gaps = 0;
   #resyncs = 0;
+  /** Resyncs that were told just now: one is told to each subscription that it concerns. */
+  #resynced = new Set();
   #clean = new AbortController();
   /** Called with each event that this page hears. */
   onevent = () => {};
 
   constructor(session) {
     this.#session = session;
-    this.#mailboxes = new Mailboxes(session.user);
-    // Everybody has one.
-    this.#selected = this.#mailboxes.add(`#private:${session.user}:INBOX`).path;
+    this.#list = new Kept($("mailboxes"), (key) => (key.startsWith("#") ? this.#item(key) : group(key)));
     this.#wire();
     this.#connect();
-    this.#draw();
   }
 
   stop() {
     this.#clean.abort();
     this.#client.close();
-    this.#mailboxes = new Mailboxes("");
-    for (const id of ["mailboxes", "messages", "log", "toasts"]) $(id).replaceChildren();
     try {
       sessionStorage.removeItem(ADDED);
     } catch {
@@ -71,6 +77,7 @@ export class Inbox {
 
   #connect() {
     this.#client?.close();
+    this.#named = false;
     this.#session.again();
     for (const { path } of this.#connections ? this.#mailboxes.list() : []) this.#mailboxes.doubt("this page was not connected", [path]);
     this.#client = new Mailpush({
@@ -79,7 +86,9 @@ export class Inbox {
       onerror: (error) => this.#note(`${error.message}`),
     });
     const account = { account: this.#session.user, shared: true, fields: FIELDS };
-    this.#client.subscribe(account, { ...this.#handlers(), onerror: (error) => this.#refused(account, error) });
+    // By a stream the server says nothing of the user but this.
+    const onready = ({ key }) => this.#itIs(key.account);
+    this.#client.subscribe(account, { ...this.#handlers(), onready, onerror: (error) => this.#refused(account, error) });
     const paths = this.#stored();
     this.#added.clear();
     for (const path of paths) this.#add(path, false);
@@ -94,12 +103,25 @@ export class Inbox {
     };
   }
 
+  /** The user as the server spells the name, which tells whose mailboxes are whose. */
+  #itIs(user) {
+    if (user === undefined || this.#named) return;
+    this.#named = true;
+    this.#session.named(user);
+    this.#mailboxes.belongTo(user);
+    this.#draw();
+  }
+
   #onstate(state, detail) {
     if (state === "connected") {
-      this.#connections += 1;
+      // A stream that is opened anew for another set of mailboxes is no return: nothing was lost.
+      const { session } = this.#detail;
+      if (this.#state !== "connected" || (detail.session !== undefined && detail.session !== session)) this.#connections += 1;
       this.#detail = detail;
-      $("renew").hidden = true;
+      this.#itIs(detail.user);
+      document.dispatchEvent(new CustomEvent("good-token"));
     }
+    this.#state = state;
     if (state === "closed" && detail.code === 4500) {
       // Not from within the client's own call.
       setTimeout(() => document.dispatchEvent(new CustomEvent("bad-token", { detail: `The server refuses the token: ${detail.reason}` })));
@@ -146,7 +168,7 @@ export class Inbox {
     if (event.type === "MailboxDelete") this.#forgetAdded(event.mailbox);
     // What a user's own program put there, read already, is no news.
     const news = arrived.filter(({ flags }) => event.type === "MessageNew" || (flags && isUnread({ flags })));
-    if (box && box.path !== this.#selected) box.fresh += news.length;
+    if (box && box.path !== this.#selected) for (const { uid } of news) box.fresh.add(uid);
     if (news.length) this.#toast(box, news);
     this.#draw();
     this.onevent(event);
@@ -155,17 +177,21 @@ export class Inbox {
   #resync(reason, keys) {
     const paths = keys.flatMap(({ mailbox }) => mailbox ?? []);
     const account = keys.some((key) => key.account !== undefined);
+    this.#mailboxes.doubt(cause(reason), account ? undefined : paths);
+    this.#draw();
+    if (this.#resynced.has(reason)) return;
+    this.#resynced.add(reason);
+    queueMicrotask(() => this.#resynced.delete(reason));
     if (reason === "reconnected") this.#gaps = Math.min(Math.max(0, this.#connections - 1), this.#gaps + (account ? 1 : 0));
     else this.#resyncs += 1;
-    const words = { reconnected: "this page was not connected for a while", shared: "it is shared with you from now on" }[reason] ?? reason;
-    this.#mailboxes.doubt(words, account ? undefined : paths);
-    this.#note(`Something may have been missed: ${words}`);
+    this.#note(`Something may have been missed: ${cause(reason)}`);
     this.#counts();
-    this.#draw();
   }
 
   #revoked({ mailbox, account }) {
     if (mailbox === undefined) return this.#note(`You may not watch ${account} any more`);
+    // Of a mailbox that is watched by its path too it is told twice.
+    if (!this.#mailboxes.get(mailbox)) return;
     this.#mailboxes.remove(mailbox);
     this.#forgetAdded(mailbox);
     this.#note(`${mailbox} is not shared with you any more`);
@@ -237,8 +263,6 @@ export class Inbox {
 
   #select(path) {
     this.#selected = path;
-    const box = this.#mailboxes.get(path);
-    if (box) box.fresh = 0;
     this.#draw();
   }
 
@@ -251,28 +275,46 @@ export class Inbox {
     setTimeout(() => {
       this.#drawing = false;
       if (this.#clean.signal.aborted) return;
-      if (!this.#mailboxes.get(this.#selected)) this.#selected = this.#mailboxes.add(`#private:${this.#mailboxes.user}:INBOX`).path;
+      const { user } = this.#mailboxes;
+      if (user === undefined) return;
+      // Everybody has an INBOX.
+      if (!this.#mailboxes.get(this.#selected)) this.#selected = this.#mailboxes.add(`#private:${user}:INBOX`).path;
+      const box = this.#mailboxes.get(this.#selected);
+      // What is looked at is not new.
+      box.fresh.clear();
       this.#drawMailboxes();
-      this.#drawMailbox(this.#mailboxes.get(this.#selected));
-    }, 16);
+      this.#drawMailbox(box);
+      this.#drawnAt = performance.now();
+    }, Math.max(0, this.#drawnAt + DRAW_MS - performance.now()));
   }
 
   #drawMailboxes() {
-    const focused = document.activeElement?.dataset.path;
     const items = [];
-    let group;
+    let above;
     for (const box of this.#mailboxes.list()) {
       const words = box.own ? "Yours" : "Shared with you";
-      if (words !== group) items.push(h("li", { class: "group" }, (group = words)));
-      const name = h("span", { class: "name" }, box.name, !box.own && h("span", { class: "owner" }, box.owner || "shared by all"));
-      const fresh = box.fresh > 0 && h("span", { class: "badge" }, `${box.fresh}`, h("span", { class: "visually-hidden" }, " new"));
-      const stale = box.stale !== null && h("span", { class: "badge doubt" }, "stale?");
-      const current = box.path === this.#selected && "true";
-      const attributes = { type: "button", "data-path": box.path, "aria-current": current, click: () => this.#select(box.path) };
-      items.push(h("li", {}, h("button", attributes, name, fresh, stale)));
+      if (words !== above) items.push([(above = words), null]);
+      items.push([box.path, box]);
     }
-    $("mailboxes").replaceChildren(...items);
-    if (focused !== undefined) items.map((item) => item.querySelector("button")).find((button) => button?.dataset.path === focused)?.focus();
+    this.#list.show(items);
+  }
+
+  /** A mailbox in the list; a path begins with `#`, and names of groups do not. */
+  #item(path) {
+    const [name, owner, count] = [h("span"), h("span", { class: "owner" }), h("span")];
+    const fresh = h("span", { class: "badge" }, count, h("span", { class: "visually-hidden" }, " new"));
+    const stale = h("span", { class: "badge doubt" }, "stale?");
+    const button = h("button", { type: "button", "data-path": path, click: () => this.#select(path) }, h("span", { class: "name" }, name, owner), fresh, stale);
+    const show = (box) => {
+      set(button, "aria-current", path === this.#selected && "true");
+      say(name, box.name);
+      say(owner, box.owner || "shared by all");
+      owner.hidden = box.own;
+      say(count, String(box.fresh.size));
+      fresh.hidden = box.fresh.size === 0;
+      stale.hidden = box.stale === null;
+    };
+    return { element: h("li", {}, button), show };
   }
 
   #drawMailbox(box) {
@@ -281,7 +323,7 @@ export class Inbox {
     const known = [
       messages !== undefined && plural(messages, "message"),
       unseen !== undefined && `${unseen} unread`,
-      box.status && `as of ${time(box.status.at)}`,
+      box.status && `as of ${when(box.status.at, true)}`,
       box.quota && `${box.quota.exceeded ? "over quota, " : ""}${box.quota.used}${box.quota.limit === undefined ? "" : ` of ${box.quota.limit}`} used`,
       box.rights && `rights ${box.rights}`,
     ];
@@ -294,24 +336,24 @@ export class Inbox {
     }
     const list = [...box.messages.values()].sort((a, b) => b.uid - a.uid);
     const rows = new Map();
+    // From one day to the next a time may have to be said otherwise.
+    const today = new Date().toDateString();
     for (const message of list) {
       const key = `${box.path} ${message.uid}`;
-      const text = JSON.stringify(message);
+      const text = today + JSON.stringify(message);
       const before = this.#rows.get(key);
       if (before?.text === text) rows.set(key, before);
-      else rows.set(key, { text, element: this.#row(message, !before) });
+      // What another mailbox has held all along is no arrival.
+      else rows.set(key, { text, element: this.#row(message, !before && box.path === this.#drawn) });
     }
     this.#rows = rows;
-    this.#lay($("messages"), [...rows.values()].map(({ element }) => element));
-    $("empty").hidden = list.length > 0;
-    say($("empty"), "Nothing heard yet. What arrives, changes or goes from now on appears here at once.");
-  }
-
-  /** Moves only what is elsewhere, so that nothing flickers. */
-  #lay(list, elements) {
-    const wanted = new Set(elements);
-    for (const child of [...list.children]) if (!wanted.has(child)) child.remove();
-    elements.forEach((element, at) => list.children[at] !== element && list.insertBefore(element, list.children[at] ?? null));
+    this.#drawn = box.path;
+    lay($("messages"), [...rows.values()].map(({ element }) => element));
+    set($("empty"), "class", list.length ? "muted small-text heard" : "muted empty");
+    const words = list.length
+      ? "Only what this page has heard of is listed, not all that the mailbox holds."
+      : "Nothing heard yet. What arrives, changes or goes from now on appears here at once.";
+    say($("empty"), words);
   }
 
   #row(message, isNew) {
@@ -331,33 +373,41 @@ export class Inbox {
       "li",
       { class: classes.filter(Boolean).join(" "), "data-uid": String(uid) },
       h("span", { class: "mark", "aria-hidden": "true" }),
-      h("span", { class: "from" }, from ?? ""),
+      h("span", { class: "from", title: from }, sender(from)),
       h("span", { class: "subject" }, unread, title, ...chips),
-      at !== undefined && h("time", { datetime: iso(at) }, when(at)),
+      at !== undefined && moment(at),
     );
   }
 
   #note(words, at = Date.now()) {
-    $("log").prepend(h("li", {}, h("time", {}, time(at)), h("span", {}, words)));
+    $("log").prepend(h("li", {}, moment(at, true), h("span", {}, words)));
     while ($("log").children.length > LOG) $("log").lastChild.remove();
   }
 
   #toast(box, [first, ...others]) {
     const more = others.length ? ` and ${plural(others.length, "other")}` : "";
     const where = box.own ? box.name : `${box.name} of ${box.owner || "all"}`;
-    this.#pop(`${first.subject ?? "New mail"}${more}`, `${first.from ? `${first.from} · ` : ""}${where}`);
+    this.#pop(`${first.subject ?? "New mail"}${more}`, `${first.from ? `${sender(first.from)} · ` : ""}${where}`);
   }
 
   #pop(what, where) {
     let timer;
+    let from = null;
     const close = () => {
       clearTimeout(timer);
+      const focused = element.contains(document.activeElement);
       element.remove();
+      // Whoever dismissed it by the keyboard goes on where they were before.
+      if (focused) (from?.isConnected ? from : $("main")).focus({ preventScroll: true });
     };
     const wait = () => (timer = setTimeout(close, TOAST_MS));
+    const enter = ({ relatedTarget }) => {
+      clearTimeout(timer);
+      if (!element.contains(relatedTarget)) from = relatedTarget;
+    };
     const element = h(
       "div",
-      { mouseenter: () => clearTimeout(timer), mouseleave: wait, focusin: () => clearTimeout(timer), focusout: wait },
+      { mouseenter: () => clearTimeout(timer), mouseleave: wait, focusin: enter, focusout: wait },
       h("p", { class: "what" }, what),
       h("button", { type: "button", class: "small quiet", "aria-label": `Dismiss: ${what}`, click: close }, "✕"),
       h("p", { class: "muted small-text" }, where),
@@ -366,4 +416,8 @@ export class Inbox {
     while ($("toasts").children.length > TOASTS) $("toasts").firstChild.remove();
     wait();
   }
+}
+
+function group(words) {
+  return { element: h("li", { class: "group" }, words), show: () => {} };
 }

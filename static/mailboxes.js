@@ -28,17 +28,24 @@ function older(modseq, known) {
   return modseq !== undefined && known !== undefined && BigInt(modseq) < BigInt(known);
 }
 
+/** The higher of two, of which either may be unknown. */
+function newer(one, other) {
+  return one === undefined || older(one, other) ? other : one;
+}
+
 export class Mailboxes {
   #all = new Map();
   #user;
 
-  constructor(user) {
-    this.#user = user;
-  }
-
-  /** The user as called now. */
+  /** The user as called now; undefined until the server has said so. */
   get user() {
     return this.#user;
+  }
+
+  /** Whose these are: what was heard of before is sorted by it too. */
+  belongTo(user) {
+    this.#user = user;
+    for (const box of this.#all.values()) box.own = box.owner === user;
   }
 
   /** One's own first, INBOX before all, then by name. */
@@ -57,7 +64,7 @@ export class Mailboxes {
     if (!box) {
       const { owner, name } = parts(path);
       const own = owner === this.#user;
-      box = { path, owner, name, own, messages: new Map(), gone: new Set(), status: undefined, stale: null, quota: null, fresh: 0 };
+      box = { path, owner, name, own, messages: new Map(), gone: new Set(), status: undefined, stale: null, quota: null, fresh: new Set() };
       this.#all.set(path, box);
     }
     return box;
@@ -80,12 +87,13 @@ export class Mailboxes {
     if (event.uidvalidity !== undefined) {
       // Other UIDs: what is held is worth nothing.
       if (box.uidvalidity !== undefined && box.uidvalidity !== event.uidvalidity) {
-        box.messages.clear();
+        empty(box);
         box.gone.clear();
       }
       box.uidvalidity = event.uidvalidity;
     }
-    if (event.status) box.status = { ...event.status, at: event.at };
+    // Events of several origins may interleave: the latest status stands.
+    if (event.status && !(box.status?.at > event.at)) box.status = { ...event.status, at: event.at };
     if (event.type === "MailboxChange") this.doubt("something changed, and no detail is known", [event.mailbox]);
     if (!TYPES.has(event.type)) this.doubt("something changed that this page does not understand", [event.mailbox]);
     const arrived = [];
@@ -96,7 +104,7 @@ export class Mailboxes {
     }
     if (event.type === "MessageExpunge") {
       for (const uid of event.uids) {
-        box.messages.delete(uid);
+        forget(box, uid);
         box.gone.add(uid);
         if (box.gone.size > GONE) box.gone.delete(box.gone.values().next().value);
       }
@@ -104,7 +112,7 @@ export class Mailboxes {
     if (event.type === "QuotaChange" || event.type === "QuotaExceed" || event.type === "QuotaWithin") {
       box.quota = { used: event.used, limit: event.limit, exceeded: event.type === "QuotaExceed" };
     }
-    if (box.messages.size > MESSAGES) box.messages.delete(Math.min(...box.messages.keys()));
+    bound(box);
     return { box, arrived };
   }
 
@@ -113,8 +121,12 @@ export class Mailboxes {
     const { from, subject } = envelope;
     const message = { uid, from, subject, at: internaldate ?? event.at, flags, modseq, stale: false };
     if (known) {
-      // It was heard of before: what that said of its flags is as new, or newer.
-      Object.assign(message, known.partial ? { flags } : { flags: known.flags ?? flags, modseq: known.modseq ?? modseq });
+      // It was heard of before: what that said of its flags is as new, or newer. Differences apply to what it arrived with.
+      const { set = [], cleared = [] } = known.partial ?? {};
+      const then = known.partial && flags ? [...flags.filter((flag) => !set.includes(flag) && !cleared.includes(flag)), ...set] : known.flags;
+      message.flags = then ?? flags;
+      message.modseq = newer(known.modseq, modseq);
+      if (known.partial && !flags) message.partial = known.partial;
     }
     box.messages.set(uid, message);
     if (known?.at === undefined) arrived.push(message);
@@ -123,20 +135,25 @@ export class Mailboxes {
   #flag(box, { type }, { uid, changed, flags, modseq }) {
     const message = box.messages.get(uid) ?? { uid, from: undefined, subject: undefined, at: undefined, flags: undefined };
     if (older(modseq, message.modseq)) return;
-    const rest = (message.flags ?? []).filter((flag) => !changed.includes(flag));
-    // What else was set before this page listened is not known then.
-    message.partial = flags === undefined && (message.flags === undefined || message.partial === true);
-    message.flags = flags ?? (type === "FlagsSet" ? [...rest, ...changed] : rest);
+    const others = (list = []) => list.filter((flag) => !changed.includes(flag));
+    const isSet = type === "FlagsSet";
+    // What else was set before this page listened is not known then: the differences are kept, for its arrival may come later.
+    const { set, cleared } = message.partial ?? {};
+    const partly = flags === undefined && (message.flags === undefined || message.partial);
+    message.partial = partly ? { set: [...others(set), ...(isSet ? changed : [])], cleared: [...others(cleared), ...(isSet ? [] : changed)] } : undefined;
+    message.flags = flags ?? [...others(message.flags), ...(isSet ? changed : [])];
     message.modseq = modseq ?? message.modseq;
     message.stale = false;
     box.messages.set(uid, message);
+    if (message.flags.includes(SEEN)) box.fresh.delete(uid);
   }
 
   #rename({ mailbox, to }) {
     if (parts(mailbox).name === "INBOX") {
       // Its messages move, and it stays (RFC 9051 6.3.6).
       const inbox = this.add(mailbox);
-      inbox.messages.clear();
+      empty(inbox);
+      inbox.status = undefined;
       return this.add(to);
     }
     for (const box of [...this.#all.values()]) {
@@ -156,7 +173,7 @@ export class Mailboxes {
     for (const box of [...this.#all.values()].filter((one) => one.owner === owner)) {
       const path = `${parts(box.path).namespace}:${to}:${box.name}`;
       this.#all.delete(box.path);
-      this.#all.set(path, Object.assign(box, { path, owner: to }));
+      this.#all.set(path, Object.assign(box, { path, owner: to, own: to === this.#user }));
     }
     return undefined;
   }
@@ -174,8 +191,32 @@ export class Mailboxes {
     const box = this.#all.get(path);
     if (!box) return;
     box.stale = null;
-    for (const message of [...box.messages.values()]) if (message.stale) box.messages.delete(message.uid);
+    for (const message of [...box.messages.values()]) if (message.stale) forget(box, message.uid);
   }
+}
+
+function forget(box, uid) {
+  box.messages.delete(uid);
+  box.fresh.delete(uid);
+}
+
+function empty(box) {
+  box.messages.clear();
+  box.fresh.clear();
+}
+
+/** One event may bring thousands: the oldest go, all at once. */
+function bound(box) {
+  const excess = box.messages.size - MESSAGES;
+  if (excess <= 0) return;
+  const uids = [...box.messages.keys()].sort((a, b) => a - b);
+  for (const uid of uids.slice(0, excess)) forget(box, uid);
+}
+
+/** Who wrote, by the name given there, and by the address where there is none. */
+export function sender(from = "") {
+  const [, name] = /^\s*"?(.*?)"?\s*<[^<>]*>\s*$/s.exec(from) ?? [];
+  return name?.trim() || from;
 }
 
 /** Unread as far as is known: a message of unknown flags is neither. */
@@ -209,4 +250,20 @@ export function sentence({ type, mailbox, messages = [], uids = [], to, identifi
     MailboxChange: () => `something changed in ${name}, and no detail is known`,
   };
   return Object.hasOwn(words, type) ? words[type]() : `${type} in ${name}`;
+}
+
+const REASONS = {
+  reconnected: "this page was not connected for a while",
+  overflow: "this page could not keep up",
+  queue_gap: "a part of the node's queue was lost",
+  registry_lost: "the node has lost touch with the cluster",
+  registry_restored: "the node had lost touch with the cluster for a while",
+  rights: "something was held back until your rights were known",
+  shared: "it is shared with you from now on",
+  renamed: "it was renamed",
+};
+
+/** Why something may have been missed, for people; a reason of a later version as it is. */
+export function cause(reason) {
+  return Object.hasOwn(REASONS, reason) ? REASONS[reason] : reason;
 }

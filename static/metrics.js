@@ -50,7 +50,7 @@ export function quantile(list, share) {
 
 /** Two digits are enough for the eye. */
 function short(value) {
-  return value < 10 ? value.toPrecision(2) : String(Math.round(value));
+  return String(value < 10 ? Number(value.toPrecision(2)) : Math.round(value));
 }
 
 export function seconds(value) {

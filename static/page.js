@@ -9,12 +9,21 @@ const STORED = "mailpush.token";
 /** The client gives up a question for a token after 30 s, and asks again. */
 const ASKED_MS = 29_000;
 
+/** Pages that are looked through for what is sought, of a thousand entries each. */
+const PAGES = 10;
+
 let session = null;
 
 /** What a token says of itself; only the server knows whether it is true. */
 function claims(token) {
-  const bytes = Uint8Array.from(atob(token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/")), (c) => c.charCodeAt(0));
-  const { sub, exp, scope = "" } = JSON.parse(new TextDecoder().decode(bytes));
+  let said;
+  try {
+    const bytes = Uint8Array.from(atob(token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/")), (c) => c.charCodeAt(0));
+    said = JSON.parse(new TextDecoder().decode(bytes));
+  } catch {
+    throw new Error("it is not a JSON Web Token");
+  }
+  const { sub, exp, scope = "" } = said ?? {};
   if (typeof sub !== "string" || !sub) throw new Error("it names no user");
   return { user: sub, until: exp * 1_000, scopes: String(scope).split(" ") };
 }
@@ -31,6 +40,8 @@ function storage(act) {
 class Session {
   #given = null;
   #waiting = null;
+  #over = false;
+  #claimed;
 
   constructor(token) {
     this.take(token);
@@ -39,10 +50,23 @@ class Session {
   /** A token, the first or a newer one. */
   take(token) {
     const { user, until, scopes } = claims(token);
-    if (this.user !== undefined && user !== this.user) throw new Error(`that is a token of ${user}: sign out first`);
-    Object.assign(this, { token, user, until, scopes });
+    if (this.user !== undefined && user !== this.user && user !== this.#claimed) throw new Error(`that is a token of ${user}: sign out first`);
+    this.#claimed = user;
+    this.user ??= user;
+    Object.assign(this, { token, until, scopes });
     storage((store) => store.setItem(STORED, token));
     this.#waiting?.();
+  }
+
+  /** The user as the server spells the name, which may not be as the token does. */
+  named(user) {
+    this.user = user;
+    say($("who"), user);
+  }
+
+  /** Nothing is told any more: what was asked for before somebody signed out is nobody else's. */
+  end() {
+    this.#over = true;
   }
 
   /** For another client: the token at hand may still be good. */
@@ -72,37 +96,62 @@ class Session {
   /** A request to the node; gives its JSON, and throws what the node says. */
   async api(path, options = {}) {
     const headers = { authorization: `Bearer ${this.token}`, ...options.headers };
-    const response = await fetch(path, { cache: "no-store", ...options, headers });
+    const response = await this.#still(fetch(path, { cache: "no-store", ...options, headers }));
     if (options.raw && response.ok) return response;
-    const body = await response.json().catch(() => ({}));
+    const body = await this.#still(response.json().catch(() => ({})));
     // Some of a batch of events refused is an answer too, and says which.
     if (response.ok || body.results) return body;
     throw Object.assign(new Error(body.detail ?? `the node answered with ${response.status}`), { status: response.status });
   }
 
-  /** Up to `count` entries of a list that fit, page by page. */
+  async #still(answer) {
+    const settled = await answer.then((value) => ({ value }), (error) => ({ error }));
+    if (this.#over) await new Promise(() => {});
+    if (settled.error) throw settled.error;
+    return settled.value;
+  }
+
+  /** Up to `count` entries of a list that fit, page by page and not without end; whether there are `more`; and `partial`, the nodes that did not answer. */
   async find(path, name, fits, count) {
     const found = [];
-    for (let after = ""; found.length < count; ) {
+    const silent = new Map();
+    let next = null;
+    let pages = 0;
+    do {
+      const after = next === null ? "" : `&after=${encodeURIComponent(next)}`;
       const page = await this.api(`${path}&limit=1000${after}`);
       found.push(...page[name].filter(fits));
-      if (page.next === null) break;
-      after = `&after=${encodeURIComponent(page.next)}`;
-    }
-    return found;
+      for (const one of page.partial) silent.set(one.node, one);
+      ({ next } = page);
+      pages += 1;
+    } while (next !== null && found.length < count && pages < PAGES);
+    return { found: found.slice(0, count), more: next !== null || found.length > count, partial: [...silent.values()] };
   }
 }
 
 function askForToken(until) {
   const left = Math.round((until - Date.now()) / 1_000);
-  say($("renew-words"), `${left > 0 ? `It is good for another ${left} seconds.` : "It has expired."} Paste a newer one, and the session goes on as it is.`);
+  const time = left < 120 ? `${left} seconds` : `${Math.round(left / 60)} minutes`;
+  say($("renew-words"), `${left > 0 ? `It is good for another ${time}.` : "It has expired."} Paste a newer one, and the session goes on as it is.`);
   $("renew").hidden = false;
+  say($("announce"), `The token is running out. ${$("renew-words").textContent}`);
 }
+
+function tokenIsGood() {
+  $("renew").hidden = true;
+  say($("announce"), "");
+}
+
+document.addEventListener("good-token", tokenIsGood);
 
 // Signing in and out
 
 let inbox = null;
 let cluster = null;
+
+/** What shows a user's data, as the document has it: whoever signs in begins with that, and finds nothing of whoever was here before. */
+const VIEWS = ["connection", "renew", "inbox", "cluster", "toasts", "session", "announce"];
+const pristine = new Map(VIEWS.map((id) => [id, $(id).cloneNode(true)]));
 
 function signIn(token) {
   session = new Session(token);
@@ -118,12 +167,15 @@ function signIn(token) {
 
 function signOut(reason = "") {
   storage((store) => store.removeItem(STORED));
+  session?.end();
   inbox?.stop();
   cluster?.stop();
   session = inbox = cluster = null;
-  for (const id of ["views", "sign-out", "connection", "renew", "inbox", "cluster"]) $(id).hidden = true;
+  for (const [id, element] of pristine) $(id).replaceWith(element.cloneNode(true));
+  wireRenewal();
+  for (const id of ["views", "sign-out"]) $(id).hidden = true;
   $("who").textContent = "";
-  $("sign-in").hidden = false;
+  show();
   say($("sign-in-error"), reason);
   $("token").focus();
 }
@@ -137,7 +189,11 @@ function takeFragment() {
   if (token === undefined) return false;
   history.replaceState(null, "", location.pathname);
   if (session) return false;
-  $("token").value = decodeURIComponent(token);
+  try {
+    $("token").value = decodeURIComponent(token);
+  } catch {
+    $("token").value = token;
+  }
   describe();
   return true;
 }
@@ -165,23 +221,29 @@ $("sign-in-form").addEventListener("submit", (event) => {
   }
 });
 $("sign-out").addEventListener("click", () => signOut());
-$("renew-form").addEventListener("submit", (event) => {
-  event.preventDefault();
-  try {
-    session.take($("renew-token").value.trim());
-    $("renew-token").value = "";
-    say($("renew-error"), "");
-    $("renew").hidden = true;
-    cluster.resume();
-  } catch (error) {
-    say($("renew-error"), `That does not do: ${error.message}`);
-  }
-});
+function wireRenewal() {
+  $("renew-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    try {
+      session.take($("renew-token").value.trim());
+      $("renew-token").value = "";
+      say($("renew-error"), "");
+      tokenIsGood();
+      cluster.resume();
+    } catch (error) {
+      say($("renew-error"), `That does not do: ${error.message}`);
+    }
+  });
+}
+wireRenewal();
 
 // Views
 
+let view = "inbox";
+
 function show() {
-  const view = location.hash === "#/cluster" ? "cluster" : "inbox";
+  // A hash that names no view changes none.
+  view = { "": "inbox", "#/inbox": "inbox", "#/cluster": "cluster" }[location.hash] ?? view;
   for (const name of ["inbox", "cluster"]) {
     $(name).hidden = name !== view || !session;
     if (name === view) $(`to-${name}`).setAttribute("aria-current", "page");
@@ -191,6 +253,12 @@ function show() {
   document.title = session ? `${view === "inbox" ? "Inbox" : "Cluster"} · mailpush` : "mailpush";
   cluster?.seen(view === "cluster");
 }
+
+// As a link it would end in the address bar, in the view's place.
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  $("main").focus();
+});
 
 window.addEventListener("hashchange", () => {
   takeFragment();
@@ -208,9 +276,13 @@ function showTheme() {
 }
 $("theme").addEventListener("click", () => {
   const theme = themeNow() === "dark" ? "light" : "dark";
-  document.documentElement.dataset.theme = theme;
+  // Whoever wants what the system says follows the system again.
+  const system = theme === (dark.matches ? "dark" : "light");
+  if (system) delete document.documentElement.dataset.theme;
+  else document.documentElement.dataset.theme = theme;
   try {
-    localStorage.setItem("theme", theme);
+    if (system) localStorage.removeItem("theme");
+    else localStorage.setItem("theme", theme);
   } catch {
     // For this time, then.
   }

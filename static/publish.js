@@ -1,7 +1,11 @@
 // An event to try the cluster with: which queues took it, and who watches there.
 
+import { silence } from "./dialog.js";
 import { $, h, plural, say } from "./dom.js";
 import { parts } from "./mailboxes.js";
+
+/** Subscriptions that are looked at for either question. */
+const FOUND = 200;
 
 /** `nodes` gives those that are known; `open` shows a session. */
 export function wirePublish({ signal, ...rest }) {
@@ -17,13 +21,18 @@ export function wirePublish({ signal, ...rest }) {
   }, { signal });
 }
 
+/** Which event was tried last: what is heard of one before it is told no more. */
+let latest;
+
 async function publish({ session, inbox, nodes: known, open }, form) {
   const event = eventOf(form);
+  latest = event.id;
   const began = performance.now();
   say($("publish-error"), "");
   $("published").replaceChildren();
   const lines = [];
   const tell = (...line) => {
+    if (latest !== event.id) return;
     lines.push(h("div", {}, ...line));
     $("published").replaceChildren(...lines);
   };
@@ -45,7 +54,7 @@ async function publish({ session, inbox, nodes: known, open }, form) {
     tell(`${plural(queues.length, "queue")} took it: ${where.join(", ")}.${everyone ? " The registry could not be asked, so all got it." : ""}`);
     await watchers({ session, open }, event, nodes, tell);
   } catch (error) {
-    say($("publish-error"), error.message);
+    if (latest === event.id) say($("publish-error"), error.message);
   }
 }
 
@@ -54,13 +63,16 @@ async function watchers({ session, open }, { mailbox }, nodes, tell) {
   if (!session.may("subscriptions:read")) return;
   const { owner } = parts(mailbox);
   const asked = [new URLSearchParams({ mailbox }), owner && new URLSearchParams({ account: owner })].filter(Boolean);
-  const pages = await Promise.all(asked.map((query) => session.find(`/v1/subscriptions?${query}`, "subscriptions", () => true, 200)));
-  const here = pages.flat().filter(({ node }) => !nodes.length || nodes.some(({ id }) => id === node));
+  const pages = await Promise.all(asked.map((query) => session.find(`/v1/subscriptions?${query}`, "subscriptions", () => true, FOUND)));
+  const here = pages.flatMap(({ found }) => found).filter(({ node }) => !nodes.length || nodes.some(({ id }) => id === node));
   const sessions = new Map(here.map((subscription) => [subscription.session, subscription]));
+  const partial = [...new Map(pages.flatMap((page) => page.partial).map((silent) => [silent.node, silent])).values()];
+  if (partial.length) tell(`Who watches at some nodes is not known: ${silence({ partial })}`);
   if (!sessions.size) return tell("No session that watches it by its path or its owner's account is listed there.");
   const items = [...sessions.values()].map(({ session, user, node, transport }) =>
     h("li", {}, h("button", { type: "button", class: "link", click: () => open({ session, node, user }) }, session), ` ${user}, ${transport} at ${node}`));
-  tell(`${plural(sessions.size, "session")} there ${sessions.size === 1 ? "watches" : "watch"} it:`, h("ul", {}, ...items));
+  const more = pages.some((page) => page.more) ? ", and there are more" : "";
+  tell(`${plural(sessions.size, "session")} there ${sessions.size === 1 ? "watches" : "watch"} it${more}:`, h("ul", {}, ...items));
 }
 
 function eventOf(form) {

@@ -3,11 +3,13 @@
 mod support;
 
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::json;
 use support::cluster::TestCluster;
 use support::fixtures::free_port;
+use support::process::signal_group;
 use tokio::process::Command;
 use tokio::sync::Mutex;
 
@@ -58,11 +60,20 @@ async fn run(files: &[&str], environment: &[(&str, String)]) {
     for file in files {
         let mut node = Command::new("node");
         node.arg("--test").arg(root().join(format!("tests/browser/{file}.test.mjs"))).kill_on_drop(true);
+        // With all that it has started: a group of its own, which is ended as one.
+        node.process_group(0);
+        node.stdout(Stdio::piped()).stderr(Stdio::piped());
         node.env("MAILPUSH", env!("CARGO_BIN_EXE_mailpush")).env("CHROMIUM", &chromium).envs(environment.iter().cloned());
-        let output = match tokio::time::timeout(DEADLINE, node.output()).await {
-            Ok(Ok(output)) => output,
-            Ok(Err(error)) => panic!("node, version 18 or later, is needed (Debian: apt-get install nodejs): {error}"),
-            Err(_) => panic!("the tests of {file} did not end within {DEADLINE:?}"),
+        let node = node
+            .spawn()
+            .unwrap_or_else(|error| panic!("node, version 18 or later, is needed (Debian: apt-get install nodejs): {error}"));
+        let group = node.id().expect("a process that nobody has waited for has an id");
+        let output = match tokio::time::timeout(DEADLINE, node.wait_with_output()).await {
+            Ok(output) => output.expect("what node says can be read"),
+            Err(_) => {
+                signal_group(group, libc::SIGKILL);
+                panic!("the tests of {file} did not end within {DEADLINE:?}");
+            }
         };
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
@@ -73,6 +84,12 @@ async fn run(files: &[&str], environment: &[(&str, String)]) {
 #[tokio::test]
 async fn the_page_in_chromium() {
     run(&["inbox", "cluster"], &[]).await;
+}
+
+/// The page before a node that is played by a script.
+#[tokio::test]
+async fn the_page_in_awkward_circumstances() {
+    run(&["scripted", "storms"], &[]).await;
 }
 
 /// Two `mailpush serve` with ZooKeeper and Kafka, for in `mailpush dev` no single node can be killed.

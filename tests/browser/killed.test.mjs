@@ -41,7 +41,11 @@ test("the page comes back at the other node by itself, and shows nothing twice",
   await connected(page, nodes[1].id);
   await publish(3, "after the end");
   await row(page, "after the end").waitFor();
-  await count(row(page, "the end"), 2);
+  const marker = async () => {
+    await publish(4, "a marker");
+    await row(page, "a marker").waitFor();
+  };
+  await count(row(page, "the end"), 2, marker);
   if (/ 0 gaps/.test(await page.locator("#counts").innerText())) await count(row(page, "in between"), 1);
   else await page.getByText("What is shown may be stale").waitFor();
 

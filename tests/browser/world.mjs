@@ -15,6 +15,8 @@ const SECRET = "a secret of more than thirty-two bytes, for tests";
 const SCOPES = "push subscriptions:read sessions:write events:publish acl:read acl:write";
 export const PATIENCE = 20_000;
 const UPGRADE = /^upgrade: *websocket/im;
+/** Lines of a cluster's log that are shown where a story fails. */
+const LOG = 120;
 /** What Chromium itself says of a network that a test has cut. */
 const NETWORK = /WebSocket connection to|Failed to load resource|net::ERR_/;
 
@@ -79,6 +81,10 @@ export class Balancer {
 }
 
 export class Cluster {
+  /** The last lines that `mailpush dev` has logged. */
+  log = [];
+  #marks = 0;
+
   static async start(settings = []) {
     const cluster = new Cluster();
     cluster.balancer = await new Balancer().listen();
@@ -86,7 +92,11 @@ export class Cluster {
     const args = ["dev", "--json", "--nodes", "2", "--port", "0", "--imap-port", "0", ...given.flatMap((setting) => ["--set", setting])];
     // It ends with this process, however that ends.
     const program = process.env.MAILPUSH ?? `${target}debug/mailpush`;
-    cluster.process = spawn("setpriv", ["--pdeathsig", "KILL", program, ...args], { stdio: ["ignore", "pipe", "ignore"] });
+    cluster.process = spawn("setpriv", ["--pdeathsig", "KILL", program, ...args], { stdio: ["ignore", "pipe", "pipe"] });
+    createInterface({ input: cluster.process.stderr }).on("line", (line) => {
+      cluster.log.push(line);
+      if (cluster.log.length > LOG) cluster.log.shift();
+    });
     const [line] = await Promise.race([
       once(createInterface({ input: cluster.process.stdout }), "line"),
       once(cluster.process, "exit").then(([code]) => assert.fail(`mailpush dev ended with ${code}`)),
@@ -100,6 +110,23 @@ export class Cluster {
   stop() {
     this.balancer.close();
     this.process.kill("SIGKILL");
+  }
+
+  /** Acts; where that fails, what the nodes had to say is shown. */
+  async tell(act) {
+    try {
+      await act();
+    } catch (error) {
+      console.error(`mailpush dev logged:\n${this.log.join("\n")}`);
+      throw error;
+    }
+  }
+
+  /** Waits until a page has heard of something that happens now: then it has heard all that happened before. */
+  async heard(page, name) {
+    const mark = `Mark ${(this.#marks += 1)}`;
+    await this.publish({ type: "MailboxSubscribe", mailbox: `#private:${name}@example.org:${mark}` });
+    await page.locator("#log li", { hasText: `${mark} was subscribed to` }).waitFor({ state: "attached" });
   }
 
   token(name, { scope = name === "admin" ? SCOPES : "push", seconds = 3_600, secret = SECRET } = {}) {
@@ -158,7 +185,7 @@ function once(emitter, name) {
 export class Browser {
   static async start() {
     const { chromium } = createRequire(`${target}browser/`)("playwright-core");
-    const browser = new Browser();
+    const browser = new this();
     const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
     browser.chromium = await chromium.launch({ executablePath, args: ["--no-sandbox", "--disable-dev-shm-usage"] });
     mkdirSync(SCREENSHOTS, { recursive: true });
@@ -175,9 +202,10 @@ export class Browser {
   }
 
   /** A window of its own, at a node or the load balancer, that nobody is signed in at. */
-  async window(url, options = {}) {
+  async window(url, options = {}, prepare = () => {}) {
     const context = await this.chromium.newContext({ viewport: { width: 1280, height: 800 }, locale: "en-GB", ...options });
     context.setDefaultTimeout(PATIENCE);
+    await prepare(context);
     const page = await context.newPage();
     page.complaints = [];
     page.on("console", (message) => {
@@ -214,8 +242,11 @@ export async function done(page, { cut = false } = {}) {
 
 /** Texts whose colour is too close to what is behind them, by WCAG 2.2's 4.5:1. */
 export function faint(page) {
-  return page.evaluate(() => {
+  return page.evaluate(async () => {
+    // What is about to appear is not there yet.
+    await Promise.all(document.getAnimations().map(({ finished }) => finished.catch(() => {})));
     const channels = (colour) => colour.match(/[\d.]+/g).map(Number);
+    const opacity = (element) => (element ? Number(getComputedStyle(element).opacity) * opacity(element.parentElement) : 1);
     const over = ([r, g, b, alpha = 1], below) => [r, g, b].map((value, at) => value * alpha + below[at] * (1 - alpha));
     const ground = (element) => {
       const layers = [];
@@ -226,14 +257,15 @@ export function faint(page) {
     const luminance = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
     const ratio = (element) => {
       const below = ground(element);
-      const [one, other] = [luminance(over(channels(getComputedStyle(element).color), below)), luminance(below)];
+      const [red, green, blue, alpha = 1] = channels(getComputedStyle(element).color);
+      const [one, other] = [luminance(over([red, green, blue, alpha * opacity(element)], below)), luminance(below)];
       return (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
     };
     const texts = document.evaluate("//body//*[text()[normalize-space()]]", document, null, XPathResult.ORDERED_NODE_SNAPSHOT_TYPE);
     const elements = Array.from({ length: texts.snapshotLength }, (_, at) => texts.snapshotItem(at));
-    const seen = elements.filter((element) => element.checkVisibility() && !element.matches(":disabled, option"));
+    const seen = elements.filter((element) => element.checkVisibility() && !element.matches(":disabled, [aria-disabled=true], option"));
     const faults = seen.filter((element) => ratio(element) < 4.5);
-    if (seen.length < 10) return ["there is hardly a text"];
+    if (seen.length < 8) return ["there is hardly a text"];
     return faults.map((element) => `${ratio(element).toFixed(2)}: ${element.outerHTML.slice(0, 120)}`);
   });
 }
@@ -246,11 +278,11 @@ export function row(page, subject) {
   return page.locator("#messages > li", { hasText: subject });
 }
 
-/** Waits until a count of elements is reached, and stays so for a moment: nothing twice. */
-export async function count(locator, expected) {
+/** Waits until a count of elements is reached, and then for `all`, after which nothing more can come: nothing is there twice. */
+export async function count(locator, expected, all = async () => {}) {
   const until = Date.now() + PATIENCE;
   while ((await locator.count()) !== expected && Date.now() < until) await pause(50);
-  await pause(300);
+  await all();
   assert.equal(await locator.count(), expected);
 }
 

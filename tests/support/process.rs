@@ -14,6 +14,12 @@ pub fn die_with_parent(command: &mut Command) {
     }
 }
 
+/// Sends a signal to a group of processes, which a process of ours leads.
+pub fn signal_group(leader: u32, signal: i32) {
+    // SAFETY: no memory is involved; a group that is gone is an error code.
+    unsafe { libc::kill(-(leader as libc::pid_t), signal) };
+}
+
 /// Sends a signal to a process of ours.
 pub fn signal(pid: u32, signal: i32) {
     // SAFETY: no memory is involved; a wrong pid is an error code.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
@@ -62,8 +62,16 @@ pub async fn ready(State(gateway): State<Arc<Gateway>>) -> Response {
     (if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, Json(body)).into_response()
 }
 
+/// Whose numbers these are: behind a load balancer each answer may be another node's.
+const NODE: HeaderName = HeaderName::from_static("mailpush-node");
+
 /// `GET /metrics`: OpenMetrics text.
 pub async fn metrics(State(gateway): State<Arc<Gateway>>) -> Response {
     let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
-    ([(header::CONTENT_TYPE, kind)], gateway.render_metrics()).into_response()
+    let mut response = ([(header::CONTENT_TYPE, kind)], gateway.render_metrics()).into_response();
+    // A node's id is letters, digits, `-` and `_`, so that it always is a header's value too.
+    if let Ok(node) = HeaderValue::from_str(gateway.node().as_str()) {
+        response.headers_mut().insert(NODE, node);
+    }
+    response
 }

@@ -10,7 +10,7 @@ use axum::routing::get;
 use crate::edge::gateway::Gateway;
 
 /// Nothing from elsewhere, nothing inline: what an event says can never become script.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
 base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// The page needs none of what a browser may grant.
@@ -20,6 +20,9 @@ const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 const STYLE: &str = "text/css; charset=utf-8";
 const YAML: &str = "application/yaml; charset=utf-8";
+
+/// For other sites' pages too, as far as CORS lets them; whatever else is here is for this page alone.
+const FOR_ALL: &[&str] = &["/mailpush.js", "/mailpush.d.ts", "/openapi.yaml", "/asyncapi.yaml"];
 
 /// Path, content type, content.
 const FILES: &[(&str, &str, &str)] = &[
@@ -31,6 +34,10 @@ const FILES: &[(&str, &str, &str)] = &[
     ("/inbox.js", SCRIPT, include_str!("../../../static/inbox.js")),
     ("/mailboxes.js", SCRIPT, include_str!("../../../static/mailboxes.js")),
     ("/cluster.js", SCRIPT, include_str!("../../../static/cluster.js")),
+    ("/subscriptions.js", SCRIPT, include_str!("../../../static/subscriptions.js")),
+    ("/listing.js", SCRIPT, include_str!("../../../static/listing.js")),
+    ("/dialog.js", SCRIPT, include_str!("../../../static/dialog.js")),
+    ("/flow.js", SCRIPT, include_str!("../../../static/flow.js")),
     ("/publish.js", SCRIPT, include_str!("../../../static/publish.js")),
     ("/chart.js", SCRIPT, include_str!("../../../static/chart.js")),
     ("/metrics.js", SCRIPT, include_str!("../../../static/metrics.js")),
@@ -50,17 +57,21 @@ pub fn paths() -> impl Iterator<Item = &'static str> {
 }
 
 pub fn routes() -> Router<Arc<Gateway>> {
-    FILES
-        .iter()
-        .fold(Router::new(), |router, (path, kind, content)| router.route(path, get(move || async move { serve(kind, content) })))
+    FILES.iter().fold(Router::new(), |router, (path, kind, content)| {
+        router.route(path, get(move || async move { serve(path, kind, content) }))
+    })
 }
 
-fn serve(kind: &'static str, content: &'static str) -> Response {
+fn serve(path: &str, kind: &'static str, content: &'static str) -> Response {
+    let readers = if FOR_ALL.contains(&path) { "cross-origin" } else { "same-origin" };
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(kind)),
         (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
         (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
         (HeaderName::from_static("permissions-policy"), HeaderValue::from_static(PERMISSIONS)),
+        // No window that another site opened or has open can reach into the page.
+        (HeaderName::from_static("cross-origin-opener-policy"), HeaderValue::from_static("same-origin")),
+        (HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static(readers)),
     ];
     (headers, content).into_response()
 }
@@ -72,7 +83,7 @@ mod tests {
     #[test]
     fn nothing_from_elsewhere_and_nothing_inline() {
         for (path, kind, content) in FILES {
-            let response = serve(kind, content);
+            let response = serve(path, kind, content);
             let header = |name: &str| response.headers()[name].to_str().expect("a text").to_owned();
             let policy = header("content-security-policy");
             let rules: Vec<&str> = policy.split("; ").collect();
@@ -80,6 +91,7 @@ mod tests {
                 "default-src 'none'",
                 "script-src 'self'",
                 "style-src 'self'",
+                "img-src 'self'",
                 "connect-src 'self'",
                 "base-uri 'none'",
                 "form-action 'none'",
@@ -89,6 +101,9 @@ mod tests {
             }
             assert!(!policy.contains("unsafe") && !policy.contains('*'), "{path}: {policy}");
             assert_eq!(header("referrer-policy"), "no-referrer", "{path}");
+            assert_eq!(header("cross-origin-opener-policy"), "same-origin", "{path}");
+            let readers = if path.contains("mailpush.") || path.ends_with(".yaml") { "cross-origin" } else { "same-origin" };
+            assert_eq!(header("cross-origin-resource-policy"), readers, "{path}");
             assert!(header("permissions-policy").split(", ").all(|feature| feature.ends_with("=()")), "{path}");
         }
     }
