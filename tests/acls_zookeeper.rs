@@ -15,17 +15,11 @@ use mailpush::mail::rights::{Acl, AclEdit, Identifier, Rights};
 use mailpush::mail::user::UserName;
 use support::wait::eventually;
 use support::zookeeper::{Proxy, TestZookeeper};
-use tokio::sync::{OnceCell, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 use zookeeper_client as zk;
 
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Most tests share one server, each under a chroot of its own.
-async fn shared_server() -> &'static TestZookeeper {
-    static SERVER: OnceCell<TestZookeeper> = OnceCell::const_new();
-    SERVER.get_or_init(TestZookeeper::start).await
-}
 
 fn settings(servers: &[&str], chroot: &str) -> RegistrySettings {
     RegistrySettings {
@@ -268,7 +262,7 @@ async fn in_process_the_contract_holds() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn in_zookeeper_the_contract_holds() {
-    let server = shared_server().await.address();
+    let server = TestZookeeper::shared().await.address();
     let settings = settings(&[&server], "/contract");
     keeps_the_contract(connect(&settings).await, connect(&settings).await).await;
     let hand = hand(&server, "/contract").await;
@@ -279,7 +273,7 @@ async fn in_zookeeper_the_contract_holds() {
 #[tokio::test(flavor = "multi_thread")]
 async fn in_several_ensembles_the_contract_holds() {
     // Two chroots of one server would be one ensemble: these are two.
-    let (first, second) = (TestZookeeper::start().await, shared_server().await);
+    let (first, second) = (TestZookeeper::start().await, TestZookeeper::shared().await);
     let settings = settings(&[&first.address(), &second.address()], "/ensembles");
     let acls = connect(&settings).await;
     keeps_the_contract(acls.clone(), connect(&settings).await).await;
@@ -297,7 +291,7 @@ async fn in_several_ensembles_the_contract_holds() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_tree_is_as_it_is_written_down() {
-    let server = shared_server().await.address();
+    let server = TestZookeeper::shared().await.address();
     let acls = connect(&settings(&[&server], "/tree")).await;
     let hand = hand(&server, "/tree").await;
     assert!(hand.check_stat("/acl").await.unwrap().is_none(), "who does not touch ACLs does not pay");
@@ -316,7 +310,7 @@ async fn the_tree_is_as_it_is_written_down() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_over_long_name_is_told_from_others() {
-    let server = shared_server().await.address();
+    let server = TestZookeeper::shared().await.address();
     let acls = connect(&settings(&[&server], "/long")).await;
     let (long, other) = (bobs(&format!("Work/{}", "x".repeat(1_000))), bobs(&"y".repeat(10_000)));
     let crowd = format!("group:{}", "é".repeat(160));
@@ -340,7 +334,7 @@ async fn an_over_long_name_is_told_from_others() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_read_is_an_error_until_it_is_replaced() {
-    let server = shared_server().await.address();
+    let server = TestZookeeper::shared().await.address();
     let acls = connect(&settings(&[&server], "/unreadable")).await;
     let hand = hand(&server, "/unreadable").await;
     let mut news = acls.news();
@@ -418,7 +412,7 @@ async fn a_user_is_renamed_past_what_cannot_be_read() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn shares_that_a_hand_has_touched_stop_nobody() {
-    let server = shared_server().await.address();
+    let server = TestZookeeper::shared().await.address();
     let acls = connect(&settings(&[&server], "/touched")).await;
     let hand = hand(&server, "/touched").await;
     acls.replace(&bobs("A"), &acl(r#"{"eve@x.org":"l","dave@x.org":"l"}"#)).await.unwrap();
@@ -467,7 +461,7 @@ async fn a_restart_of_zookeeper_is_told_and_lived_through() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_during_a_silence_is_told_after_it() {
-    let server = shared_server().await.address();
+    let server = TestZookeeper::shared().await.address();
     let proxy = Proxy::to(&server).await;
     let slow = RegistrySettings { lookup_timeout_ms: Millis(500), ..settings(&[&proxy.address()], "/stalled") };
     let (acls, other) = (connect(&slow).await, connect(&settings(&[&server], "/stalled")).await);
@@ -486,7 +480,7 @@ async fn a_change_during_a_silence_is_told_after_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_the_registrys_user_may_look() {
-    let server = shared_server().await.address();
+    let server = TestZookeeper::shared().await.address();
     let own = RegistrySettings {
         auth_user: "mailpush".to_owned(),
         auth_password: Secret::new("secret"),

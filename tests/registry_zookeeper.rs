@@ -15,19 +15,13 @@ use mailpush::mail::key::Key;
 use mailpush::mail::path::MailboxPath;
 use mailpush::mail::user::UserName;
 use support::zookeeper::{Proxy, TestZookeeper};
-use tokio::sync::{OnceCell, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::sleep;
 use zookeeper_client as zk;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const SESSION_TIMEOUT: Duration = Duration::from_millis(2_000);
 const SETTLE: Duration = Duration::from_millis(500);
-
-/// Most tests share one server, each under a chroot of its own.
-async fn shared_server() -> &'static TestZookeeper {
-    static SERVER: OnceCell<TestZookeeper> = OnceCell::const_new();
-    SERVER.get_or_init(TestZookeeper::start).await
-}
 
 fn settings(servers: &[&str], chroot: &str) -> RegistrySettings {
     RegistrySettings {
@@ -173,7 +167,7 @@ async fn all_restored(told: &mut mpsc::UnboundedReceiver<Discontinuity>, count: 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registration_comes_and_goes() {
-    let server = shared_server().await.address();
+    let server = TestZookeeper::shared().await.address();
     let settings = settings(&[&server], "/comes/and/goes");
     let gateway = node(&settings, "gw-1").await;
     let witness = Witness::of(&server, "/comes/and/goes").await;
@@ -203,7 +197,7 @@ async fn a_registration_comes_and_goes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_is_cut_off_vanishes_and_comes_back() {
-    let server = shared_server().await.address();
+    let server = TestZookeeper::shared().await.address();
     let proxy = Proxy::to(&server).await;
     let chroot = "/cut";
     let gateway = node(&settings(&[&proxy.address()], chroot), "gw-1").await;
@@ -235,7 +229,7 @@ async fn a_node_that_is_cut_off_vanishes_and_comes_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_short_stall_breaks_nothing() {
-    let server = shared_server().await.address();
+    let server = TestZookeeper::shared().await.address();
     let proxy = Proxy::to(&server).await;
     let gateway = node(&settings(&[&proxy.address()], "/stall"), "gw-1").await;
     let mut told = gateway.discontinuities();
@@ -306,7 +300,7 @@ async fn a_frozen_server_is_not_believed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cached_absence_ends_within_settle() {
-    let server = shared_server().await.address();
+    let server = TestZookeeper::shared().await.address();
     let settings = settings(&[&server], "/absence");
     let gateway = node(&settings, "gw-1").await;
     let publisher = connect(&settings).await;
@@ -357,7 +351,7 @@ async fn connecting_to_nothing_is_no_failure() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_may_vanish_at_any_moment() {
-    let server = shared_server().await.address();
+    let server = TestZookeeper::shared().await.address();
     let settings = settings(&[&server], "/container");
     let gateway = node(&settings, "gw-1").await;
     let witness = Witness::of(&server, "/container").await;
@@ -400,7 +394,7 @@ async fn a_container_may_vanish_at_any_moment() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restarted_node_takes_over_from_its_old_session() {
-    let server = shared_server().await.address();
+    let server = TestZookeeper::shared().await.address();
     let proxy = Proxy::to(&server).await;
     let chroot = "/takeover";
     let keys = inboxes(30);
@@ -420,7 +414,7 @@ async fn a_restarted_node_takes_over_from_its_old_session() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn leftovers_of_a_foreign_session_are_replaced() {
-    let server = shared_server().await.address();
+    let server = TestZookeeper::shared().await.address();
     let chroot = "/leftovers";
     let gateway = node(&settings(&[&server], chroot), "gw-1").await;
     let witness = Witness::of(&server, chroot).await;
@@ -442,7 +436,7 @@ async fn leftovers_of_a_foreign_session_are_replaced() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_running_nodes_cannot_have_one_id() {
-    let server = shared_server().await.address();
+    let server = TestZookeeper::shared().await.address();
     let settings = settings(&[&server], "/same");
     let first = node(&settings, "gw-1").await;
     let second = connect(&settings).await;
@@ -455,7 +449,7 @@ async fn two_running_nodes_cannot_have_one_id() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stranger_is_refused() {
-    let server = shared_server().await.address();
+    let server = TestZookeeper::shared().await.address();
     let chroot = "/protected/tree";
     let mut known = settings(&[&server], chroot);
     known.auth_user = "mailpush".to_owned();
@@ -487,7 +481,7 @@ async fn a_stranger_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_over_long_key_is_registered_under_its_digest() {
-    let server = shared_server().await.address();
+    let server = TestZookeeper::shared().await.address();
     let settings = settings(&[&server], "/long");
     let gateway = node(&settings, "gw-1").await;
     let name = "x".repeat(5_000);
@@ -505,7 +499,7 @@ async fn an_over_long_key_is_registered_under_its_digest() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_keys_are_spread_over_sessions_and_restored() {
-    let server = shared_server().await.address();
+    let server = TestZookeeper::shared().await.address();
     let proxy = Proxy::to(&server).await;
     let chroot = "/many";
     let budget = 64 * 1024;
@@ -545,7 +539,7 @@ async fn many_keys_are_spread_over_sessions_and_restored() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_the_churn_what_was_asked_last_stands() {
-    let server = shared_server().await.address();
+    let server = TestZookeeper::shared().await.address();
     let proxy = Proxy::to(&server).await;
     let chroot = "/churn";
     let gateway = node(&settings(&[&proxy.address()], chroot), "gw-1").await;
@@ -582,7 +576,7 @@ async fn whatever_the_churn_what_was_asked_last_stands() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_ensembles_share_the_keys() {
-    let (first, second) = (shared_server().await.address(), TestZookeeper::start().await);
+    let (first, second) = (TestZookeeper::shared().await.address(), TestZookeeper::start().await);
     let settings = settings(&[&first, &second.address()], "/two");
     let gateway = node(&settings, "gw-1").await;
     let publisher = connect(&settings).await;

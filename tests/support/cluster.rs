@@ -24,6 +24,8 @@ use super::zookeeper::TestZookeeper;
 
 const SECRET: &str = "a secret of the tests, long enough for HS256";
 pub const SECOND: Duration = Duration::from_secs(1);
+/// What a node says that finds its port taken (EADDRINUSE).
+const IN_USE: &str = "Address already in use";
 /// How long anything that must happen may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -102,12 +104,27 @@ impl TestCluster {
             log: self.folder.path().join(format!("n{}.log", number + 1)),
         };
         self.nodes.push(node);
-        self.launch(number, settings).await;
-        number
+        for _ in 0..3 {
+            match self.start_process(number, settings).await {
+                Ok(()) => return number,
+                // Somebody took a free port before the node did.
+                Err(why) if why.contains(IN_USE) => {
+                    (self.nodes[number].port, self.nodes[number].imap_port) = (free_port(), free_port());
+                    let _ = fs::remove_file(&self.nodes[number].log);
+                }
+                Err(why) => panic!("{why}"),
+            }
+        }
+        panic!("no port stays free")
     }
 
     /// Starts a node's process (again) and waits until it is ready.
     pub async fn launch(&mut self, number: usize, settings: &[&str]) {
+        self.start_process(number, settings).await.unwrap_or_else(|why| panic!("{why}"));
+    }
+
+    /// The same; or tells why the process has ended.
+    async fn start_process(&mut self, number: usize, settings: &[&str]) -> Result<(), String> {
         let mut command = self.command(&["serve"]);
         let node = &self.nodes[number];
         let log = File::options().create(true).append(true).open(&node.log).expect("open the node's log");
@@ -123,7 +140,19 @@ impl TestCluster {
         die_with_parent(&mut command);
         let process = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("start mailpush serve");
         self.nodes[number].process = Some(process);
-        self.becomes_ready(number).await;
+        eventually("the node is ready", PATIENCE, async || {
+            let process = self.nodes[number].process.as_mut().expect("it was started");
+            if let Some(status) = process.try_wait().expect("its status") {
+                return Some(Err(format!("{} has ended ({status}):\n{}", self.nodes[number].id, self.log(number))));
+            }
+            self.is_ready(number).await.then_some(Ok(()))
+        })
+        .await
+    }
+
+    async fn is_ready(&self, node: usize) -> bool {
+        let answer = reqwest::get(format!("{}/readyz", self.http(node))).await;
+        answer.is_ok_and(|answer| answer.status() == 200)
     }
 
     /// The program with the cluster's settings; commands add their own flags.
@@ -258,11 +287,7 @@ impl TestCluster {
     }
 
     pub async fn becomes_ready(&self, node: usize) {
-        eventually("the node is ready", PATIENCE, async || {
-            let response = reqwest::get(format!("{}/readyz", self.http(node))).await.ok()?;
-            (response.status() == 200).then_some(())
-        })
-        .await;
+        eventually("the node is ready", PATIENCE, async || self.is_ready(node).await.then_some(())).await;
     }
 
     pub async fn becomes_unready(&self, node: usize) {

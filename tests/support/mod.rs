@@ -11,6 +11,7 @@ pub mod imap;
 pub mod imap_upstream;
 pub mod kafka;
 pub mod lab;
+pub mod node;
 pub mod process;
 pub mod raw_ws;
 pub mod sharing;

@@ -36,10 +36,11 @@ impl TestCluster {
         WsClient::connect(&self.ws(node), &self.token_in(user, groups)).await
     }
 
-    /// A stream of a node about what these parameters name, and what its first event says.
+    /// A stream of a node about what these parameters name, and what its first event says. It is subscribed to all of them.
     pub async fn stream(&self, node: usize, token: &str, parameters: &[(&str, &str)]) -> (SseClient, Value) {
-        let mut stream = SseClient::open(&self.stream_url(node, parameters), Some(token), 0).await;
-        let subscribed = stream.pushed("subscribe").await;
+        let keys = parameters.iter().filter(|(name, _)| matches!(*name, "mailbox" | "account")).count();
+        let stream = SseClient::open(&self.stream_url(node, parameters), Some(token), keys).await;
+        let subscribed = stream.transcript[0].data["subscribe"].clone();
         (stream, subscribed)
     }
 

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::ws::PATIENCE;
+use super::ws::{PATIENCE, tells_of};
 
 /// One event of a stream.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +20,8 @@ pub struct SseClient {
     lines: std::collections::VecDeque<String>,
     /// The comments met so far.
     pub comments: usize,
+    /// Every event received, in order.
+    pub transcript: Vec<SseEvent>,
 }
 
 impl SseClient {
@@ -35,7 +37,8 @@ impl SseClient {
         let response = Self::ask(url, token).await;
         assert_eq!(response.status(), 200, "{}", response.text().await.unwrap_or_default());
         assert_eq!(response.headers()["content-type"], "text/event-stream");
-        let mut client = Self { response, line: Vec::new(), after_cr: false, lines: Default::default(), comments: 0 };
+        let mut client =
+            Self { response, line: Vec::new(), after_cr: false, lines: Default::default(), comments: 0, transcript: Vec::new() };
         for _ in 0..keys {
             let event = client.next().await.expect("a subscribe event");
             assert_eq!(event.name, "subscribe", "{event:?}");
@@ -55,7 +58,9 @@ impl SseClient {
                 Some(("data", value)) => data.push_str(value),
                 Some(("retry", _)) => {}
                 None if line.is_empty() && !data.is_empty() => {
-                    return Some(SseEvent { name, id, data: serde_json::from_str(&data).expect("data in JSON") });
+                    let event = SseEvent { name, id, data: serde_json::from_str(&data).expect("data in JSON") };
+                    self.transcript.push(event.clone());
+                    return Some(event);
                 }
                 None if line.is_empty() => {}
                 other => panic!("an unexpected line in the stream: {other:?}, {line:?}"),
@@ -71,6 +76,29 @@ impl SseClient {
                 return event.data[name].clone();
             }
         }
+    }
+
+    /// The very next event must have this name: nothing at all was told before it.
+    pub async fn next_pushed(&mut self, name: &str) -> Value {
+        let event = self.next().await.unwrap_or_else(|| panic!("the stream ended instead of {name}"));
+        assert_eq!(event.name, name, "{event:?}");
+        event.data[name].clone()
+    }
+
+    /// Reads on until it is told of the message with this UID.
+    pub async fn hears(&mut self, uid: u32) {
+        loop {
+            let event = self.next().await.unwrap_or_else(|| panic!("the stream ended instead of message {uid}"));
+            if tells_of(&event.data, uid) {
+                return;
+            }
+        }
+    }
+
+    /// As [`super::ws::WsClient::never_heard`].
+    pub fn never_heard(&self, uid: u32) {
+        let told = self.transcript.iter().find(|event| tells_of(&event.data, uid));
+        assert_eq!(told, None, "message {uid} was told: {:#?}", self.transcript);
     }
 
     /// Waits until this many comments have come.

@@ -70,7 +70,7 @@ impl WsClient {
         self.socket.write_frame(Frame::text(Payload::Borrowed(text.as_bytes()))).await.expect("write a frame");
     }
 
-    /// Sends a command and returns its reply. Pushes that come first are dropped.
+    /// Sends a command and returns its reply. Pushes that come first are dropped: see [`Self::never_heard`].
     pub async fn command(&mut self, name: &str, body: Value) -> Value {
         self.id += 1;
         let id = self.id;
@@ -132,6 +132,30 @@ impl WsClient {
         }
     }
 
+    /// The very next frame must be this push, whose content is returned: nothing at all was told before it.
+    pub async fn next_push(&mut self, name: &str) -> Value {
+        let frame = self.next().await.unwrap_or_else(|| panic!("closed with {:?} instead of {name}", self.closed));
+        assert!(frame.get(name).is_some(), "before {name} came {frame}");
+        frame[name].clone()
+    }
+
+    /// Reads on until it is told of the message with this UID.
+    pub async fn hears(&mut self, uid: u32) {
+        loop {
+            let frame = self.next().await.unwrap_or_else(|| panic!("closed with {:?} instead of message {uid}", self.closed));
+            if tells_of(&frame, uid) {
+                return;
+            }
+        }
+    }
+
+    /// It was told of no message with this UID, whatever it was that was waited for meanwhile. Says something only of what
+    /// has been read: something that comes behind such a message must have been heard.
+    pub fn never_heard(&self, uid: u32) {
+        let told = self.transcript.iter().find(|said| matches!(said, Said::Server(frame) if tells_of(frame, uid)));
+        assert_eq!(told, None, "message {uid} was told: {:#?}", self.transcript);
+    }
+
     /// The next event's frame, `event` and `pos`; other pushes are dropped.
     pub async fn event(&mut self) -> Value {
         loop {
@@ -142,7 +166,7 @@ impl WsClient {
         }
     }
 
-    /// The next push with this name.
+    /// The next push with this name; others are dropped, which [`Self::next_push`] does not allow.
     pub async fn push(&mut self, name: &str) -> Value {
         loop {
             let frame = self.next().await.unwrap_or_else(|| panic!("closed with {:?} instead of {name}", self.closed));
@@ -151,4 +175,10 @@ impl WsClient {
             }
         }
     }
+}
+
+/// Whether a frame is the event of a message with this UID.
+pub fn tells_of(frame: &Value, uid: u32) -> bool {
+    let messages = frame["event"]["event"]["messages"].as_array();
+    messages.is_some_and(|messages| messages.iter().any(|message| message["uid"] == uid))
 }

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 use tokio::time::{sleep, timeout};
 
 use super::fixtures::{free_port, server_jars};
@@ -35,6 +35,28 @@ struct Running {
 }
 
 impl TestZookeeper {
+    /// The one that the tests of a binary share, each under a chroot of its own; do not harm it.
+    pub async fn shared() -> &'static Self {
+        static SHARED: OnceCell<TestZookeeper> = OnceCell::const_new();
+        /// Statics are never dropped.
+        extern "C" fn at_exit() {
+            let Some(TestZookeeper { folder, running: Some(running), .. }) = SHARED.get() else { return };
+            signal(running.pid, libc::SIGKILL);
+            let deadline = Instant::now() + Duration::from_secs(2);
+            while !running.reaper.is_finished() && Instant::now() < deadline {
+                std::thread::yield_now();
+            }
+            let _ = fs::remove_dir_all(folder.path());
+        }
+        SHARED
+            .get_or_init(async || {
+                // SAFETY: `at_exit` neither unwinds nor relies on anything but the static.
+                unsafe { libc::atexit(at_exit) };
+                Self::start().await
+            })
+            .await
+    }
+
     /// Starts a server and waits until it serves requests.
     pub async fn start() -> Self {
         // The port may be gone by the time it is used; then another one is tried.

@@ -108,12 +108,12 @@ impl Subscriptions {
 
     /// Ends a subscription whose right is lost: from here on nothing of it is told, and that is.
     pub(super) fn revoke(&self, session: &Arc<SessionHandle>, held: &mut Vec<Held>, at: usize) {
-        let gone = held.swap_remove(at);
-        let key = gone.key.clone();
-        for tag in &gone.waiting {
-            session.push_settled(*tag, key.clone(), Err(SubscribeFailure::NotFound));
-        }
+        let mut gone = held.swap_remove(at);
+        let (key, waiting) = (gone.key.clone(), std::mem::take(&mut gone.waiting));
         self.withdraw(session, gone);
+        for tag in waiting {
+            session.push_settled(tag, key.clone(), Err(SubscribeFailure::NotFound));
+        }
         Metrics::count(&self.metrics.revoked, "transport", session.transport.as_str());
         session.push_revoked(key);
     }

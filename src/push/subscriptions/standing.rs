@@ -189,9 +189,7 @@ fn give_up(
         SubscribeFailure::RightsUnknown { .. } => SubscribeFailure::RightsUnknown { kept: stands },
         other => other,
     };
-    for tag in std::mem::take(&mut holding.waiting) {
-        session.push_settled(tag, holding.key.clone(), Err(failure));
-    }
+    let (waiting, key) = (std::mem::take(&mut holding.waiting), holding.key.clone());
     let kept = matches!(failure, SubscribeFailure::Unavailable { kept: true } | SubscribeFailure::RightsUnknown { kept: true });
     if !kept {
         let (serial, shared) = (holding.serial, std::mem::take(&mut holding.shared));
@@ -202,6 +200,10 @@ fn give_up(
             let gone = held.swap_remove(at);
             this.withdraw(session, gone);
         }
+    }
+    // Once it is out of the hub: no event of it comes behind the answer.
+    for tag in waiting {
+        session.push_settled(tag, key.clone(), Err(failure));
     }
     failure
 }

@@ -13,15 +13,25 @@ impl Random {
     }
 }
 
+/// What histories are worth: one in which nobody hears anything shows nothing.
+#[derive(Debug, Default)]
+struct Counts {
+    told: usize,
+    revoked: usize,
+    /// Messages that arrived while there was a subscription, and were not told.
+    withheld: usize,
+}
+
 /// Messages with rising numbers arrive all the time; the right is given and taken, now and then with a question on its way.
-async fn history(seed: u64) {
+async fn history(seed: u64, counts: &mut Counts) {
     let play = Play::new().await;
     let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     play.script.pauses.lock().unwrap().extend((0..200).map(|_| random.below(30)));
     let mut allowed = random.below(2) == 0;
     play.script.set(TEAM, "bob", if allowed { "lr" } else { "" });
-    // For each message, whether it may be told.
+    // For each message, whether it may be told, and whether there is a subscription.
     let mut may: Vec<bool> = Vec::new();
+    let mut stands: Vec<bool> = Vec::new();
     let mut told: Vec<String> = Vec::new();
     for _ in 0..60 {
         match random.below(6) {
@@ -38,6 +48,9 @@ async fn history(seed: u64) {
             }
             _ => {
                 may.push(allowed);
+                stands.push(!play.session.subscriptions().is_empty());
+                // Where it would be told.
+                play.session.push_standing(mailbox(TEAM), Standing::Settled);
                 play.comes(TEAM, message(may.len() as u32));
             }
         }
@@ -63,6 +76,19 @@ async fn history(seed: u64) {
             _ => {}
         }
     }
+    let places = told.iter().enumerate().filter(|(_, word)| *word == "Settled").map(|(at, _)| at);
+    for (uid, place) in (1..).zip(places) {
+        let is_told = told.contains(&format!("message {uid}"));
+        let is_missed = may[uid - 1] && stands[uid - 1] && !is_told;
+        counts.withheld += usize::from(stands[uid - 1] && !is_told);
+        let makes_good = |word: &String| ["resync", "revoked", "settled", "NotFound"].iter().any(|one| word.starts_with(one));
+        assert!(
+            !is_missed || told[place..].iter().any(makes_good),
+            "seed {seed}: {uid} was withheld, and nothing was said of it: {told:?}"
+        );
+    }
+    counts.told += told.iter().filter(|word| word.starts_with("message")).count();
+    counts.revoked += told.iter().filter(|word| word.starts_with("revoked")).count();
     // Whoever may read in the end and subscribed hears everything from then on.
     play.script.set(TEAM, "bob", "lr");
     play.comes(TEAM, acl("bob", "lr"));
@@ -75,9 +101,12 @@ async fn history(seed: u64) {
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_told_after_a_right_is_gone_in_a_thousand_histories() {
+    let mut counts = Counts::default();
     for seed in 1..=1_000 {
-        history(seed).await;
+        history(seed, &mut counts).await;
     }
+    println!("{counts:?}");
+    assert!(counts.told > 1_500 && counts.revoked > 300 && counts.withheld > 1_000, "{counts:?}");
 }
 
 #[tokio::test(start_paused = true)]

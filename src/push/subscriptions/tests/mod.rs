@@ -1,3 +1,4 @@
+mod allows;
 mod asking;
 mod histories;
 mod moves;
@@ -5,3 +6,4 @@ mod play;
 mod rights;
 mod shares;
 mod standing;
+mod threads;
