@@ -51,6 +51,8 @@ struct Inner {
     upstreams: Arc<Upstreams>,
     master: Credentials,
     names: UserNames,
+    /// The server knows users of the default domain without it.
+    strips_domain: bool,
     timeout: Duration,
     connections: Semaphore,
     /// A user is in it for as long as a task asks for that user. No more wait than there are callers.
@@ -113,6 +115,7 @@ impl ImapRights {
             upstreams,
             master: Credentials::new(imap.master.user.clone(), imap.master.password.expose()),
             names,
+            strips_domain: imap.master.strip_domain,
             timeout: access.timeout_ms.duration(),
             connections: Semaphore::new(CONNECTIONS),
             waiting: Mutex::default(),
@@ -282,7 +285,9 @@ impl Inner {
 
     async fn log_in(&self, user: &UserName) -> Result<Conversation<'_>, Failure> {
         let connected = self.upstreams.connect_for_nobody().await.map_err(|error| Failure::Other(error.to_string()))?;
-        let opened = Conversation::open(connected, &self.master, user, &self.names).await;
+        let bare = self.names.without_domain(user.as_str()).filter(|_| self.strips_domain);
+        let known_as = bare.unwrap_or(user.as_str());
+        let opened = Conversation::open(connected, &self.master, (user, known_as), &self.names).await;
         opened.map_err(|error| match error {
             ImapError::Login(refusal) if !refusal.is(conversation::PASSING) => Failure::Refused(refusal.to_string()),
             error => Failure::Other(error.to_string()),

@@ -442,7 +442,7 @@ fn a_mailbox_that_is_moved_while_rights_are_asked_for_is_not_taken_for_lost() {
     play.does(&[Action::Unwatch(bobs()), Action::Watch(crew.clone())]);
     play.session.handle_standing(play.now, &crew, Standing::Settled);
     play.asks(
-        "mailpush8 SELECT shared/bob@example.org/Crew\r\nmailpush9 UID SEARCH RETURN (ALL) ALL\r\n\
+        "mailpush8 SELECT shared/bob/Crew\r\nmailpush9 UID SEARCH RETURN (ALL) ALL\r\n\
          mailpush10 UID FETCH 1:* (FLAGS)\r\n",
     );
 }
