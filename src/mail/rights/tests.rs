@@ -84,6 +84,14 @@ fn what_a_server_tells_is_read_as_far_as_it_is_known() {
 }
 
 #[test]
+fn what_a_client_asks_for_is_read_as_a_server_must() {
+    // RFC 4314 2.1.1: `d` is as if every member of it were there, whatever else is.
+    for (asked, known) in [("lrtd", "lrxte"), ("lrswida", "lrswixtea"), ("kc", "k"), ("cd", "kxte"), ("lnq9", "l9"), ("", "")] {
+        assert_eq!(Rights::parse_asked(asked).to_string(), Rights::parse(known).unwrap().to_string(), "{asked}");
+    }
+}
+
+#[test]
 fn what_rights_allow() {
     // RFC 4314 4, the column "Any": who has one of these may ask MYRIGHTS, and so knows that there is a mailbox.
     for letter in "lrikxa".chars() {

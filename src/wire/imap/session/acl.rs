@@ -119,7 +119,7 @@ impl Session {
             _ => ("", text.as_ref()),
         };
         // A right that the server knows and the cluster does not decides nothing here.
-        let rights = format!("{sign}{}", Rights::parse_known(letters));
+        let rights = format!("{sign}{}", Rights::parse_asked(letters));
         Some(Action::AclChanged { mailbox, identifier, rights })
     }
 }

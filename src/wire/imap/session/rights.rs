@@ -26,8 +26,6 @@ pub(super) enum Told {
     Denied,
     /// It may say so later.
     NotNow,
-    /// It does not know the question.
-    NoAcl,
 }
 
 impl Told {
@@ -35,9 +33,9 @@ impl Told {
     pub fn at_end(told: Option<Self>, status: Status, code: Option<&Code<'_>>) -> Self {
         match status {
             Status::Ok => told.unwrap_or(Self::NotNow),
-            Status::No if is_passing(code) => Self::NotNow,
-            Status::No => Self::Denied,
-            _ => Self::NoAcl,
+            Status::No if !is_passing(code) => Self::Denied,
+            // It offers ACL, or would not have been asked: BAD is no answer (RFC 4314 3.5).
+            _ => Self::NotNow,
         }
     }
 }
@@ -92,10 +90,6 @@ impl Session {
         };
         let (rights, heeded) = match told {
             None | Some(Told::NotNow) => (None, Heeded::Unknown),
-            Some(Told::NoAcl) => {
-                self.facts.offers.acl = false;
-                (None, Heeded::Readable)
-            }
             Some(Told::Rights(rights)) if rights.contains(Rights::READ) => (Some(*rights), Heeded::Readable),
             Some(Told::Rights(rights)) => (Some(*rights), Heeded::Over),
             Some(Told::Denied) => {

@@ -79,6 +79,7 @@ fn every_spelling_of_the_arguments_is_understood() {
         ("SETACL shared/alice/Team bob@other.org +w", "bob@other.org", "+w"),
         ("SETACL shared/ALICE@example.org/Team -bob -ts", "-bob@example.org", "-st"),
         ("SETACL Team $staff cd", "group:staff", "kxte"),
+        ("SETACL Team bob lrtd", "bob@example.org", "lrxte"),
         ("SETACL Team -group:staff lr", "-group:staff", "lr"),
         // A right that only the server knows.
         ("SETACL Team anyone +nl", "anyone", "+l"),
