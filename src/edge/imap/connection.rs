@@ -228,7 +228,7 @@ impl Connection {
         let Some(user) = user else { return Ok(None) };
         let Ok(user) = gateway.names.normalise(&user) else { return refuse("identity", "This is no user's name") };
         let id = SessionId::random(gateway.node().clone());
-        match gateway.open_session(id, Subject::alone(user.clone()), Transport::Imap, self.peer) {
+        match gateway.open_session(id, Subject::of_unknown_groups(user.clone()), Transport::Imap, self.peer) {
             Ok(handle) => {
                 debug!(session = %handle.id, %user, peer = %self.peer, "an IMAP session begins");
                 if gateway.is_draining() {

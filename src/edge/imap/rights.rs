@@ -140,14 +140,14 @@ impl ImapRights {
         }
         match timeout(self.inner.timeout, answer).await {
             Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(NoAnswer("asking the mail server broke off".to_owned())),
+            Ok(Err(_)) => Err(NoAnswer::Failed("asking the mail server broke off".to_owned())),
             Err(_) => Err(too_late()),
         }
     }
 }
 
 fn too_late() -> NoAnswer {
-    NoAnswer("the mail server did not answer in time".to_owned())
+    NoAnswer::Failed("the mail server did not answer in time".to_owned())
 }
 
 #[async_trait]
@@ -240,7 +240,7 @@ impl Inner {
     /// `None`: the server lets the master user in as others, but not as this one.
     async fn open(&self, user: &UserName) -> Result<Option<Conversation<'_>>, NoAnswer> {
         if let Some(known) = self.logins.refused_lately(user) {
-            return if known { Ok(None) } else { Err(NoAnswer(REFUSED.to_owned())) };
+            return if known { Ok(None) } else { Err(NoAnswer::Failed(REFUSED.to_owned())) };
         }
         let refusal = match self.log_in(user).await {
             Ok(mut conversation) => {
@@ -249,7 +249,7 @@ impl Inner {
                 return Ok(Some(conversation));
             }
             Err(Failure::Refused(reason)) => reason,
-            Err(Failure::Other(reason)) => return Err(NoAnswer(reason)),
+            Err(Failure::Other(reason)) => return Err(NoAnswer::Failed(reason)),
         };
         // Is it this user who is not let in, or the master user? Nobody may lose a right because a password was changed.
         let known = match self.logins.other_than(user) {
@@ -259,12 +259,12 @@ impl Inner {
                     self.logins.forget(&other);
                     false
                 }
-                Err(Failure::Other(reason)) => return Err(NoAnswer(reason)),
+                Err(Failure::Other(reason)) => return Err(NoAnswer::Failed(reason)),
             },
             None => false,
         };
         self.logins.refuse(user, known);
-        if known { Ok(None) } else { Err(NoAnswer(format!("{REFUSED}: {refusal}"))) }
+        if known { Ok(None) } else { Err(NoAnswer::Failed(format!("{REFUSED}: {refusal}"))) }
     }
 
     /// A server that goes by the rights of the master user has the wrong answer to everything: mostly none, which would take
@@ -274,7 +274,7 @@ impl Inner {
             return Ok(());
         }
         match settle(Ok(conversation.is_the_user().await)).0? {
-            Some(false) => Err(NoAnswer(NOT_THE_USER.to_owned())),
+            Some(false) => Err(NoAnswer::Failed(NOT_THE_USER.to_owned())),
             Some(true) => {
                 self.goes_by_users.store(true, Ordering::Relaxed);
                 Ok(())
@@ -313,9 +313,9 @@ fn settle<T>(asked: Result<Result<T, ImapError>, tokio::time::error::Elapsed>) -
         // The server's words may name the mailbox.
         Ok(Err(ImapError::Refused(refusal))) => {
             let code = refusal.code.as_deref().unwrap_or("it does not say why");
-            (Err(NoAnswer(format!("the mail server cannot tell now ({code})"))), false)
+            (Err(NoAnswer::Failed(format!("the mail server cannot tell now ({code})"))), false)
         }
-        Ok(Err(error)) => (Err(NoAnswer(error.to_string())), true),
+        Ok(Err(error)) => (Err(NoAnswer::Failed(error.to_string())), true),
         Err(_) => (Err(too_late()), true),
     }
 }

@@ -74,7 +74,7 @@ impl Server {
 
     async fn ask(&self, user: &str, mailbox: &str) -> Result<String, String> {
         let answer = self.rights.rights(&subject(user), &mailbox.parse().unwrap()).await;
-        answer.map(|rights| rights.to_string()).map_err(|error| error.0)
+        answer.map(|rights| rights.to_string()).map_err(|error| error.to_string())
     }
 
     /// Bob's question about alice's Team.
@@ -84,7 +84,7 @@ impl Server {
 
     async fn shared(&self, user: &str) -> Result<Vec<String>, String> {
         let answer = self.rights.shared_with(&subject(user)).await;
-        answer.map(|paths| paths.iter().map(MailboxPath::to_string).collect()).map_err(|error| error.0)
+        answer.map(|paths| paths.iter().map(MailboxPath::to_string).collect()).map_err(|error| error.to_string())
     }
 
     fn lines(&self) -> Vec<String> {

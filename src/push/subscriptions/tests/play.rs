@@ -33,6 +33,8 @@ pub struct Script {
     pub away: Mutex<bool>,
     /// Mailboxes that it cannot say anything of.
     pub broken: Mutex<Vec<String>>,
+    /// It would have to know groups.
+    pub undecided: Mutex<bool>,
     /// The pauses before the next answers, in milliseconds.
     pub pauses: Mutex<Vec<u64>>,
     pub questions: AtomicU64,
@@ -48,7 +50,7 @@ impl Script {
     pub async fn pause(&self) -> Result<(), NoAnswer> {
         let pause = self.pauses.lock().unwrap().pop().unwrap_or(0);
         tokio::time::sleep(Duration::from_millis(pause)).await;
-        if *self.away.lock().unwrap() { Err(NoAnswer("away".into())) } else { Ok(()) }
+        if *self.away.lock().unwrap() { Err(NoAnswer::Failed("away".into())) } else { Ok(()) }
     }
 }
 
@@ -63,7 +65,10 @@ impl RightsSource for Script {
         // Read at once and answered late: the answer is as old as an answer may be.
         let rights = read();
         if self.broken.lock().unwrap().contains(&mailbox.to_string()) {
-            return Err(NoAnswer("broken".into()));
+            return Err(NoAnswer::Failed("broken".into()));
+        }
+        if *self.undecided.lock().unwrap() {
+            return Err(NoAnswer::Undecidable);
         }
         self.pause().await.map(|()| rights)
     }
