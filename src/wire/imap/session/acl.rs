@@ -95,6 +95,11 @@ impl Session {
         self.tell_acl_changes();
     }
 
+    /// Changes that were sent to the server and of which nobody was told whether it accepted them.
+    pub fn unanswered_acl_changes(&self) -> usize {
+        self.acl_changes.len() + self.due.iter().filter(|relayed| matches!(relayed.what, What::Acl(_))).count()
+    }
+
     /// Hands out the accepted changes once names are known, or will not be.
     pub(super) fn tell_acl_changes(&mut self) {
         let is_awaited = self.due.iter().any(|relayed| matches!(relayed.what, What::Asked(_)));

@@ -158,6 +158,17 @@ fn what_succeeded_and_is_not_understood_is_said_to_be_so() {
 }
 
 #[test]
+fn what_the_server_has_not_answered_is_counted() {
+    let mut play = named();
+    play.client("a SETACL Team bob lr\r\nb NOOP\r\nc DELETEACL Team bob\r\nd SETACL Team eve lr\r\n");
+    assert_eq!(play.session.unanswered_acl_changes(), 3);
+    play.server("a OK\r\nb OK\r\nc NO\r\n");
+    assert_eq!(play.session.unanswered_acl_changes(), 1);
+    play.session.handle_upstream_closed(play.now);
+    assert_eq!(play.session.unanswered_acl_changes(), 1);
+}
+
+#[test]
 fn an_identifier_that_only_the_server_knows_is_told_as_it_is() {
     for identifier in ["!staff", "group:", "\"\""] {
         let mut play = named();
