@@ -183,6 +183,7 @@ impl Connection {
                 Action::Unwatch(path) => self.with_handle(|gateway, handle| {
                     gateway.subscriptions.unsubscribe(handle, &Key::Mailbox(path));
                 }),
+                Action::Withheld(mailbox) => self.with_handle(|_, handle| handle.owe(&Key::Mailbox(mailbox))),
                 Action::Rights { mailbox, rights } => self.with_handle(|gateway, handle| {
                     gateway.subscriptions.learned(handle, &Key::Mailbox(mailbox), rights);
                 }),
@@ -313,8 +314,8 @@ impl Connection {
     }
 
     fn next_timeout(&self) -> Instant {
-        if let Some(ending) = &self.ending {
         let promised = self.promise.as_ref().map(Promise::deadline);
+        if let Some(ending) = &self.ending {
             return promised.map_or(ending.deadline, |promised| promised.min(ending.deadline));
         }
         let stalls = [&self.to_client, &self.to_upstream].into_iter().filter_map(|side| side.stalled_since);
@@ -395,7 +396,6 @@ impl Connection {
     }
 
     fn poll_client_write(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Client::Open(stream) = &mut self.client else { return Poll::Pending };
         if let Some(promise) = &mut self.promise {
             if !promise.is_over(cx) {
                 // It is not the client that takes nothing.
@@ -404,6 +404,7 @@ impl Connection {
             }
             self.promise = None;
         }
+        let Client::Open(stream) = &mut self.client else { return Poll::Pending };
         let outcome = ready!(self.to_client.poll_write(cx, stream, &mut self.session.to_client));
         match outcome {
             Ok(written) => {
@@ -495,8 +496,9 @@ impl Connection {
         if !room || self.doing != Doing::Nothing {
             return Poll::Pending;
         }
-        let session = &mut self.session;
-        let read = ready!(poll_read(cx, stream, |bytes| session.handle_upstream(Instant::now(), bytes)));
+        let (session, handle) = (&mut self.session, self.handle.as_ref());
+        let hear = |bytes: &[u8]| outgoing::hear(session, handle, bytes);
+        let read = ready!(poll_read(cx, stream, hear));
         if read.is_ok_and(|read| read > 0) {
             if let Some(deadline) = &mut self.half_closed {
                 *deadline = Instant::now() + FAREWELL;
@@ -584,9 +586,9 @@ impl Drop for Connection {
     fn drop(&mut self) {
         self.leave();
         self.set_parked(false);
+        Announcements::unanswered(&self.door.gateway, self.peer, self.session.unanswered_acl_changes());
         let metrics = &self.door.gateway.metrics;
         metrics.imap_connections.dec();
-        Announcements::unanswered(&self.door.gateway, self.peer, self.session.unanswered_acl_changes());
         if self.unauthenticated.is_some() {
             metrics.imap_unauthenticated.dec();
         }
