@@ -250,7 +250,7 @@ impl Session {
         if is_news {
             self.tell_line(piece.bytes);
         }
-        let asks_first = self.awaits_rights();
+        let asks_first = self.withholds();
         let Some(idle) = self.idle.as_mut().filter(|_| piece.first) else { return };
         let mut heard = Questions::new(now, News::Swallowed, idle.numbers.take());
         heard.follow(&untagged);

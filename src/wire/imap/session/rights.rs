@@ -102,7 +102,7 @@ impl Session {
     }
 
     /// Whether nothing that the server says may be told before it is known that the user may read.
-    pub(super) fn awaits_rights(&self) -> bool {
+    pub(super) fn withholds(&self) -> bool {
         self.checks_rights() || self.reading != Reading::Allowed
     }
 
@@ -226,7 +226,7 @@ impl Session {
 
     /// A line that the server will not say again: told now, or once the user is known to be allowed to read.
     pub(super) fn tell_line(&mut self, raw: &[u8]) {
-        if !self.awaits_rights() {
+        if !self.withholds() {
             return self.to_client.extend_from_slice(raw);
         }
         let Some(idle) = &mut self.idle else { return };
