@@ -379,7 +379,7 @@ async fn what_cannot_be_read_is_an_error_until_it_is_replaced() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_is_renamed_past_what_cannot_be_read() {
-    let server = shared_server().await.address();
+    let server = TestZookeeper::shared().await.address();
     let acls = connect(&settings(&[&server], "/past")).await;
     let hand = hand(&server, "/past").await;
     let carols: MailboxPath = "#private:carol@x.org:C".parse().unwrap();

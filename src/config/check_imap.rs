@@ -19,6 +19,13 @@ pub(super) fn imap(checker: &mut Checker<'_>, settings: &Settings, purpose: Purp
     }
     upstream(checker, imap, purpose);
     parking(checker, imap);
+    let domain = &settings.auth.default_domain;
+    checker.require(
+        &["imap.master.strip_domain", "auth.default_domain"],
+        !imap.master.strip_domain || !domain.is_empty(),
+        "is set although auth.default_domain is not",
+        "Name the domain that the mail server's users are called without.",
+    );
 }
 
 fn numbers(checker: &mut Checker<'_>, imap: &ImapSettings, purpose: Purpose) {

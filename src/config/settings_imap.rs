@@ -148,6 +148,8 @@ impl Default for UpstreamSettings {
 pub struct MasterSettings {
     pub user: String,
     pub password: Secret,
+    /// Whether the server knows users of `auth.default_domain` without their domain.
+    pub strip_domain: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -274,6 +274,7 @@ fn the_imap_door_is_shut_unless_it_is_whole() {
     faulty(open().set("imap.upstream.tls=starttls").set("imap.upstream.tls_name=a b"), &["imap.upstream.tls_name"]);
     faulty(open().set("imap.park=master-user"), &["imap.master.user"]);
     faulty(open().set("imap.park=master-user").set("imap.master.user=gw"), &["imap.master.password"]);
+    faulty(open().set("imap.master.strip_domain=true"), &["imap.master.strip_domain"]);
     faulty(
         open().set("imap.idle_timeout_ms=1799999").set("imap.line_limit_bytes=1"),
         &["imap.idle_timeout_ms", "imap.line_limit_bytes"],

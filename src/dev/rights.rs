@@ -43,10 +43,6 @@ impl RightsSource for StoreRights {
         Ok(shared)
     }
 
-    fn goes_by_named_groups(&self) -> bool {
-        true
-    }
-
     fn news(&self) -> mpsc::UnboundedReceiver<AclNews> {
         self.shared.listen()
     }

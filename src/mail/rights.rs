@@ -48,9 +48,24 @@ impl Rights {
     /// `d` where a server tells of what they stand for: it adds them for any one of those (RFC 4314 2.1.1). A server of
     /// RFC 2086 has no other letters for it.
     pub fn parse_known(text: &str) -> Self {
-        let is_new = text.contains(['k', 'x', 't', 'e']);
+        Self::parse_told(text, Self::tells_new(text))
+    }
+
+    /// Whether a server tells of the rights that the obsolete `c` and `d` stand for by their own letters.
+    pub fn tells_new(text: &str) -> bool {
+        text.contains(['k', 'x', 't', 'e'])
+    }
+
+    /// As [`Self::parse_known`], where `is_new` says of all that the server told together whether it [`Self::tells_new`].
+    pub fn parse_told(text: &str, is_new: bool) -> Self {
         let says = |letter: &char| !(is_new && matches!(letter, 'c' | 'd'));
         text.chars().filter(says).filter_map(Self::of).fold(Self::NONE, Self::with)
+    }
+
+    /// What a client asks a server to give somebody: letters that are not known here say nothing; `c` and `d` stand for what
+    /// they stand for whatever comes with them (RFC 4314 2.1.1).
+    pub fn parse_asked(text: &str) -> Self {
+        Self::parse_told(text, false)
     }
 
     fn of(letter: char) -> Option<Self> {

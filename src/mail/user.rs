@@ -108,6 +108,14 @@ impl UserNames {
         }
         UserName::new(text)
     }
+
+    /// What is left of a user of the default domain without it.
+    pub fn without_domain<'a>(&self, user: &'a str) -> Option<&'a str> {
+        let domain = self.default_domain.as_deref()?;
+        let (local, at) = user.split_at_checked(user.len().checked_sub(domain.len() + 1)?)?;
+        let is_same = at.strip_prefix('@')?.eq_ignore_ascii_case(domain);
+        (is_same && !local.is_empty()).then_some(local)
+    }
 }
 
 #[cfg(test)]
@@ -119,6 +127,9 @@ mod tests {
         let names = UserNames { lowercase: true, default_domain: Some("Example.org".into()) };
         assert_eq!(names.normalise(" Alice ").unwrap().as_str(), "alice@example.org");
         assert_eq!(names.normalise("BOB@Other.org").unwrap().as_str(), "bob@other.org");
+        let without = |user| names.without_domain(user);
+        assert_eq!((without("alice@example.org"), without("a@b@Example.org")), (Some("alice"), Some("a@b")));
+        assert_eq!([without("bob@other.org"), without("@example.org"), without("alice"), without("xexample.org")], [None; 4]);
         let exact = UserNames { lowercase: false, default_domain: None };
         assert_eq!(exact.normalise("Alice").unwrap().as_str(), "Alice");
     }

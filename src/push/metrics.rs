@@ -123,7 +123,7 @@ impl Default for Metrics {
         r.register("http_requests", "HTTP requests, by route and status", metrics.http_requests.clone());
         r.register("imap_refused", "IMAP connections turned away, by reason", metrics.imap_refused.clone());
         r.register("imap_upstream_connects", "Connections to mail servers, by outcome", metrics.imap_upstream.clone());
-        let help = "ACL changes that IMAP clients made, by whether the cluster was told";
+        let help = "ACL changes that IMAP clients made or tried, by whether the cluster was told";
         r.register("imap_acl_changes", help, metrics.imap_acl_changes.clone());
         r.register("imap_connections", "IMAP connections", metrics.imap_connections.clone());
         r.register("imap_unauthenticated", "IMAP connections not logged in yet", metrics.imap_unauthenticated.clone());

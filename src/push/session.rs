@@ -213,6 +213,23 @@ impl SessionHandle {
         lock(&self.held)
     }
 
+    /// Whether the session may tell of the messages of what it watches; `None`: that is not known now, or it does not know yet
+    /// that it watches nothing any more. Where the session itself asks, it may as long as it is not known that it may not.
+    pub fn reads_watched(&self) -> Option<bool> {
+        let held = self.held();
+        let watched = held.iter().flatten().find(|held| held.watched)?;
+        let Some(grant) = &watched.grant else { return Some(true) };
+        let reads = grant.rights().map(|rights| rights.contains(Rights::READ));
+        reads.or_else(|| grant.asker().map(|_| true))
+    }
+
+    /// Something of a watched key was not told, for its rights are not known: a `resync` is due once they are.
+    pub fn owe(&self, key: &Key) {
+        if let Some(grant) = self.held().iter().flatten().find(|held| held.key == *key).and_then(|held| held.grant.as_ref()) {
+            grant.owe();
+        }
+    }
+
     /// The keys of the subscriptions that stand, each with the time since when (ms since 1970).
     pub fn subscriptions(&self) -> Vec<(Key, u64)> {
         let held = self.held();

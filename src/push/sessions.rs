@@ -10,7 +10,6 @@ use tokio::sync::watch;
 use super::session::{SessionHandle, Transport, lock};
 use crate::mail::ids::{NodeId, SessionId};
 use crate::mail::key::Key;
-use crate::mail::rights::Subject;
 use crate::mail::user::UserName;
 
 /// How many changes a late follower can catch up with.
@@ -164,8 +163,7 @@ impl Sessions {
             // Over the limit is better than ended.
             *lock(&self.per_user).entry(to.clone()).or_default().of(session.transport) += 1;
             self.uncount(from, session.transport);
-            let groups = session.subject().groups().to_vec();
-            session.set_subject(Subject::new(to.clone(), groups));
+            session.set_subject(session.subject().renamed(to.clone()));
         }
         renamed
     }
@@ -228,6 +226,7 @@ impl Sessions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mail::rights::Subject;
     use crate::push::outbox::Limits;
 
     fn session(number: u64) -> Arc<SessionHandle> {

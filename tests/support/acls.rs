@@ -126,14 +126,19 @@ impl AclNode {
         self.queues.ensure(&firehose()).await.expect("made again");
     }
 
-    /// The next `AclChange` that is told: whose, and which rights.
+    /// The next `AclChange` of the administrator's that is told: whose, and which rights.
     pub async fn next_told(&mut self) -> (String, String) {
+        self.next_told_by("admin@example.org").await
+    }
+
+    /// The next one, which is to be this user's.
+    pub async fn next_told_by(&mut self, actor: &str) -> (String, String) {
         loop {
             let next = tokio::time::timeout(PATIENCE, self.told.next()).await.expect("an event in time");
             let Delivery::Record(record) = next else { continue };
             let event = mailpush::mail::codec::from_msgpack(&record.payload, None).expect("an event");
             let Change::AclChange { identifier, rights } = event.change else { panic!("{event:?}") };
-            assert_eq!(event.actor.as_deref(), Some("admin@example.org"));
+            assert_eq!(event.actor.as_deref(), Some(actor));
             return (identifier, rights);
         }
     }

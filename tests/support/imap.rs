@@ -52,7 +52,12 @@ impl ImapClient {
 
     /// The next response, without its line end; a literal's bytes stand in it as they are. `None` at the end.
     pub async fn line(&mut self) -> Option<String> {
-        let read = tokio::time::timeout(PATIENCE, self.read());
+        self.line_within(PATIENCE).await
+    }
+
+    /// As [`Self::line`], where it may take longer, or must not take so long.
+    pub async fn line_within(&mut self, patience: Duration) -> Option<String> {
+        let read = tokio::time::timeout(patience, self.read());
         let line = read.await.unwrap_or_else(|_| panic!("no line in time:\n{}", self.transcript.join("\n")));
         self.transcript.push(format!("S: {}", line.as_deref().unwrap_or("(closed)")));
         line

@@ -1,13 +1,17 @@
 //! Tells the cluster of the ACL changes that a client made through the door: no mail server does it for us.
 //!
-//! One task for each connection that makes any, so that its changes keep their order and it never waits for them.
+//! One task for each connection that makes any, so that its changes keep their order. It outlives the connection until
+//! everything is told.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-use tracing::{info, warn};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
 
+use super::Door;
 use crate::edge::gateway::Gateway;
 use crate::mail::event::{Change, Event};
 use crate::mail::ids::EventId;
@@ -16,32 +20,44 @@ use crate::mail::user::UserName;
 use crate::push::clock::unix_ms;
 use crate::push::metrics::Metrics;
 
-/// Changes of one connection that wait to be published.
+/// Changes of one connection that wait to be published, and those of all connections of the node.
 const WAITING: usize = 1024;
-/// How often one is published before it is given up, and the pauses in between: some ten seconds in all.
-const ATTEMPTS: u32 = 10;
+pub(super) const WAITING_IN_ALL: usize = 65_536;
+/// How long one is tried to be published before it is lost, and the pauses in between. Nobody tells of it again: what
+/// rights the mail server knows is asked for anew by and by, and ACLs that the registry keeps would stay wrong.
+const PERSISTENCE: Duration = Duration::from_secs(3600);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// How long one attempt may take.
+/// How long each attempt may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What one connection has to tell.
 #[derive(Debug, Default)]
 pub(super) struct Announcements {
     /// `None` until there is something.
-    waiting: Option<mpsc::Sender<Event>>,
+    waiting: Option<mpsc::Sender<Announcement>>,
+}
+
+#[derive(Debug)]
+struct Announcement {
+    event: Event,
+    /// Whoever waits until it is told.
+    told: oneshot::Sender<()>,
+    _place: OwnedSemaphorePermit,
 }
 
 impl Announcements {
-    /// Publishes that `actor` changed the rights of `identifier`, in its turn.
+    /// Publishes that `actor` changed the rights of `identifier`, in its turn. What is returned resolves once every queue
+    /// that wants it has taken it, or it is lost.
     pub fn acl_changed(
         &mut self,
-        gateway: &Arc<Gateway>,
+        door: &Door,
         actor: UserName,
         mailbox: MailboxPath,
         identifier: String,
         rights: String,
-    ) {
+    ) -> Option<oneshot::Receiver<()>> {
+        let gateway = &door.gateway;
         let event = Event {
             id: EventId::now(),
             at: unix_ms(),
@@ -56,15 +72,19 @@ impl Announcements {
         };
         let waiting = self.waiting.get_or_insert_with(|| {
             let (sender, receiver) = mpsc::channel(WAITING);
-            // It ends once the connection has gone and everything is told.
             gateway.tasks.spawn(publish_all(gateway.clone(), receiver));
             sender
         });
-        if let Err(error) = waiting.try_send(event) {
-            let event = error.into_inner();
-            warn!(mailbox = %event.mailbox, event = %event.id, "too many ACL changes wait to be published, and this one is lost");
-            count(gateway, "lost");
+        let (mailbox, id) = (event.mailbox.clone(), event.id);
+        let (told, telling) = oneshot::channel();
+        let place = door.announcements.clone().try_acquire_owned().ok();
+        let announcement = place.map(|_place| Announcement { event, told, _place });
+        if announcement.is_some_and(|announcement| waiting.try_send(announcement).is_ok()) {
+            return Some(telling);
         }
+        warn!(%mailbox, event = %id, "too many ACL changes wait to be published, and this one is lost");
+        count(gateway, "lost");
+        None
     }
 
     /// The client changed an ACL, and nobody can be told which.
@@ -73,40 +93,91 @@ impl Announcements {
         warn!(user, "a client has changed an ACL by a command that the gateway cannot read: nobody is told of it");
         count(gateway, "not_understood");
     }
+
+    /// A connection has ended before the server said whether it takes these changes.
+    pub fn unanswered(gateway: &Gateway, peer: SocketAddr, changes: usize) {
+        if changes > 0 {
+            warn!(%peer, changes, "a connection has ended while ACLs were being changed: if they were, nobody is told of it");
+            Metrics::add(&gateway.metrics.imap_acl_changes, "outcome", "unanswered", changes as u64);
+        }
+    }
 }
 
 fn count(gateway: &Gateway, outcome: &'static str) {
     Metrics::count(&gateway.metrics.imap_acl_changes, "outcome", outcome);
 }
 
-async fn publish_all(gateway: Arc<Gateway>, mut waiting: mpsc::Receiver<Event>) {
-    while let Some(event) = waiting.recv().await {
-        let outcome = match publish(&gateway, &event).await {
+async fn publish_all(gateway: Arc<Gateway>, mut waiting: mpsc::Receiver<Announcement>) {
+    while let Some(Announcement { event, told, _place }) = waiting.recv().await {
+        let outcome = match persist(|| publish(&gateway, &event)).await {
             Ok(()) => "published",
-            Err(reason) => {
+            Err(Failed { reason, .. }) => {
                 warn!(mailbox = %event.mailbox, event = %event.id, reason, "an ACL change could not be published");
                 "lost"
             }
         };
         count(&gateway, outcome);
+        // Nobody may be waiting any more.
+        let _ = told.send(());
     }
 }
 
-/// Publishes the same event, with the same id, until every queue that wants it has taken it.
-async fn publish(gateway: &Gateway, event: &Event) -> Result<(), String> {
+/// Why an attempt has failed.
+#[derive(Debug)]
+struct Failed {
+    reason: String,
+    is_transient: bool,
+}
+
+async fn publish(gateway: &Gateway, event: &Event) -> Result<(), Failed> {
+    match tokio::time::timeout(PATIENCE, gateway.publisher.publish(event)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(Failed { reason: error.to_string(), is_transient: error.is_transient() }),
+        Err(_) => Err(Failed { reason: "it takes too long".to_owned(), is_transient: true }),
+    }
+}
+
+/// Tries until it works, or never will: the same event, with the same id, until every queue that wants it has taken it.
+async fn persist<A: Future<Output = Result<(), Failed>>>(attempt: impl Fn() -> A) -> Result<(), Failed> {
+    let began = Instant::now();
     let mut pause = FIRST_PAUSE;
-    for attempt in 1.. {
-        let (reason, is_transient) = match tokio::time::timeout(PATIENCE, gateway.publisher.publish(event)).await {
-            Ok(Ok(_)) => break,
-            Ok(Err(error)) => (error.to_string(), error.is_transient()),
-            Err(_) => ("it takes too long".to_owned(), true),
-        };
-        if !is_transient || attempt >= ATTEMPTS {
-            return Err(reason);
+    while let Err(failed) = attempt().await {
+        if !failed.is_transient || began.elapsed() >= PERSISTENCE {
+            return Err(failed);
         }
-        info!(event = %event.id, reason, "an ACL change is not published yet");
+        let reason = failed.reason;
+        match pause {
+            FIRST_PAUSE => info!(reason, "an ACL change is not published yet"),
+            _ => debug!(reason, "an ACL change is not published yet"),
+        }
         tokio::time::sleep(pause).await;
         pause = LONGEST_PAUSE.min(pause * 2);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    async fn fails_for(span: Duration, is_transient: bool) -> (Result<(), Failed>, u32) {
+        let (began, attempts) = (Instant::now(), Cell::new(0));
+        let outcome = persist(|| {
+            attempts.set(attempts.get() + 1);
+            let failed = Failed { reason: "away".to_owned(), is_transient };
+            std::future::ready(if began.elapsed() >= span { Ok(()) } else { Err(failed) })
+        });
+        (outcome.await, attempts.get())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_waits_for_the_queues_to_come_back() {
+        assert!(matches!(fails_for(Duration::ZERO, true).await, (Ok(()), 1)));
+        assert!(fails_for(Duration::from_secs(50 * 60), true).await.0.is_ok());
+        let (outcome, attempts) = fails_for(Duration::from_secs(2 * 3600), true).await;
+        assert!(outcome.is_err() && (1_800..1_820).contains(&attempts), "{attempts}");
+        assert!(matches!(fails_for(Duration::from_secs(1), false).await, (Err(_), 1)), "what never will");
+    }
 }

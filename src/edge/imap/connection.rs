@@ -5,6 +5,7 @@
 //! bounds.
 
 mod outgoing;
+mod promise;
 
 use std::future::Future;
 use std::io;
@@ -22,6 +23,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tracing::{debug, info};
 
+use self::promise::Promise;
 use super::Door;
 use super::announce::Announcements;
 use super::entrance::{Permits, handshake};
@@ -96,6 +98,8 @@ pub struct Connection {
     doing: Doing,
     handle: Option<Arc<SessionHandle>>,
     announcements: Announcements,
+    /// What is due to the client waits until what it did is told to the cluster.
+    promise: Option<Promise>,
     /// When the oldest event among what waits for the client was consumed.
     oldest: Option<Instant>,
     /// The client has shut its side: until when the server may still answer.
@@ -136,6 +140,7 @@ impl Connection {
             doing: Doing::Nothing,
             handle: None,
             announcements: Announcements::default(),
+            promise: None,
             oldest: None,
             half_closed: None,
             farewell: None,
@@ -178,13 +183,14 @@ impl Connection {
                 Action::Unwatch(path) => self.with_handle(|gateway, handle| {
                     gateway.subscriptions.unsubscribe(handle, &Key::Mailbox(path));
                 }),
+                Action::Withheld(mailbox) => self.with_handle(|_, handle| handle.owe(&Key::Mailbox(mailbox))),
                 Action::Rights { mailbox, rights } => self.with_handle(|gateway, handle| {
                     gateway.subscriptions.learned(handle, &Key::Mailbox(mailbox), rights);
                 }),
                 Action::AclChanged { mailbox, identifier, rights } => {
                     if let Some(handle) = &self.handle {
-                        let user = handle.user();
-                        self.announcements.acl_changed(&self.door.gateway, user, mailbox, identifier, rights);
+                        let told = self.announcements.acl_changed(&self.door, handle.user(), mailbox, identifier, rights);
+                        self.promise = told.map(Promise::new).or(self.promise.take());
                     }
                 }
                 Action::AclNotUnderstood => {
@@ -228,7 +234,7 @@ impl Connection {
         let Some(user) = user else { return Ok(None) };
         let Ok(user) = gateway.names.normalise(&user) else { return refuse("identity", "This is no user's name") };
         let id = SessionId::random(gateway.node().clone());
-        match gateway.open_session(id, Subject::alone(user.clone()), Transport::Imap, self.peer) {
+        match gateway.open_session(id, Subject::of_unknown_groups(user.clone()), Transport::Imap, self.peer) {
             Ok(handle) => {
                 debug!(session = %handle.id, %user, peer = %self.peer, "an IMAP session begins");
                 if gateway.is_draining() {
@@ -308,14 +314,15 @@ impl Connection {
     }
 
     fn next_timeout(&self) -> Instant {
+        let promised = self.promise.as_ref().map(Promise::deadline);
         if let Some(ending) = &self.ending {
-            return ending.deadline;
+            return promised.map_or(ending.deadline, |promised| promised.min(ending.deadline));
         }
         let stalls = [&self.to_client, &self.to_upstream].into_iter().filter_map(|side| side.stalled_since);
         let patience = self.patience();
         let all = stalls.map(|since| since + patience).chain(self.session.poll_timeout());
         let far = || Instant::now() + Duration::from_secs(3600);
-        all.chain(self.half_closed).chain(self.farewell).min().unwrap_or_else(far)
+        all.chain(self.half_closed).chain(self.farewell).chain(promised).min().unwrap_or_else(far)
     }
 
     fn timed_out(&mut self) {
@@ -389,6 +396,14 @@ impl Connection {
     }
 
     fn poll_client_write(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(promise) = &mut self.promise {
+            if !promise.is_over(cx) {
+                // It is not the client that takes nothing.
+                self.to_client.stalled_since = None;
+                return Poll::Pending;
+            }
+            self.promise = None;
+        }
         let Client::Open(stream) = &mut self.client else { return Poll::Pending };
         let outcome = ready!(self.to_client.poll_write(cx, stream, &mut self.session.to_client));
         match outcome {
@@ -481,8 +496,9 @@ impl Connection {
         if !room || self.doing != Doing::Nothing {
             return Poll::Pending;
         }
-        let session = &mut self.session;
-        let read = ready!(poll_read(cx, stream, |bytes| session.handle_upstream(Instant::now(), bytes)));
+        let (session, handle) = (&mut self.session, self.handle.as_ref());
+        let hear = |bytes: &[u8]| outgoing::hear(session, handle, bytes);
+        let read = ready!(poll_read(cx, stream, hear));
         if read.is_ok_and(|read| read > 0) {
             if let Some(deadline) = &mut self.half_closed {
                 *deadline = Instant::now() + FAREWELL;
@@ -570,6 +586,7 @@ impl Drop for Connection {
     fn drop(&mut self) {
         self.leave();
         self.set_parked(false);
+        Announcements::unanswered(&self.door.gateway, self.peer, self.session.unanswered_acl_changes());
         let metrics = &self.door.gateway.metrics;
         metrics.imap_connections.dec();
         if self.unauthenticated.is_some() {

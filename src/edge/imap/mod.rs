@@ -51,6 +51,8 @@ pub struct Door {
     /// Connections that are being told why they are turned away.
     refusals: Arc<Semaphore>,
     pace: Pace,
+    /// Places for ACL changes that wait to be published.
+    announcements: Arc<Semaphore>,
     /// Whether registry and queue are well: whether IDLE can be promised.
     healthy: watch::Sender<bool>,
 }
@@ -120,6 +122,7 @@ impl Door {
             unauthenticated: Arc::new(Semaphore::new(settings.unauthenticated_connections)),
             refusals: Arc::new(Semaphore::new(entrance::REFUSALS)),
             pace: Pace::per_second(settings.unpark_per_second),
+            announcements: Arc::new(Semaphore::new(announce::WAITING_IN_ALL)),
             healthy: watch::Sender::new(false),
             gateway,
         })

@@ -51,6 +51,8 @@ struct Inner {
     upstreams: Arc<Upstreams>,
     master: Credentials,
     names: UserNames,
+    /// The server knows users of the default domain without it.
+    strips_domain: bool,
     timeout: Duration,
     connections: Semaphore,
     /// A user is in it for as long as a task asks for that user. No more wait than there are callers.
@@ -113,6 +115,7 @@ impl ImapRights {
             upstreams,
             master: Credentials::new(imap.master.user.clone(), imap.master.password.expose()),
             names,
+            strips_domain: imap.master.strip_domain,
             timeout: access.timeout_ms.duration(),
             connections: Semaphore::new(CONNECTIONS),
             waiting: Mutex::default(),
@@ -137,14 +140,14 @@ impl ImapRights {
         }
         match timeout(self.inner.timeout, answer).await {
             Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(NoAnswer("asking the mail server broke off".to_owned())),
+            Ok(Err(_)) => Err(NoAnswer::Failed("asking the mail server broke off".to_owned())),
             Err(_) => Err(too_late()),
         }
     }
 }
 
 fn too_late() -> NoAnswer {
-    NoAnswer("the mail server did not answer in time".to_owned())
+    NoAnswer::Failed("the mail server did not answer in time".to_owned())
 }
 
 #[async_trait]
@@ -167,11 +170,6 @@ impl RightsSource for ImapRights {
         let outcome = if result.is_ok() { "listed" } else { "no_answer" };
         self.inner.metrics.rights_asked("imap", outcome, began.elapsed().as_secs_f64());
         result
-    }
-
-    /// The mail server knows its own.
-    fn goes_by_named_groups(&self) -> bool {
-        false
     }
 
     /// Mail servers tell of no changes.
@@ -242,7 +240,7 @@ impl Inner {
     /// `None`: the server lets the master user in as others, but not as this one.
     async fn open(&self, user: &UserName) -> Result<Option<Conversation<'_>>, NoAnswer> {
         if let Some(known) = self.logins.refused_lately(user) {
-            return if known { Ok(None) } else { Err(NoAnswer(REFUSED.to_owned())) };
+            return if known { Ok(None) } else { Err(NoAnswer::Failed(REFUSED.to_owned())) };
         }
         let refusal = match self.log_in(user).await {
             Ok(mut conversation) => {
@@ -251,7 +249,7 @@ impl Inner {
                 return Ok(Some(conversation));
             }
             Err(Failure::Refused(reason)) => reason,
-            Err(Failure::Other(reason)) => return Err(NoAnswer(reason)),
+            Err(Failure::Other(reason)) => return Err(NoAnswer::Failed(reason)),
         };
         // Is it this user who is not let in, or the master user? Nobody may lose a right because a password was changed.
         let known = match self.logins.other_than(user) {
@@ -261,12 +259,12 @@ impl Inner {
                     self.logins.forget(&other);
                     false
                 }
-                Err(Failure::Other(reason)) => return Err(NoAnswer(reason)),
+                Err(Failure::Other(reason)) => return Err(NoAnswer::Failed(reason)),
             },
             None => false,
         };
         self.logins.refuse(user, known);
-        if known { Ok(None) } else { Err(NoAnswer(format!("{REFUSED}: {refusal}"))) }
+        if known { Ok(None) } else { Err(NoAnswer::Failed(format!("{REFUSED}: {refusal}"))) }
     }
 
     /// A server that goes by the rights of the master user has the wrong answer to everything: mostly none, which would take
@@ -276,7 +274,7 @@ impl Inner {
             return Ok(());
         }
         match settle(Ok(conversation.is_the_user().await)).0? {
-            Some(false) => Err(NoAnswer(NOT_THE_USER.to_owned())),
+            Some(false) => Err(NoAnswer::Failed(NOT_THE_USER.to_owned())),
             Some(true) => {
                 self.goes_by_users.store(true, Ordering::Relaxed);
                 Ok(())
@@ -287,7 +285,9 @@ impl Inner {
 
     async fn log_in(&self, user: &UserName) -> Result<Conversation<'_>, Failure> {
         let connected = self.upstreams.connect_for_nobody().await.map_err(|error| Failure::Other(error.to_string()))?;
-        let opened = Conversation::open(connected, &self.master, user, &self.names).await;
+        let bare = self.names.without_domain(user.as_str()).filter(|_| self.strips_domain);
+        let known_as = bare.unwrap_or(user.as_str());
+        let opened = Conversation::open(connected, &self.master, (user, known_as), &self.names).await;
         opened.map_err(|error| match error {
             ImapError::Login(refusal) if !refusal.is(conversation::PASSING) => Failure::Refused(refusal.to_string()),
             error => Failure::Other(error.to_string()),
@@ -313,9 +313,9 @@ fn settle<T>(asked: Result<Result<T, ImapError>, tokio::time::error::Elapsed>) -
         // The server's words may name the mailbox.
         Ok(Err(ImapError::Refused(refusal))) => {
             let code = refusal.code.as_deref().unwrap_or("it does not say why");
-            (Err(NoAnswer(format!("the mail server cannot tell now ({code})"))), false)
+            (Err(NoAnswer::Failed(format!("the mail server cannot tell now ({code})"))), false)
         }
-        Ok(Err(error)) => (Err(NoAnswer(error.to_string())), true),
+        Ok(Err(error)) => (Err(NoAnswer::Failed(error.to_string())), true),
         Err(_) => (Err(too_late()), true),
     }
 }

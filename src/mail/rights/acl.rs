@@ -117,16 +117,32 @@ impl Acl {
         if mailbox.is_owned_by(&subject.user) { Rights::ALL } else { self.leaves(subject) }
     }
 
-    /// What is left to `subject`, who does not own the mailbox.
+    /// What is left to `subject`, who does not own the mailbox; in any case, where the subject's groups are not known.
     pub fn leaves(&self, subject: &Subject) -> Rights {
-        let (mut given, mut taken) = (Rights::NONE, Rights::NONE);
+        self.bounds(subject).0
+    }
+
+    /// Whether it can be said who hears what of the mailbox: not where that depends on groups, and which those of the
+    /// subject are is not known.
+    pub fn decides(&self, mailbox: &MailboxPath, subject: &Subject) -> bool {
+        let (least, most) = self.bounds(subject);
+        let agree = |needed| least.contains(needed) == most.contains(needed);
+        mailbox.is_owned_by(&subject.user) || agree(Rights::LOOKUP) && agree(Rights::READ)
+    }
+
+    /// The least and the most that may be left to somebody who does not own the mailbox. The same, where all groups are known.
+    fn bounds(&self, subject: &Subject) -> (Rights, Rights) {
+        let [mut given, mut perhaps_given, mut taken, mut perhaps_taken] = [Rights::NONE; 4];
         for (entry, rights) in self.iter().filter(|(entry, _)| subject.is(&entry.identifier, false)) {
-            match entry.negative {
-                false => given = given.with(rights),
-                true => taken = taken.with(rights),
-            }
+            let sum = match (entry.negative, subject.certainly_is(&entry.identifier)) {
+                (false, true) => &mut given,
+                (false, false) => &mut perhaps_given,
+                (true, true) => &mut taken,
+                (true, false) => &mut perhaps_taken,
+            };
+            *sum = sum.with(rights);
         }
-        given.without(taken)
+        (given.without(taken).without(perhaps_taken), given.with(perhaps_given).without(taken))
     }
 }
 

@@ -130,12 +130,12 @@ impl fmt::Display for Identifier {
     }
 }
 
-/// Who asks for rights: a user who has logged in, and the groups that the user is in. Cheap to clone.
+/// Who asks for rights: a user who has logged in, and the groups that the user is in, if those are known. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Subject {
     pub user: UserName,
-    /// Sorted, each once; without `group:`.
-    groups: Arc<[Arc<str>]>,
+    /// Sorted, each once; without `group:`. `None`: they are not known.
+    groups: Option<Arc<[Arc<str>]>>,
 }
 
 impl Subject {
@@ -143,31 +143,48 @@ impl Subject {
         let mut groups: Vec<Arc<str>> = groups.into_iter().map(|group| group.as_ref().into()).collect();
         groups.sort_unstable();
         groups.dedup();
-        Self { user, groups: groups.into() }
+        Self { user, groups: Some(groups.into()) }
     }
 
     /// A user in no groups.
     pub fn alone(user: UserName) -> Self {
-        Self { user, groups: Arc::default() }
+        Self { user, groups: Some(Arc::default()) }
     }
 
+    /// A user who may be in any groups: nobody has said.
+    pub fn of_unknown_groups(user: UserName) -> Self {
+        Self { user, groups: None }
+    }
+
+    /// The same, under another name.
+    pub fn renamed(&self, to: UserName) -> Self {
+        Self { user: to, groups: self.groups.clone() }
+    }
+
+    /// None where they are not known.
     pub fn groups(&self) -> &[Arc<str>] {
-        &self.groups
+        self.groups.as_deref().unwrap_or_default()
     }
 
-    /// Whether an entry for `identifier` is about this user. `owner`: the mailbox is the user's own.
+    /// Whether an entry for `identifier` is about this user, or may be where the user's groups are not known. `owner`: the
+    /// mailbox is the user's own.
     pub fn is(&self, identifier: &Identifier, owner: bool) -> bool {
         match identifier {
             Identifier::Anyone | Identifier::Authenticated => true,
             Identifier::Owner => owner,
             Identifier::User(user) => *user == self.user,
-            Identifier::Group(group) => self.groups.binary_search(group).is_ok(),
+            Identifier::Group(group) => self.groups.as_deref().is_none_or(|groups| groups.binary_search(group).is_ok()),
         }
     }
 
-    /// Every identifier that is about this user, but for `owner`.
+    /// Every identifier that is known to be about this user, but for `owner`.
     pub fn identifiers(&self) -> impl Iterator<Item = Identifier> {
-        let groups = self.groups.iter().cloned().map(Identifier::Group);
+        let groups = self.groups().iter().cloned().map(Identifier::Group);
         [Identifier::Anyone, Identifier::Authenticated, Identifier::User(self.user.clone())].into_iter().chain(groups)
+    }
+
+    /// Whether an entry for `identifier` is about this user for certain.
+    pub(super) fn certainly_is(&self, identifier: &Identifier) -> bool {
+        self.is(identifier, false) && (self.groups.is_some() || !matches!(identifier, Identifier::Group(_)))
     }
 }

@@ -84,6 +84,14 @@ fn what_a_server_tells_is_read_as_far_as_it_is_known() {
 }
 
 #[test]
+fn what_a_client_asks_for_is_read_as_a_server_must() {
+    // RFC 4314 2.1.1: `d` is as if every member of it were there, whatever else is.
+    for (asked, known) in [("lrtd", "lrxte"), ("lrswida", "lrswixtea"), ("kc", "k"), ("cd", "kxte"), ("lnq9", "l9"), ("", "")] {
+        assert_eq!(Rights::parse_asked(asked).to_string(), Rights::parse(known).unwrap().to_string(), "{asked}");
+    }
+}
+
+#[test]
 fn what_rights_allow() {
     // RFC 4314 4, the column "Any": who has one of these may ask MYRIGHTS, and so knows that there is a mailbox.
     for letter in "lrikxa".chars() {
@@ -167,6 +175,38 @@ fn all_entries_about_somebody_count_and_negative_ones_win() {
     ] {
         assert_eq!(acl(text).effective(&team(), &fred(groups)).to_string(), effective, "{text} with {groups:?}");
     }
+}
+
+#[test]
+fn where_groups_are_not_known_only_what_they_cannot_change_is_decided() {
+    let bob = Subject::of_unknown_groups(user("bob"));
+    for (text, decided, least) in [
+        ("", true, ""),
+        ("bob lr", true, "lr"),
+        ("eve lr", true, ""),
+        ("anyone lr -bob r", true, "l"),
+        // A group may give what nothing else gives, or take what something else gives.
+        ("group:staff lr", false, ""),
+        ("group:staff l", false, ""),
+        ("bob l group:staff r", false, "l"),
+        ("anyone lr -group:temps lr", false, ""),
+        ("anyone lr -group:temps r", false, "l"),
+        ("group:staff lr -group:staff lr", false, ""),
+        // It changes nothing that decides who hears what.
+        ("bob lr group:staff lrswi", true, "lr"),
+        ("group:staff swi", true, ""),
+        ("anyone lrs -group:temps s", true, "lr"),
+        ("group:staff r", true, ""),
+        // What is taken for certain nobody gives.
+        ("group:staff lr -bob l", true, ""),
+        ("group:staff lr bob l -anyone r", true, "l"),
+        ("anyone lr -bob lr -group:temps lr", true, ""),
+    ] {
+        assert_eq!(acl(text).decides(&team(), &bob), decided, "{text}");
+        assert_eq!(acl(text).effective(&team(), &bob).to_string(), least, "{text}");
+        assert!(acl(text).decides(&team(), &Subject::alone(user("bob"))), "{text}: in no group, which is known");
+    }
+    assert!(acl("group:staff lr").decides(&team(), &Subject::of_unknown_groups(user("alice"))), "one's own");
 }
 
 #[test]
@@ -288,6 +328,12 @@ fn a_subject_is_in_each_group_once() {
     assert_eq!(named, ["anyone", "authenticated", "bob", "group:admins", "group:staff"].map(str::to_owned).into());
     assert!(subject.identifiers().all(|identifier| subject.is(&identifier, false)));
     assert!(!subject.is(&Identifier::Owner, false) && subject.is(&Identifier::Owner, true));
+    // Where they are not known it may be in any, and is not the one that is in none.
+    let (staff, unknown) = (Identifier::Group("staff".into()), Subject::of_unknown_groups(user("bob")));
+    assert!(unknown.is(&staff, false) && !Subject::alone(user("bob")).is(&staff, false));
+    assert!(unknown != Subject::alone(user("bob")) && unknown.groups().is_empty() && unknown.identifiers().count() == 3);
+    assert_eq!(unknown.renamed(user("rob")), Subject::of_unknown_groups(user("rob")));
+    assert_eq!(subject.renamed(user("rob")), Subject::new(user("rob"), ["admins", "staff"]));
 }
 
 fn any_rights() -> impl Strategy<Value = Rights> {
@@ -387,6 +433,16 @@ proptest! {
     #[test]
     fn effective_rights_are_what_one_would_work_out_by_hand(acl in any_acl(), subject in any_subject()) {
         prop_assert_eq!(acl.effective(&team(), &subject).to_string(), naive(&acl, &team(), &subject));
+    }
+
+    #[test]
+    fn what_is_decided_holds_for_any_groups(acl in any_acl(), subject in any_subject()) {
+        let unknown = Subject::of_unknown_groups(subject.user.clone());
+        let (least, held) = (acl.effective(&team(), &unknown), acl.effective(&team(), &subject));
+        prop_assert!(held.contains(least));
+        for needed in [Rights::LOOKUP, Rights::READ].into_iter().filter(|_| acl.decides(&team(), &unknown)) {
+            prop_assert_eq!(held.contains(needed), least.contains(needed));
+        }
     }
 
     #[test]

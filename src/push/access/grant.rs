@@ -220,6 +220,13 @@ impl Grant {
                 let (Ok(before) | Err(before)) = before;
                 if before == (KNOWN | rights.bits()) { Answered::Same } else { Answered::Changed }
             }
+            Err(NoAnswer::Undecidable) => {
+                // Not to be asked again by itself: those who hold it are to do without.
+                inner.failed = Some((question.began, NoAnswer::Undecidable));
+                (inner.confirmed, inner.failures) = (None, 0);
+                self.state.fetch_and(ANY_WITHHELD, Ordering::AcqRel);
+                Answered::Changed
+            }
             Err(error) => {
                 inner.failed = Some((question.began, error));
                 inner.failures += 1;
@@ -235,6 +242,11 @@ impl Grant {
         drop(inner);
         self.answered.notify_waiters();
         outcome
+    }
+
+    /// The source has said that it cannot know.
+    pub(in crate::push) fn is_undecidable(&self) -> bool {
+        matches!(self.inner().failed, Some((_, NoAnswer::Undecidable)))
     }
 
     /// Asking has come to an end without an answer.
@@ -360,10 +372,24 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_decided_is_not_asked_again_by_itself() {
+        let grant = grant();
+        grant.answer(grant.begin(), Ok(Rights::READ));
+        assert!(grant.doubt());
+        assert_eq!(grant.answer(grant.begin(), Err(NoAnswer::Undecidable)), Answered::Changed);
+        assert!(grant.is_undecidable() && !grant.is_asking() && !grant.allows(READ) && grant.is_owing());
+        grant.answer(grant.begin(), Ok(Rights::READ));
+        assert!(!grant.is_undecidable() && grant.allows(READ));
+        // Nor does what was known serve any longer.
+        grant.answer(grant.begin(), Err(NoAnswer::Undecidable));
+        assert_eq!(grant.rights(), None);
+    }
+
+    #[test]
     fn what_is_known_serves_while_the_source_is_away_and_no_longer_than_it_may() {
         let grant = grant();
         grant.answer(grant.begin(), Ok(Rights::READ));
-        let away = || Err(NoAnswer("away".into()));
+        let away = || Err(NoAnswer::Failed("away".into()));
         assert_eq!(grant.answer(grant.begin(), away()), Answered::Failed(1));
         assert!(grant.allows(READ) && !grant.is_asking());
         assert!(grant.expire() && !grant.allows(READ));

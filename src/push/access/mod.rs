@@ -149,11 +149,17 @@ impl Access {
 
     /// The grant of an IMAP session that idles there: shared with others where a source can be asked, else its own.
     pub(super) fn hold_for_imap(&self, session: &Arc<SessionHandle>, mailbox: &MailboxPath) -> Option<Arc<Grant>> {
-        let subject = session.subject();
+        let mut subject = session.subject();
         if let Via::Session = self.via(mailbox) {
             let mut table = self.table();
             let held = table.entry(mailbox.clone()).or_default();
             return Some(add(held, Grant::new(subject, mailbox.clone(), Some(Arc::downgrade(session)))));
+        }
+        if let Via::Source(source) = self.via(mailbox)
+            && !source.goes_by_groups()
+        {
+            // One for all sessions of the user.
+            subject = Subject::alone(subject.user);
         }
         let grant = self.hold(&subject, mailbox)?;
         grant.presume_reading();
@@ -208,7 +214,7 @@ impl Access {
         let mut shared = Vec::new();
         for source in sources {
             let answer = tokio::time::timeout(self.options.timeout, source.shared_with(subject)).await;
-            let answer = answer.unwrap_or_else(|_| Err(NoAnswer("it took too long".to_owned())))?;
+            let answer = answer.unwrap_or_else(|_| Err(NoAnswer::Failed("it took too long".to_owned())))?;
             // Of another source's namespaces this one does not know the rights.
             let is_its = |path: &MailboxPath| matches!(self.via(path), Via::Source(of) if Arc::ptr_eq(of, source));
             shared.extend(answer.into_iter().filter(|path| is_its(path) && !path.is_owned_by(&subject.user)));
@@ -223,7 +229,7 @@ impl Access {
         // What cannot be read may be about anybody.
         let entry = identifier.parse::<Entry>().ok();
         let is_named = match self.via(mailbox) {
-            Via::Source(source) => source.goes_by_named_groups(),
+            Via::Source(source) => source.goes_by_groups(),
             Via::Session | Via::Nobody => false,
         };
         // Who is in a group, the source alone may know.
@@ -318,6 +324,8 @@ fn takes_reading(entry: &Entry, rights: &str) -> bool {
     let touches = |rights: Rights| rights.without(Rights::READ) != rights;
     let is_user = matches!(entry.identifier, Identifier::User(_));
     match rights.parse() {
+        // Who is in it is not known here.
+        _ if matches!(entry.identifier, Identifier::Group(_)) => false,
         Ok(RightsChange::Set(rights)) if entry.negative => touches(rights),
         Ok(RightsChange::Add(rights)) => entry.negative && touches(rights),
         Ok(RightsChange::Set(rights)) => is_user && !rights.contains(Rights::READ),
@@ -360,11 +368,11 @@ async fn ask(access: Weak<Access>, grant: Weak<Grant>) {
             (source.clone(), held.begin(), (held.subject.clone(), mailbox.clone()), access.options.timeout)
         };
         let answer = tokio::time::timeout(timeout, source.rights(&held.0, &held.1)).await;
-        let answer = answer.unwrap_or_else(|_| Err(NoAnswer("it took too long".to_owned())));
+        let answer = answer.unwrap_or_else(|_| Err(NoAnswer::Failed("it took too long".to_owned())));
         let (Some(access), Some(held)) = (access.upgrade(), grant.upgrade()) else { return };
         let error = answer.as_ref().err().cloned();
         let outcome = held.answer(question, answer);
-        if let Some(error) = &error {
+        if let Some(error @ NoAnswer::Failed(_)) = &error {
             access.warn(error);
         }
         if matches!(outcome, Answered::Same | Answered::Changed) || !held.is_asking() {

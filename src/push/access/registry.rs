@@ -28,22 +28,27 @@ impl RegistryRights {
 impl RightsSource for RegistryRights {
     async fn rights(&self, subject: &Subject, mailbox: &MailboxPath) -> Result<Rights, NoAnswer> {
         let began = Instant::now();
-        let rights = self.acls.get(mailbox).await.map(|acl| acl.effective(mailbox, subject));
+        let rights = match self.acls.get(mailbox).await {
+            Ok(acl) if acl.decides(mailbox, subject) => Ok(acl.effective(mailbox, subject)),
+            Ok(_) => Err(NoAnswer::Undecidable),
+            Err(error) => Err(NoAnswer::Failed(error.to_string())),
+        };
         let outcome = match &rights {
             Ok(rights) if rights.is_empty() => "none",
             Ok(_) => "some",
-            Err(_) => "no_answer",
+            Err(NoAnswer::Undecidable) => "undecidable",
+            Err(NoAnswer::Failed(_)) => "no_answer",
         };
         self.metrics.rights_asked("registry", outcome, began.elapsed().as_secs_f64());
-        rights.map_err(|error| NoAnswer(error.to_string()))
+        rights
     }
 
     async fn shared_with(&self, subject: &Subject) -> Result<Vec<MailboxPath>, NoAnswer> {
         let identifiers: Vec<Identifier> = subject.identifiers().collect();
-        self.acls.shared_with(&identifiers).await.map_err(|error| NoAnswer(error.to_string()))
+        self.acls.shared_with(&identifiers).await.map_err(|error| NoAnswer::Failed(error.to_string()))
     }
 
-    fn goes_by_named_groups(&self) -> bool {
+    fn goes_by_groups(&self) -> bool {
         true
     }
 

@@ -11,7 +11,7 @@ use crate::mail::key::Key;
 use crate::mail::rights::{Rights, Subject};
 use crate::push::access::{Grant, Notice};
 use crate::push::metrics::Metrics;
-use crate::push::outbox::{Resync, SubscribeFailure};
+use crate::push::outbox::{Resync, Standing, SubscribeFailure};
 use crate::push::session::{Held, SessionHandle};
 
 /// A loss of rights that nobody has told of may be half of a rename: the registry's ACLs go by the new name before the
@@ -58,7 +58,7 @@ impl Subscriptions {
     /// Tells every session that holds this grant what has become of it, in a while where that is a loss that nobody has told
     /// of. Those whose subscription does not stand yet look for themselves.
     pub(super) fn review(self: &Arc<Self>, grant: &Arc<Grant>) {
-        let Some(rights) = grant.rights() else { return };
+        let Some(rights) = grant.rights() else { return self.leave_to_the_server(grant) };
         let at_once = grant.take_announced();
         if self.tell(grant, rights, at_once) && grant.await_review() {
             let (this, grant) = (Arc::downgrade(self), Arc::downgrade(grant));
@@ -104,6 +104,25 @@ impl Subscriptions {
             }
         }
         later
+    }
+
+    /// Where nobody can say what the user of an IMAP session may do, the mail server goes on by its own IDLE, as where nobody
+    /// can be asked. The next IDLE asks again.
+    fn leave_to_the_server(&self, grant: &Arc<Grant>) {
+        if !grant.is_undecidable() {
+            return;
+        }
+        for session in self.hub.sessions(grant.key()) {
+            let mut guard = session.held();
+            let Some(held) = guard.as_mut() else { continue };
+            let is_its = |h: &Held| h.watched && h.grant.as_ref().is_some_and(|of| Arc::ptr_eq(of, grant));
+            if let Some(at) = held.iter().position(is_its) {
+                let gone = held.swap_remove(at);
+                let key = gone.key.clone();
+                self.withdraw(&session, gone);
+                session.push_standing(key, Standing::Unavailable);
+            }
+        }
     }
 
     /// Ends a subscription whose right is lost: from here on nothing of it is told, and that is.

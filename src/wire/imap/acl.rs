@@ -48,11 +48,17 @@ pub(super) fn acl<'a>(scan: &mut Scan<'a>) -> Option<AclData<'a>> {
 /// `listrights-data = "LISTRIGHTS" SP mailbox SP identifier SP rights *(SP rights)`.
 pub(super) fn list_rights<'a>(scan: &mut Scan<'a>) -> Option<ListRights<'a>> {
     let mailbox = scan.astring()?;
-    let (identifier, required) = (next(scan)??, rights(next(scan)?)?);
-    let mut optional = Vec::new();
+    let identifier = next(scan)??;
+    let mut told = Vec::new();
     while let Some(tied) = next(scan) {
-        optional.push(rights(tied)?);
+        told.push(String::from_utf8_lossy(&tied?).into_owned());
     }
+    // Whether `c` and `d` say anything is told by the whole response (RFC 4314 2.1.1).
+    let is_new = told.iter().any(|tied| Rights::tells_new(tied));
+    let mut sets = told.iter().map(|tied| Rights::parse_told(tied, is_new));
+    let required = sets.next()?;
+    // A set of nothing but them is none.
+    let optional = sets.filter(|set| !set.is_empty()).collect();
     Some(ListRights { mailbox, identifier, required, optional })
 }
 
@@ -112,6 +118,15 @@ mod tests {
             ),
             ("* ACL INBOX -Fred wetd $team w\r\n", "INBOX", &[("-Fred", "wte"), ("$team", "w")]),
             ("* ACL INBOX Fred rwipsldexta\r\n", "INBOX", &[("Fred", "lrswipxtea")]),
+            // RFC 4314 2.1.1: what `c` and `d` add to their members says nothing.
+            ("* ACL INBOX Fred rwipslxcetda David lrswideta\r\n", "INBOX", &[("Fred", "lrswipxtea"), ("David", "lrswitea")]),
+            ("* ACL INBOX Fred rwipslxcetda Byron lrswikcdeta\r\n", "INBOX", &[("Fred", "lrswipxtea"), ("Byron", "lrswiktea")]),
+            // RFC 4314 3.1.
+            (
+                "* ACL INBOX/Drafts Fred rwipslxetad Chris lrswicdakxet\r\n",
+                "INBOX/Drafts",
+                &[("Fred", "lrswipxtea"), ("Chris", "lrswikxtea")],
+            ),
             // An identifier without rights, a list without entries, and how servers write them.
             ("* ACL Team \"\" \"\"\r\n", "Team", &[("", "")]),
             ("* acl \"My Team\"\r\n", "My Team", &[]),
@@ -145,11 +160,40 @@ mod tests {
                 "archive.imap",
                 "anyone",
                 "",
-                &[
-                    "l", "r", "s", "w", "i", "p", "k", "x", "t", "e", "c", "d", "a", "0", "1", "2", "3", "4", "5", "6", "7", "8",
-                    "9",
-                ],
+                &["l", "r", "s", "w", "i", "p", "k", "x", "t", "e", "a", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9"],
             ),
+            // RFC 4314 2.1.1: alone or tied, `c` and `d` say nothing beside what they stand for.
+            (
+                "* LISTRIGHTS archive/imap anyone \"\" lr s w i p k x t c d\r\n",
+                "archive/imap",
+                "anyone",
+                "",
+                &["lr", "s", "w", "i", "p", "k", "x", "t"],
+            ),
+            (
+                "* LISTRIGHTS archive/imap anyone \"\" lr s w i p k xte c d\r\n",
+                "archive/imap",
+                "anyone",
+                "",
+                &["lr", "s", "w", "i", "p", "k", "xte"],
+            ),
+            (
+                "* LISTRIGHTS archive/imap anyone \"\" lr s w i p k c x te d\r\n",
+                "archive/imap",
+                "anyone",
+                "",
+                &["lr", "s", "w", "i", "p", "k", "x", "te"],
+            ),
+            (
+                "* LISTRIGHTS archive/imap anyone \"\" lr swted i p k x c\r\n",
+                "archive/imap",
+                "anyone",
+                "",
+                &["lr", "swte", "i", "p", "k", "x"],
+            ),
+            // A server of RFC 2086 knows no others.
+            ("* LISTRIGHTS Team bob la r swicd\r\n", "Team", "bob", "la", &["r", "swikxte"]),
+            ("* LISTRIGHTS Team bob \"\" l c d\r\n", "Team", "bob", "", &["l", "k", "xte"]),
             ("* listrights {4}\r\nTeam \"bob\" \"\"\r\n", "Team", "bob", "", &[]),
         ] {
             let expected = ListRights {
@@ -167,6 +211,10 @@ mod tests {
         for (line, mailbox, letters) in [
             // RFC 4314 3.5.
             ("* MYRIGHTS INBOX rwiptsldaex\r\n", "INBOX", "lrswipxtea"),
+            // RFC 4314 4 and 5.1.1.
+            ("* MYRIGHTS TargetMailbox rwis\r\n", "TargetMailbox", "rwis"),
+            ("* MYRIGHTS TargetMailbox rsti\r\n", "TargetMailbox", "rsti"),
+            ("* MYRIGHTS INBOX lrwis\r\n", "INBOX", "lrwis"),
             ("* myrights \"shared/alice/Team\" \"lrs\"\r\n", "shared/alice/Team", "lrs"),
             ("* MYRIGHTS {17}\r\nshared/alice/Team lr\r\n", "shared/alice/Team", "lr"),
             ("* MYRIGHTS Team \"\" \r\n", "Team", ""),

@@ -119,6 +119,32 @@ impl Namespaces {
         }
     }
 
+    /// As [`Self::imap_name`], with the owner spelled as in `like`, which `user` calls another mailbox by: with or without the
+    /// domain, say, for the server may know one spelling only.
+    pub fn imap_name_like(
+        &self,
+        like: &[u8],
+        path: &MailboxPath,
+        utf8: bool,
+        user: &UserName,
+        names: &UserNames,
+    ) -> Option<Vec<u8>> {
+        let spelled = || {
+            let (Class::OtherUsers, at) = self.find(like)? else { return None };
+            let space = &self.other_users[at];
+            let below = name::decode(&like[space.prefix.len()..], utf8)?;
+            let owner = below.split(|c| space.delimiter.is_some_and(|delimiter| c == char::from(delimiter))).next()?;
+            let owner = if space.delimiter == Some(b'.') { owner.replace('^', ".") } else { owner.to_owned() };
+            // The owner may be another one by now.
+            let bare = names.without_domain(path.owner()).filter(|_| !owner.contains('@'));
+            let spellings = [Some(owner.as_str()), bare].into_iter().flatten();
+            let known = |name: &Vec<u8>| self.path(name, utf8, user, names).as_ref() == Some(path);
+            spellings.map(|owner| other(space, owner, path.name(), utf8)).find(known)
+        };
+        let own = path.is_owned_by(user);
+        spelled().filter(|_| !own).or_else(|| self.imap_name(path, utf8, user, names))
+    }
+
     fn class(&self, class: Class) -> &[Namespace] {
         match class {
             Class::Personal => &self.personal,

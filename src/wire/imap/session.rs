@@ -107,6 +107,8 @@ pub enum Action {
         /// The client waits for it: not paced.
         urgent: bool,
     },
+    /// Something of the watched mailbox was not told, for it is not known whether the user may read it.
+    Withheld(MailboxPath),
     /// What the user may do with the watched mailbox; `None`: the server did not say.
     Rights { mailbox: MailboxPath, rights: Option<Rights> },
     /// The client has changed an ACL: an `AclChange` is to be published. `rights` is in the form of SETACL's argument.
@@ -126,6 +128,16 @@ pub enum Standing {
     Settled,
     /// It could not be registered, or is lost.
     Unavailable,
+}
+
+/// Whether the user may read the watched mailbox, as the gateway knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// So it is, or it is the session's own business to find out.
+    Allowed,
+    /// Whoever knows has not answered.
+    Unknown,
+    Denied,
 }
 
 /// Client bytes that are held back while something must come first; beyond it the client waits in its socket.
@@ -191,6 +203,7 @@ pub struct Session {
     acl_changes: Vec<AclCommand>,
     facts: Facts,
     idle: Option<Box<Idle>>,
+    reading: Reading,
     /// What the gateway itself has asked the server.
     questions: Option<Box<Questions>>,
     connected: bool,
@@ -232,6 +245,7 @@ impl Session {
             acl_changes: Vec::new(),
             facts: Facts::default(),
             idle: None,
+            reading: Reading::Allowed,
             questions: None,
             connected: true,
             healthy: true,
@@ -258,6 +272,11 @@ impl Session {
     /// Whether the client idles and nothing is going on: the shell may let go of its buffers.
     pub fn is_quiet(&self) -> bool {
         self.idle.is_some() && self.questions.is_none()
+    }
+
+    /// Whether the client idles, whoever tells it of changes.
+    pub fn is_idling(&self) -> bool {
+        self.idle.is_some()
     }
 
     pub fn handle_client(&mut self, now: Instant, bytes: &[u8]) {

@@ -1,13 +1,29 @@
-//! What the hub has for the session: handed on in its order.
+//! What the hub has for the session, handed on in its order; and what it is to know before it hears the server.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::Connection;
 use crate::mail::key::Key;
 use crate::push::metrics::Metrics;
 use crate::push::outbox::{End, Outgoing, Resync, Standing};
-use crate::wire::imap::session;
+use crate::push::session::SessionHandle;
+use crate::wire::imap::session::{self, Reading, Session};
+
+/// Hands in what the server says; while the client idles, with what is known of its right to hear it.
+pub(super) fn hear(session: &mut Session, handle: Option<&Arc<SessionHandle>>, bytes: &[u8]) {
+    if session.is_idling()
+        && let Some(handle) = handle
+    {
+        session.handle_reading(match handle.reads_watched() {
+            Some(true) => Reading::Allowed,
+            Some(false) => Reading::Denied,
+            None => Reading::Unknown,
+        });
+    }
+    session.handle_upstream(Instant::now(), bytes);
+}
 
 impl Connection {
     pub(super) fn tell(&mut self, outgoing: VecDeque<Outgoing>) {

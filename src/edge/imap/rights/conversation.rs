@@ -29,14 +29,15 @@ pub(super) struct Conversation<'a> {
 }
 
 impl<'a> Conversation<'a> {
+    /// `known_as`: what the server calls the user.
     pub async fn open(
         (stream, said): Connected,
         master: &Credentials,
-        user: &UserName,
+        (user, known_as): (&UserName, &str),
         names: &'a UserNames,
     ) -> Result<Self, ImapError> {
         let mut client = Client::greeted(stream, &said)?;
-        client.login(master, user.as_str()).await?;
+        client.login(master, known_as).await?;
         let mut told = None;
         let asked = client.command(b"NAMESPACE", |untagged| {
             if let Untagged::Namespace(namespaces) = untagged {
@@ -191,14 +192,8 @@ fn spellings(namespaces: &Namespaces, mailbox: &MailboxPath, user: &UserName, na
     };
     add(mailbox, names);
     // The server may know its users without their domain. To a user of another domain a bare name could be another owner's.
-    let local = |of: &str| {
-        let domain = names.default_domain.as_deref()?;
-        let (local, at) = of.split_at_checked(of.len().checked_sub(domain.len() + 1)?)?;
-        let same = at.strip_prefix('@')?.eq_ignore_ascii_case(domain);
-        (same && !local.is_empty()).then(|| local.to_owned())
-    };
-    if let (Some(owner), Some(_)) = (local(mailbox.owner()), local(user.as_str()))
-        && let Ok(bare) = MailboxPath::new(mailbox.namespace(), &owner, mailbox.name())
+    if let (Some(owner), Some(_)) = (names.without_domain(mailbox.owner()), names.without_domain(user.as_str()))
+        && let Ok(bare) = MailboxPath::new(mailbox.namespace(), owner, mailbox.name())
     {
         add(&bare, &UserNames { default_domain: None, ..names.clone() });
     }

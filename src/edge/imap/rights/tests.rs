@@ -37,11 +37,16 @@ impl Server {
     }
 
     async fn with(script: Script, timeout_ms: u64, names: UserNames) -> Self {
+        Self::before(script, timeout_ms, names, |_| ()).await
+    }
+
+    async fn before(script: Script, timeout_ms: u64, names: UserNames, change: impl FnOnce(&mut ImapSettings)) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut imap = ImapSettings::default();
         imap.upstream.addresses = vec![listener.local_addr().unwrap().to_string()];
         imap.master.user = "gw".to_owned();
         imap.master.password = Secret::new("gwpw");
+        change(&mut imap);
         let access = AccessSettings { timeout_ms: Millis(timeout_ms), ..AccessSettings::default() };
         let metrics = Arc::new(Metrics::default());
         let upstreams = Arc::new(Upstreams::new(&imap.upstream, metrics.clone()).unwrap());
@@ -69,7 +74,7 @@ impl Server {
 
     async fn ask(&self, user: &str, mailbox: &str) -> Result<String, String> {
         let answer = self.rights.rights(&subject(user), &mailbox.parse().unwrap()).await;
-        answer.map(|rights| rights.to_string()).map_err(|error| error.0)
+        answer.map(|rights| rights.to_string()).map_err(|error| error.to_string())
     }
 
     /// Bob's question about alice's Team.
@@ -79,7 +84,7 @@ impl Server {
 
     async fn shared(&self, user: &str) -> Result<Vec<String>, String> {
         let answer = self.rights.shared_with(&subject(user)).await;
-        answer.map(|paths| paths.iter().map(MailboxPath::to_string).collect()).map_err(|error| error.0)
+        answer.map(|paths| paths.iter().map(MailboxPath::to_string).collect()).map_err(|error| error.to_string())
     }
 
     fn lines(&self) -> Vec<String> {
@@ -106,6 +111,29 @@ impl Server {
         });
         assert!(waited.await.is_ok(), "{what}");
     }
+}
+
+#[tokio::test]
+async fn a_server_that_knows_its_users_without_their_domain_is_asked_so() {
+    let script: Script = |user, command| {
+        let answer = match (user, command) {
+            (_, "GREETING") => "* OK Ready\r\n",
+            ("bob" | "carol@other.org", "LOGIN") => "TAG OK In\r\n",
+            (_, "NAMESPACE") => "* NAMESPACE ((\"\" \"/\")) ((\"shared/\" \"/\")) NIL\r\nTAG OK\r\n",
+            (_, "MYRIGHTS INBOX") => "* MYRIGHTS INBOX lrswipkxtea\r\nTAG OK\r\n",
+            ("bob", "MYRIGHTS shared/alice/Team") => "* MYRIGHTS shared/alice/Team lr\r\nTAG OK\r\n",
+            _ => "TAG NO [NONEXISTENT] Nothing\r\n",
+        };
+        answer.to_owned()
+    };
+    let names = UserNames { lowercase: true, default_domain: Some("example.org".to_owned()) };
+    let server = Server::before(script, 10_000, names, |imap| imap.master.strip_domain = true).await;
+    let team = "#private:alice@example.org:Team";
+    assert_eq!(server.ask("bob@example.org", team).await.as_deref(), Ok("lr"));
+    assert_eq!(server.lines()[0], "bob LOGIN");
+    // One of another domain has it on.
+    assert_eq!(server.ask("carol@other.org", team).await.as_deref(), Ok(""));
+    assert_eq!(server.lines()[0], "carol@other.org LOGIN");
 }
 
 fn subject(user: &str) -> Subject {

@@ -33,6 +33,8 @@ pub struct Script {
     pub away: Mutex<bool>,
     /// Mailboxes that it cannot say anything of.
     pub broken: Mutex<Vec<String>>,
+    /// It would have to know groups.
+    pub undecided: Mutex<bool>,
     /// The pauses before the next answers, in milliseconds.
     pub pauses: Mutex<Vec<u64>>,
     pub questions: AtomicU64,
@@ -50,7 +52,7 @@ impl Script {
     pub async fn pause(&self) -> Result<(), NoAnswer> {
         let pause = self.pauses.lock().unwrap().pop().unwrap_or(0);
         tokio::time::sleep(Duration::from_millis(pause)).await;
-        if *self.away.lock().unwrap() { Err(NoAnswer("away".into())) } else { Ok(()) }
+        if *self.away.lock().unwrap() { Err(NoAnswer::Failed("away".into())) } else { Ok(()) }
     }
 }
 
@@ -65,7 +67,10 @@ impl RightsSource for Script {
         // Read at once and answered late: the answer is as old as an answer may be.
         let rights = read();
         if self.broken.lock().unwrap().contains(&mailbox.to_string()) {
-            return Err(NoAnswer("broken".into()));
+            return Err(NoAnswer::Failed("broken".into()));
+        }
+        if *self.undecided.lock().unwrap() {
+            return Err(NoAnswer::Undecidable);
         }
         self.pause().await.map(|()| rights)
     }
@@ -79,7 +84,7 @@ impl RightsSource for Script {
         Ok(paths)
     }
 
-    fn goes_by_named_groups(&self) -> bool {
+    fn goes_by_groups(&self) -> bool {
         self.knows_groups.load(Ordering::Relaxed)
     }
 

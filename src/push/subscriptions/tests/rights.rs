@@ -175,6 +175,55 @@ async fn an_idling_imap_session_is_told_that_it_may_not_any_more() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_imap_session_tells_what_it_may_and_is_told_what_it_did_not() {
+    let play = Play::new().await;
+    let [own, idling] =
+        [2, 3].map(|number| session(&play.subscriptions, number, Transport::Imap, Subject::of_unknown_groups(user("bob"))));
+    assert_eq!(own.reads_watched(), None, "it watches nothing");
+    play.subscriptions.watch(&own, &mailbox("#private:bob:INBOX"));
+    assert_eq!(own.reads_watched(), Some(true));
+    play.script.set(TEAM, "bob", "lrs");
+    play.subscriptions.watch(&idling, &mailbox(TEAM));
+    assert_eq!(idling.reads_watched(), None);
+    pass(300).await;
+    assert_eq!(idling.reads_watched(), Some(true));
+    play.script.pauses.lock().unwrap().push(50);
+    play.comes(TEAM, acl("anyone", "l"));
+    assert_eq!(idling.reads_watched(), None);
+    idling.owe(&mailbox(TEAM));
+    pass(100).await;
+    assert_eq!(heard(&idling), ["Registered", "Settled", "resync Team rights"]);
+    play.script.set(TEAM, "bob", "l");
+    play.comes(TEAM, acl("bob", "l"));
+    pass(1).await;
+    assert_eq!((idling.reads_watched(), heard(&idling)), (None, vec!["revoked Team".to_owned()]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_can_decide_is_left_to_the_mail_server() {
+    let play = Play::new().await;
+    let idling = session(&play.subscriptions, 2, Transport::Imap, Subject::of_unknown_groups(user("bob")));
+    play.script.set(TEAM, "bob", "lrs");
+    play.subscriptions.watch(&idling, &mailbox(TEAM));
+    pass(300).await;
+    *play.script.undecided.lock().unwrap() = true;
+    play.comes(TEAM, acl("anyone", "l"));
+    play.comes(TEAM, message(1));
+    pass(10).await;
+    assert_eq!(heard(&idling), ["Registered", "Settled", "Unavailable"]);
+    assert!(idling.subscriptions().is_empty() && play.subscriptions.hub.sessions(&mailbox(TEAM)).is_empty());
+    // The next IDLE asks again, and once more.
+    play.subscriptions.watch(&idling, &mailbox(TEAM));
+    pass(10).await;
+    assert_eq!(heard(&idling), ["Settled", "Unavailable"]);
+    *play.script.undecided.lock().unwrap() = false;
+    play.subscriptions.watch(&idling, &mailbox(TEAM));
+    pass(10).await;
+    play.comes(TEAM, message(2));
+    assert_eq!(heard(&idling), ["Settled", "message 2"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn where_only_the_session_can_ask_it_is_asked() {
     let play = Play::with(|options| Options { via: Via::Session, ..options }).await;
     let idling = session(&play.subscriptions, 2, Transport::Imap, Subject::alone(user("bob")));

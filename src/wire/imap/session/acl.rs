@@ -95,6 +95,11 @@ impl Session {
         self.tell_acl_changes();
     }
 
+    /// Changes that were sent to the server and of which nobody was told whether it accepted them.
+    pub fn unanswered_acl_changes(&self) -> usize {
+        self.acl_changes.len() + self.due.iter().filter(|relayed| matches!(relayed.what, What::Acl(_))).count()
+    }
+
     /// Hands out the accepted changes once names are known, or will not be.
     pub(super) fn tell_acl_changes(&mut self) {
         let is_awaited = self.due.iter().any(|relayed| matches!(relayed.what, What::Asked(_)));
@@ -119,7 +124,7 @@ impl Session {
             _ => ("", text.as_ref()),
         };
         // A right that the server knows and the cluster does not decides nothing here.
-        let rights = format!("{sign}{}", Rights::parse_known(letters));
+        let rights = format!("{sign}{}", Rights::parse_asked(letters));
         Some(Action::AclChanged { mailbox, identifier, rights })
     }
 }

@@ -85,7 +85,12 @@ impl Session {
 
     /// The server has said what it holds.
     pub(super) fn leveled(&mut self, now: Instant, why: Why, questions: Questions) {
-        let heeded = self.heed_rights(&questions);
+        let heeded = if self.may_tell(now) {
+            self.heed_rights(&questions)
+        } else {
+            self.withhold();
+            Heeded::Unknown
+        };
         let (Some(idle), Some(selected)) = (&mut self.idle, &mut self.facts.selected) else { return };
         match heeded {
             Heeded::Readable => self.to_client.append(&mut idle.untold),

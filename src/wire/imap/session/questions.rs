@@ -250,7 +250,7 @@ impl Session {
         if is_news {
             self.tell_line(piece.bytes);
         }
-        let asks_first = self.checks_rights();
+        let asks_first = self.withholds();
         let Some(idle) = self.idle.as_mut().filter(|_| piece.first) else { return };
         let mut heard = Questions::new(now, News::Swallowed, idle.numbers.take());
         heard.follow(&untagged);
@@ -358,6 +358,8 @@ impl Session {
                 return;
             }
             Untagged::Enabled(_) => return,
+            // It cannot be read, and the client has asked for nothing.
+            Untagged::Other if questions.asks(&Question::MyRights) && is_my_rights(raw) => return,
             _ => {}
         }
         questions.follow(untagged);
@@ -428,6 +430,10 @@ impl Session {
         }
         is_new
     }
+}
+
+fn is_my_rights(line: &[u8]) -> bool {
+    line.get(..b"* MYRIGHTS ".len()).is_some_and(|start| start.eq_ignore_ascii_case(b"* MYRIGHTS "))
 }
 
 impl Questions {

@@ -27,9 +27,9 @@ impl Session {
 
     /// The session goes on under the mailbox's new name.
     pub(super) fn rename(&mut self, path: MailboxPath) {
-        let user = self.facts.user.as_ref();
-        let known = self.facts.namespaces.as_ref().zip(user);
-        let name = known.and_then(|(known, user)| known.imap_name(&path, self.facts.utf8, user, &self.rules.names));
+        let (facts, names) = (&self.facts, &self.rules.names);
+        let known = facts.namespaces.as_ref().zip(facts.user.as_ref()).zip(facts.selected.as_ref());
+        let name = known.and_then(|((known, user), old)| known.imap_name_like(&old.name, &path, facts.utf8, user, names));
         let (Some(name), Some(selected), Some(idle)) = (name, &mut self.facts.selected, &mut self.idle) else {
             return self.bye("The mailbox has been moved out of your sight", "mailbox_renamed");
         };

@@ -4,15 +4,18 @@
 //! MYRIGHTS is asked once all other questions are answered: what the server told before its answer, the user might read when it was
 //! told. Nothing of it reaches the client before that answer, and nothing at all where there is none (fail closed).
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::idle::{Purpose, Stage, Why};
+use super::idle::{Idle, Purpose, Stage, Why};
 use super::questions::{News, Question, Questions};
-use super::{Action, Session};
+use super::{Action, Reading, Session};
 use crate::mail::path::MailboxPath;
 use crate::mail::rights::Rights;
 use crate::wire::imap::response::{Code, Status};
 
+/// So long the end of IDLE waits for the gateway's source of rights: what the client asks from then on the server answers
+/// anyhow.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// The reason in words; the same for a mailbox that is gone as for one that may not be read.
 const REVOKED: &str = "You may not read this mailbox any more";
 /// Lines that may wait for rights.
@@ -26,8 +29,6 @@ pub(super) enum Told {
     Denied,
     /// It may say so later.
     NotNow,
-    /// It does not know the question.
-    NoAcl,
 }
 
 impl Told {
@@ -35,9 +36,9 @@ impl Told {
     pub fn at_end(told: Option<Self>, status: Status, code: Option<&Code<'_>>) -> Self {
         match status {
             Status::Ok => told.unwrap_or(Self::NotNow),
-            Status::No if is_passing(code) => Self::NotNow,
-            Status::No => Self::Denied,
-            _ => Self::NoAcl,
+            Status::No if !is_passing(code) => Self::Denied,
+            // It offers ACL, or would not have been asked: BAD is no answer (RFC 4314 3.5).
+            _ => Self::NotNow,
         }
     }
 }
@@ -83,6 +84,37 @@ impl Session {
         }
     }
 
+    /// Whether the user may read the watched mailbox, as the gateway knows: to be said before the server's words are handed
+    /// in, for what it tells of them depends on it (I-10).
+    pub fn handle_reading(&mut self, reading: Reading) {
+        self.reading = reading;
+    }
+
+    /// Whether what the server told of the mailbox may be told on. Where it is the server that tells from here on, as
+    /// without us, nobody else need know.
+    pub(super) fn may_tell(&self, now: Instant) -> bool {
+        let is_over = |idle: &Idle| idle.ending.is_some_and(|ending| now >= ending.since + PATIENCE);
+        match self.reading {
+            Reading::Allowed => true,
+            Reading::Unknown => self.is_servers_business() || self.idle.as_deref().is_some_and(is_over),
+            Reading::Denied => false,
+        }
+    }
+
+    /// Whether nothing that the server says may be told before it is known that the user may read.
+    pub(super) fn withholds(&self) -> bool {
+        self.checks_rights() || self.reading != Reading::Allowed
+    }
+
+    /// Something is not told: whoever knows of the rights is to see that it is made good.
+    pub(super) fn withhold(&mut self) {
+        if self.reading == Reading::Unknown
+            && let Some(mailbox) = self.idle.as_ref().and_then(|idle| idle.path.clone())
+        {
+            self.actions.push_back(Action::Withheld(mailbox));
+        }
+    }
+
     /// Takes in what was said of rights, if that was asked.
     pub(super) fn heed_rights(&mut self, questions: &Questions) -> Heeded {
         let Some((mailbox, told)) = &questions.rights else { return Heeded::Readable };
@@ -92,10 +124,6 @@ impl Session {
         };
         let (rights, heeded) = match told {
             None | Some(Told::NotNow) => (None, Heeded::Unknown),
-            Some(Told::NoAcl) => {
-                self.facts.offers.acl = false;
-                (None, Heeded::Readable)
-            }
             Some(Told::Rights(rights)) if rights.contains(Rights::READ) => (Some(*rights), Heeded::Readable),
             Some(Told::Rights(rights)) => (Some(*rights), Heeded::Over),
             Some(Told::Denied) => {
@@ -198,7 +226,7 @@ impl Session {
 
     /// A line that the server will not say again: told now, or once the user is known to be allowed to read.
     pub(super) fn tell_line(&mut self, raw: &[u8]) {
-        if !self.checks_rights() {
+        if !self.withholds() {
             return self.to_client.extend_from_slice(raw);
         }
         let Some(idle) = &mut self.idle else { return };

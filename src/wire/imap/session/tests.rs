@@ -5,6 +5,7 @@ mod idling;
 mod levelling;
 mod model;
 mod parking;
+mod reading;
 mod relaying;
 mod renaming;
 mod rights;

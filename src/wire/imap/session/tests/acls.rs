@@ -79,6 +79,7 @@ fn every_spelling_of_the_arguments_is_understood() {
         ("SETACL shared/alice/Team bob@other.org +w", "bob@other.org", "+w"),
         ("SETACL shared/ALICE@example.org/Team -bob -ts", "-bob@example.org", "-st"),
         ("SETACL Team $staff cd", "group:staff", "kxte"),
+        ("SETACL Team bob lrtd", "bob@example.org", "lrxte"),
         ("SETACL Team -group:staff lr", "-group:staff", "lr"),
         // A right that only the server knows.
         ("SETACL Team anyone +nl", "anyone", "+l"),
@@ -154,6 +155,17 @@ fn what_succeeded_and_is_not_understood_is_said_to_be_so() {
         play.server("a OK\r\n");
         play.does(&[Action::AclNotUnderstood]);
     }
+}
+
+#[test]
+fn what_the_server_has_not_answered_is_counted() {
+    let mut play = named();
+    play.client("a SETACL Team bob lr\r\nb NOOP\r\nc DELETEACL Team bob\r\nd SETACL Team eve lr\r\n");
+    assert_eq!(play.session.unanswered_acl_changes(), 3);
+    play.server("a OK\r\nb OK\r\nc NO\r\n");
+    assert_eq!(play.session.unanswered_acl_changes(), 1);
+    play.session.handle_upstream_closed(play.now);
+    assert_eq!(play.session.unanswered_acl_changes(), 1);
 }
 
 #[test]

@@ -74,6 +74,38 @@ fn an_account_with_another_name_takes_its_inbox_along() {
 }
 
 #[test]
+fn an_owner_is_spelled_as_the_client_spells_it() {
+    let bobs = path("#private:bob@example.org:Team");
+    for (name, to, renamed_to) in [
+        ("shared/bob/Team", "#private:bob@example.org:New", "shared/bob/New"),
+        ("shared/bob/Team", "#private:bob@example.org:INBOX", "shared/bob"),
+        ("shared/BOB/Team", "#private:bob@example.org:Old/New", "shared/BOB/Old/New"),
+        ("shared/bob@example.org/Team", "#private:bob@example.org:New", "shared/bob@example.org/New"),
+        // The owner is called otherwise now.
+        ("shared/bob/Team", "#private:robert@example.org:Team", "shared/robert/Team"),
+        ("shared/bob@example.org/Team", "#private:robert@example.org:Team", "shared/robert@example.org/Team"),
+        ("shared/bob/Team", "#private:robert@other.org:Team", "shared/robert@other.org/Team"),
+        ("shared/bob/Team", "#private:alice@example.org:Team", "Team"),
+    ] {
+        let mut play = Play::new(rules()).logged_in();
+        play.client(&format!("b SELECT {name}\r\n"));
+        play.server(SELECTED);
+        play.server("b OK [READ-WRITE] Done\r\n");
+        play.forget();
+        play.client("i IDLE\r\n");
+        play.server(&format!("{NAMESPACE}mailpush1 OK\r\n"));
+        play.session.handle_standing(play.now, &bobs, Standing::Settled);
+        play.server("mailpush2 OK\r\n* ESEARCH (TAG \"mailpush3\") UID ALL 1,3,5\r\nmailpush3 OK\r\n");
+        play.forget();
+        news(&mut play, bobs.to_string().as_str(), Change::MailboxRename { to: path(to) });
+        play.does(&[Action::Unwatch(bobs.clone()), Action::Watch(path(to))]);
+        play.session.handle_standing(play.now, &path(to), Standing::Settled);
+        let asked = String::from_utf8(std::mem::take(&mut play.session.to_upstream)).unwrap();
+        assert!(asked.starts_with(&format!("mailpush4 SELECT {renamed_to}\r\n")), "{name}: {asked}");
+    }
+}
+
+#[test]
 fn a_mailbox_that_has_no_name_here_any_more_ends_the_session() {
     let mut play = Play::new(rules()).logged_in().selected().idling();
     renamed(&mut play, TEAM, "#shared::Team");

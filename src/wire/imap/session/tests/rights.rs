@@ -135,7 +135,14 @@ fn rights_that_are_gone_before_the_client_idles_end_the_session() {
 
 #[test]
 fn without_an_answer_nothing_is_told_and_it_is_asked_again() {
-    for no_answer in ["TAG NO [UNAVAILABLE] Later\r\n", "TAG NO [serverbug] Internal error\r\n", "TAG OK\r\n"] {
+    let no_answers = [
+        "TAG NO [UNAVAILABLE] Later\r\n",
+        "TAG NO [serverbug] Internal error\r\n",
+        "TAG OK\r\n",
+        // It offers ACL.
+        "TAG BAD Unknown command\r\n",
+    ];
+    for no_answer in no_answers {
         let mut play = idling(asking());
         play.session.handle_rights_check(play.now, &bobs());
         play.forget();
@@ -244,11 +251,13 @@ fn a_server_without_acl_serves_the_mailbox_itself() {
     play.asks("DONE\r\n");
     play.server("mailpush2 OK\r\n");
     play.hears("i OK Idle completed\r\n");
-    // One that says it has it, and has not.
+    // One that offers it and does not understand the question has not answered.
     let mut play = preparing(asking());
     answers(&mut play, 2, "1,3,5", "TAG BAD Unknown command\r\n");
-    play.asks("mailpush5 IDLE\r\n");
+    play.hears("+ idling\r\n");
     play.does(&[unknown()]);
+    play.passes(Duration::from_secs(1));
+    play.asks("mailpush5 NOOP\r\nmailpush6 UID SEARCH RETURN (ALL) ALL\r\n");
 }
 
 #[test]
@@ -442,7 +451,7 @@ fn a_mailbox_that_is_moved_while_rights_are_asked_for_is_not_taken_for_lost() {
     play.does(&[Action::Unwatch(bobs()), Action::Watch(crew.clone())]);
     play.session.handle_standing(play.now, &crew, Standing::Settled);
     play.asks(
-        "mailpush8 SELECT shared/bob@example.org/Crew\r\nmailpush9 UID SEARCH RETURN (ALL) ALL\r\n\
+        "mailpush8 SELECT shared/bob/Crew\r\nmailpush9 UID SEARCH RETURN (ALL) ALL\r\n\
          mailpush10 UID FETCH 1:* (FLAGS)\r\n",
     );
 }

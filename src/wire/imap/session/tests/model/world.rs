@@ -174,6 +174,7 @@ impl World {
                     assert!(urgent || self.connection.is_none() && !self.connecting, "connected twice");
                     self.connecting |= self.connection.is_none();
                 }
+                Action::Withheld(_) => panic!("whoever knows of rights has answered"),
                 Action::Rights { mailbox, rights } => {
                     assert_eq!(mailbox.to_string(), TEAM);
                     assert!(self.asks, "nobody asked");
