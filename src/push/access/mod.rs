@@ -217,8 +217,7 @@ impl Access {
                 continue;
             }
             let is_lost = entry.as_ref().is_some_and(|entry| takes_reading(entry, rights));
-            grant.announce();
-            let begin = grant.doubt();
+            let begin = grant.doubt_announced();
             if grant.asker().is_some() && is_lost {
                 // The mail server's own answer on a connection that has stood for long may be old, so it is not asked.
                 self.learned(&grant, Ok(Rights::NONE));
@@ -259,15 +258,16 @@ impl Access {
         }
     }
 
-    /// Those who hold it are to look at it.
+    /// Those who hold it are to look at it; told once, however often before they do.
     pub(super) fn notice(&self, grant: &Arc<Grant>) {
-        let _ = self.notices.send(Notice::Review(Arc::downgrade(grant)));
+        if grant.notice() {
+            let _ = self.notices.send(Notice::Review(Arc::downgrade(grant)));
+        }
     }
 
     /// What an IMAP session learned on its own connection.
     pub(super) fn learned(&self, grant: &Arc<Grant>, answer: Result<Rights, NoAnswer>) {
-        grant.announce();
-        if grant.answer(grant.begin(), answer) == Answered::Changed {
+        if grant.answer_announced(grant.begin(), answer) == Answered::Changed {
             self.notice(grant);
         }
     }
