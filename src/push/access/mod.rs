@@ -380,7 +380,6 @@ async fn age(access: Weak<Access>) {
     let Some(tick) = access.upgrade().map(|access| TICK.min(access.options.recheck / 4).max(Duration::from_millis(5))) else {
         return;
     };
-    let mut listed = Instant::now();
     loop {
         tokio::time::sleep(tick).await;
         let Some(access) = access.upgrade() else { return };
@@ -410,10 +409,6 @@ async fn age(access: Weak<Access>) {
             if grant.wish() {
                 access.begin(&grant);
             }
-        }
-        if now.saturating_duration_since(listed) >= access.options.recheck {
-            listed = now;
-            let _ = access.notices.send(Notice::Shares(None));
         }
     }
 }
