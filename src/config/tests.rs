@@ -393,7 +393,8 @@ fn default_toml_names_every_setting_and_explains_each() {
 
 #[test]
 fn each_namespace_has_one_source_of_rights() {
-    let file = "[access]\nby_namespace = [\"#shared=owners\", \"#shared=registry\", \"#a b=owners\", \"shared=owners\", \"#public=us\"]";
+    let file =
+        "[access]\nby_namespace = [\"#shared=owners\", \"#shared=registry\", \"#a b=owners\", \"shared=owners\", \"#public=us\"]";
     let faults = Case::keyed().file(file).faults();
     let about: Vec<&str> = faults.iter().filter_map(|fault| fault.strip_prefix("access.by_namespace")).collect();
     assert_eq!(

@@ -525,9 +525,6 @@ pub fn refusal(failure: SubscribeFailure) -> (CommandError, bool) {
         }
         SubscribeFailure::Withdrawn => (CommandError::not_subscribed(), false),
         SubscribeFailure::NotFound => (CommandError::not_found(), false),
-        SubscribeFailure::TooManyShared => {
-            (CommandError::limit("too many mailboxes are shared with you: subscribe to those that matter"), false)
-        }
     }
 }
 

@@ -183,6 +183,13 @@ impl Hub {
         shard.get(key).into_iter().flatten().map(|s| s.session.clone()).collect()
     }
 
+    /// The sessions that hear of a mailbox by this grant.
+    pub fn sessions_by(&self, grant: &Arc<Grant>) -> Vec<Arc<SessionHandle>> {
+        let shard = self.shard(grant.key()).read().unwrap_or_else(PoisonError::into_inner);
+        let by = |s: &&Subscriber| s.grant.as_ref().is_some_and(|held| Arc::ptr_eq(held, grant));
+        shard.get(grant.key()).into_iter().flatten().filter(by).map(|s| s.session.clone()).collect()
+    }
+
     /// The keys of which this is true.
     pub fn keys_where(&self, is: impl Fn(&Key) -> bool) -> Vec<Key> {
         let mut found = Vec::new();

@@ -95,8 +95,6 @@ pub enum SubscribeFailure {
     NotFound,
     /// Nobody could be asked for the rights: try again. What stood before may be `kept`.
     RightsUnknown { kept: bool },
-    /// So many mailboxes are shared with the user that one subscription does not cover them.
-    TooManyShared,
 }
 
 /// Why the node ends a session.

@@ -83,6 +83,8 @@ struct Inner {
     later: Option<AbortHandle>,
     /// A loss that nobody has told of is going to be looked at.
     review_is_due: bool,
+    /// Its holders are to look at it, and have not begun to.
+    noticed: bool,
 }
 
 /// A question on its way.
@@ -168,11 +170,6 @@ impl Grant {
         self.state.fetch_or(WITHHELD[1].0, Ordering::AcqRel);
     }
 
-    /// A change of these rights was told of.
-    pub(super) fn announce(&self) {
-        self.inner().announced = true;
-    }
-
     /// A session holds it that its mail server lets read: a first answer that denies it is a loss that nobody has told of.
     pub(super) fn presume_reading(&self) {
         let mut inner = self.inner();
@@ -181,14 +178,37 @@ impl Grant {
         }
     }
 
-    /// Whether it was told of, since this was last asked, that the rights are others.
-    pub(in crate::push) fn take_announced(&self) -> bool {
-        std::mem::take(&mut self.inner().announced)
+    /// The rights, and whether it was told of, since this was last asked, that they are others. `None` while they are not
+    /// known: a word of a change belongs to what will be known then.
+    pub(in crate::push) fn take_announced(&self) -> Option<(Rights, bool)> {
+        let mut inner = self.inner();
+        let rights = self.rights()?;
+        Some((rights, std::mem::take(&mut inner.announced)))
+    }
+
+    /// Its holders are to look at it. Whether nobody has told them so yet.
+    pub(super) fn notice(&self) -> bool {
+        !std::mem::replace(&mut self.inner().noticed, true)
+    }
+
+    /// They begin to.
+    pub(in crate::push) fn take_noticed(&self) {
+        self.inner().noticed = false;
     }
 
     /// What is known may not be so any more: from now on nothing is told. Whether somebody is to begin to ask.
     pub(super) fn doubt(&self) -> bool {
+        self.doubt_it(false)
+    }
+
+    /// The same, by a change of these rights that was told of.
+    pub(super) fn doubt_announced(&self) -> bool {
+        self.doubt_it(true)
+    }
+
+    fn doubt_it(&self, announced: bool) -> bool {
         let mut inner = self.inner();
+        inner.announced |= announced;
         inner.doubts += 1;
         inner.confirmed = None;
         // What a session has asked already may be answered with what was.
@@ -208,7 +228,17 @@ impl Grant {
 
     /// Takes an answer in; asking goes on where the outcome says so, and has ended otherwise.
     pub(super) fn answer(&self, question: Question, answer: Result<Rights, NoAnswer>) -> Answered {
+        self.take(question, answer, false)
+    }
+
+    /// The same, of what whoever holds it has learned by itself: that is a word of it.
+    pub(super) fn answer_announced(&self, question: Question, answer: Result<Rights, NoAnswer>) -> Answered {
+        self.take(question, answer, true)
+    }
+
+    fn take(&self, question: Question, answer: Result<Rights, NoAnswer>, announced: bool) -> Answered {
         let mut inner = self.inner();
+        inner.announced |= announced;
         let outcome = match answer {
             _ if inner.doubts != question.doubts => Answered::Stale,
             Ok(rights) => {
@@ -383,6 +413,18 @@ mod tests {
         // Nor does what was known serve any longer.
         grant.answer(grant.begin(), Err(NoAnswer::Undecidable));
         assert_eq!(grant.rights(), None);
+    }
+
+    #[test]
+    fn a_word_of_a_change_belongs_to_what_is_known_after_it() {
+        let grant = grant();
+        grant.answer(grant.begin(), Ok(Rights::READ));
+        assert_eq!(grant.take_announced(), Some((Rights::READ, true)), "nobody is told later of what was so from the start");
+        grant.doubt_announced();
+        assert_eq!(grant.take_announced(), None, "whoever looks now leaves it for whoever looks then");
+        grant.answer(grant.begin(), Ok(Rights::NONE));
+        assert_eq!(grant.take_announced(), Some((Rights::NONE, true)));
+        assert_eq!(grant.take_announced(), Some((Rights::NONE, false)));
     }
 
     #[test]

@@ -240,8 +240,7 @@ impl Access {
                 continue;
             }
             let is_lost = entry.as_ref().is_some_and(|entry| takes_reading(entry, rights));
-            grant.announce();
-            let begin = grant.doubt();
+            let begin = grant.doubt_announced();
             if grant.asker().is_some() && is_lost {
                 // The mail server's own answer on a connection that has stood for long may be old, so it is not asked.
                 self.learned(&grant, Ok(Rights::NONE));
@@ -277,15 +276,16 @@ impl Access {
         }
     }
 
-    /// Those who hold it are to look at it.
+    /// Those who hold it are to look at it; told once, however often before they do.
     pub(super) fn notice(&self, grant: &Arc<Grant>) {
-        let _ = self.notices.send(Notice::Review(Arc::downgrade(grant)));
+        if grant.notice() {
+            let _ = self.notices.send(Notice::Review(Arc::downgrade(grant)));
+        }
     }
 
     /// What an IMAP session learned on its own connection.
     pub(super) fn learned(&self, grant: &Arc<Grant>, answer: Result<Rights, NoAnswer>) {
-        grant.announce();
-        if grant.answer(grant.begin(), answer) == Answered::Changed {
+        if grant.answer_announced(grant.begin(), answer) == Answered::Changed {
             self.notice(grant);
         }
     }
@@ -400,7 +400,6 @@ async fn age(access: Weak<Access>) {
     let Some(tick) = access.upgrade().map(|access| TICK.min(access.options.recheck / 4).max(Duration::from_millis(5))) else {
         return;
     };
-    let mut listed = Instant::now();
     loop {
         tokio::time::sleep(tick).await;
         let Some(access) = access.upgrade() else { return };
@@ -429,10 +428,6 @@ async fn age(access: Weak<Access>) {
         // Those that are being asked for already take nobody's turn.
         for (_, grant) in due.into_iter().filter(|(_, grant)| grant.wish()).take(at_once.max(1)) {
             access.begin(&grant);
-        }
-        if now.saturating_duration_since(listed) >= access.options.recheck {
-            listed = now;
-            let _ = access.notices.send(Notice::Shares(None));
         }
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! `standing` brings a subscription to where every change is told; `review` does what follows when rights change;
 //! `moves` follows mailboxes and users that are renamed, or deleted; `shares` keeps an account subscription covering what
-//! is shared with its user.
+//! is shared with its user, and `listings` says when it looks again.
 
+mod listings;
 mod moves;
 mod review;
 mod shares;
@@ -28,7 +29,7 @@ use crate::mail::event::Change;
 use crate::mail::key::Key;
 use crate::mail::rights::Rights;
 
-use self::shares::Covering;
+use self::listings::Covering;
 
 /// What subscribing needs; one a node.
 pub struct Subscriptions {
@@ -45,6 +46,10 @@ pub struct Subscriptions {
     serial: AtomicU64,
     /// Sessions whose account subscription covers what is shared with them.
     covering: Mutex<Vec<Arc<Covering>>>,
+    /// Those of them whose turn to look again comes.
+    line: mpsc::UnboundedSender<Arc<Covering>>,
+    /// When it was last logged that not everything is covered.
+    warned: Mutex<Option<Instant>>,
 }
 
 /// What subscriptions are made of.
@@ -63,13 +68,14 @@ pub struct Parts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wish {
     pub wanted: Wanted,
-    /// Of an account: the mailboxes that are shared with the user, too.
+    /// Of the user's own account: the mailboxes that are shared with them, too.
     pub shared: bool,
 }
 
 impl Subscriptions {
     /// Starts what looks after rights; it ends when the last `Arc` is dropped.
     pub fn start(parts: Parts) -> Arc<Self> {
+        let (line, waiting) = mpsc::unbounded_channel();
         let subscriptions = Arc::new(Self {
             hub: parts.hub,
             presence: parts.presence,
@@ -80,8 +86,12 @@ impl Subscriptions {
             clock: parts.clock,
             serial: AtomicU64::default(),
             covering: Mutex::default(),
+            line,
+            warned: Mutex::default(),
         });
         tokio::spawn(review::heed(Arc::downgrade(&subscriptions), parts.notices));
+        tokio::spawn(listings::pace(Arc::downgrade(&subscriptions), waiting));
+        tokio::spawn(listings::recheck(Arc::downgrade(&subscriptions)));
         subscriptions
     }
 
@@ -91,7 +101,9 @@ impl Subscriptions {
         let mut guard = session.held();
         // An ended session takes nothing more.
         let Some(held) = guard.as_mut() else { return };
-        if !wish.shared && held.iter_mut().any(|h| h.key == key && std::mem::take(&mut h.shared)) {
+        // Mailboxes are shared with the user, whose own account alone can cover them.
+        let shared = wish.shared && matches!(key, Key::Account(_)) && key.is_owned_by(&session.user());
+        if !shared && held.iter_mut().any(|h| h.key == key && std::mem::take(&mut h.shared)) {
             self.uncover(session, held);
         }
         let at = held.iter().position(|h| h.key == key).unwrap_or_else(|| {
@@ -99,14 +111,14 @@ impl Subscriptions {
             held.len() - 1
         });
         let holding = &mut held[at];
-        (holding.asked, holding.shared) = (Some(wish.wanted), wish.shared);
+        (holding.asked, holding.shared) = (Some(wish.wanted), shared);
         holding.waiting.push(tag);
         if holding.busy {
             // Whoever sees to it speaks for all that wait.
             return;
         }
         let own = holding.grant.is_none() && holding.key.is_owned_by(&session.user());
-        if own && !wish.shared {
+        if own && !shared {
             let lease = holding.lease.get_or_insert_with(|| self.presence.acquire(&holding.key));
             if self.presence.settling(lease).is_none() {
                 return self.activate(session, holding, Rights::ALL);

@@ -25,6 +25,8 @@ pub(super) async fn heed(subscriptions: WeakSubscriptions, mut notices: mpsc::Un
         match notice {
             Notice::Review(grant) => {
                 if let Some(grant) = grant.upgrade() {
+                    // First: what changes from now on is another notice.
+                    grant.take_noticed();
                     subscriptions.review(&grant);
                 }
             }
@@ -58,8 +60,7 @@ impl Subscriptions {
     /// Tells every session that holds this grant what has become of it, in a while where that is a loss that nobody has told
     /// of. Those whose subscription does not stand yet look for themselves.
     pub(super) fn review(self: &Arc<Self>, grant: &Arc<Grant>) {
-        let Some(rights) = grant.rights() else { return self.leave_to_the_server(grant) };
-        let at_once = grant.take_announced();
+        let Some((rights, at_once)) = grant.take_announced() else { return self.leave_to_the_server(grant) };
         if self.tell(grant, rights, at_once) && grant.await_review() {
             let (this, grant) = (Arc::downgrade(self), Arc::downgrade(grant));
             tokio::spawn(async move {
@@ -83,7 +84,7 @@ impl Subscriptions {
     fn tell(&self, grant: &Arc<Grant>, rights: Rights, at_once: bool) -> bool {
         let withheld = grant.take_withheld(rights);
         let mut later = false;
-        for session in self.hub.sessions(grant.key()) {
+        for session in self.hub.sessions_by(grant) {
             let mut guard = session.held();
             let Some(held) = guard.as_mut() else { continue };
             let is_its = |h: &Held| h.is_active() && h.grant.as_ref().is_some_and(|of| Arc::ptr_eq(of, grant));
@@ -112,7 +113,7 @@ impl Subscriptions {
         if !grant.is_undecidable() {
             return;
         }
-        for session in self.hub.sessions(grant.key()) {
+        for session in self.hub.sessions_by(grant) {
             let mut guard = session.held();
             let Some(held) = guard.as_mut() else { continue };
             let is_its = |h: &Held| h.watched && h.grant.as_ref().is_some_and(|of| Arc::ptr_eq(of, grant));

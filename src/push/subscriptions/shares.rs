@@ -1,137 +1,106 @@
-//! Account subscriptions that cover the mailboxes shared with their user, and are kept so.
+//! Account subscriptions that cover the mailboxes shared with their user.
+//!
+//! What may be shared is listed ([`super::listings`] says when). Whoever may write an ACL can put anybody's name into it, so
+//! being listed means little: the rights on each are asked for, and those that may be read are covered, up to a limit. What is
+//! beyond it is never a reason to refuse the account, and never left out silently: the client is told at each listing.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 use tracing::warn;
 
+use super::listings::{self, Covering};
 use super::standing::stand;
 use super::{Subscriptions, of_serial};
 use crate::mail::key::Key;
 use crate::mail::path::MailboxPath;
-use crate::mail::rights::Identifier;
+use crate::mail::rights::Rights;
+use crate::push::access::Grant;
+use crate::push::access::source::NoAnswer;
 use crate::push::hub::Wanted;
 use crate::push::outbox::{Resync, SubscribeFailure};
-use crate::push::session::{Held, SessionHandle};
+use crate::push::session::{Held, SessionHandle, lock};
 
-/// Mailboxes of one subscription that are seen to at once.
-const AT_ONCE: usize = 32;
-
-/// Before what could not be asked is asked again; doubled each time.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// Questions for the rights on what is shared with one session that are on their way at once.
+pub(super) const QUESTIONS_AT_ONCE: usize = 32;
+/// One listing asks for so many mailboxes, for each that may be covered: others' ACLs may name many that cannot be read.
+const QUESTIONS: usize = 2;
 /// Before those are looked at again of which it could not be said whether they may be covered.
-const SOON: Duration = Duration::from_secs(5);
+pub(super) const SOON: Duration = Duration::from_secs(5);
+/// The reply to an account's subscription waits so long, at most, for what is shared: a registration that hangs is one share's
+/// trouble.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// At most one line about users who have more shares than are covered in this time.
+const WARN_AGAIN: Duration = Duration::from_secs(60);
 
-/// One session that is kept covering.
-pub(super) struct Covering {
-    session: Weak<SessionHandle>,
-    /// Whether somebody is at it, and whether it is to be done again then.
-    state: AtomicU8,
-}
-
-const IDLE: u8 = 0;
-const BUSY: u8 = 1;
-const AGAIN: u8 = 2;
-/// To be done once the account's subscription stands.
-const PUT_OFF: u8 = 3;
+/// Why an account is to be read anew of whose shares some are not covered.
+const TOO_MANY: &str = "too_many_shared";
 
 impl Subscriptions {
-    /// Covers what is shared now, if the account subscription of that serial number asks for it.
+    /// Covers what is shared now, if the account subscription of that serial number asks for it. Returns once that stands, or
+    /// has taken so long that it comes with a word of its own; in time for a reply at `deadline`.
     pub(super) fn cover<'a>(
         self: &'a Arc<Self>,
         session: &'a Arc<SessionHandle>,
         serial: u64,
+        deadline: Instant,
     ) -> BoxFuture<'a, Result<(), SubscribeFailure>> {
         // Boxed: what it covers stands by the same way.
-        Box::pin(self.cover_now(session, serial))
+        Box::pin(self.cover_now(session, serial, deadline))
     }
 
-    async fn cover_now(self: &Arc<Self>, session: &Arc<SessionHandle>, serial: u64) -> Result<(), SubscribeFailure> {
+    async fn cover_now(
+        self: &Arc<Self>,
+        session: &Arc<SessionHandle>,
+        serial: u64,
+        deadline: Instant,
+    ) -> Result<(), SubscribeFailure> {
         if of_serial(&mut session.held(), serial).is_none_or(|(held, at)| !held[at].shared) {
             return Ok(());
         }
         // First: what changes meanwhile is looked at once more.
-        self.note_covering(session);
-        let begun = self.take_in_all(session, serial).await?;
-        if !self.see_to_all(session, begun, |_| ()).await {
-            // It stands without them; they come with a word of their own.
-            self.cover_again_for(session);
-        }
+        let covering = self.note_covering(session);
+        let Some(place) = covering.place().await else { return Err(SubscribeFailure::Withdrawn) };
+        let listed = self.list(session, serial).await?;
+        let patience = PATIENCE.min(deadline.saturating_duration_since(Instant::now()) / 2);
+        let reply = Reply::default();
+        // A task of its own, whatever becomes of this one: who asks for one of them by itself waits for it.
+        let taking_up = tokio::spawn(take_up(Listing::new(self, &covering, session, serial, &reply.0), listed, place));
+        let _ = tokio::time::timeout(patience, taking_up).await;
         Ok(())
     }
 
-    fn note_covering(&self, session: &Arc<SessionHandle>) {
-        let mut covering = self.covering();
-        if !covering.iter().any(|known| std::ptr::eq(known.session.as_ptr(), Arc::as_ptr(session))) {
-            covering.push(Arc::new(Covering { session: Arc::downgrade(session), state: AtomicU8::new(IDLE) }));
-        }
-    }
-
-    /// Takes in every mailbox that is shared and not covered yet; they are to be seen to. `account`: the subscription that
-    /// wants it.
-    async fn take_in_all(&self, session: &Arc<SessionHandle>, account: u64) -> Result<Vec<(Key, u64)>, SubscribeFailure> {
+    /// What is shared and not held yet; what is held is covered from now on. `account`: the subscription that wants it.
+    pub(super) async fn list(&self, session: &Arc<SessionHandle>, account: u64) -> Result<Vec<MailboxPath>, SubscribeFailure> {
         let shared = self.access.shared_with(&session.subject()).await;
         let shared = shared.map_err(|_| SubscribeFailure::RightsUnknown { kept: false })?;
-        if shared.len() > self.access.options.shared_mailboxes {
-            return Err(SubscribeFailure::TooManyShared);
-        }
         let mut guard = session.held();
         // Given up, or not wanted any more, while it was listed.
-        let wanted = of_serial(&mut guard, account).and_then(|(held, at)| held[at].shared.then(|| held[at].wanted()));
-        let (Some(wanted), Some(held)) = (wanted, guard.as_mut()) else { return Err(SubscribeFailure::Withdrawn) };
-        // Of what was shared all along the reply to the subscription tells.
-        let early = held.iter().any(|holding| holding.serial == account && holding.is_active());
-        Ok(shared.into_iter().filter_map(|path| self.take_in(session, held, path, wanted, early)).collect())
+        let Some((held, at)) = of_serial(&mut guard, account).filter(|(held, at)| held[*at].shared) else {
+            return Err(SubscribeFailure::Withdrawn);
+        };
+        let wanted = held[at].wanted();
+        let mut is_held = vec![false; shared.len()];
+        for holding in held {
+            let Key::Mailbox(path) = &holding.key else { continue };
+            let Ok(at) = shared.binary_search(path) else { continue };
+            is_held[at] = true;
+            self.cover_held(session, holding, wanted);
+        }
+        Ok(shared.into_iter().zip(is_held).filter_map(|(path, is_held)| (!is_held).then_some(path)).collect())
     }
 
-    /// Sees to those that were taken in; returns whether it could be said of all whether they may be covered. `told`: what to
-    /// do with each that is covered from now on.
-    async fn see_to_all(
-        self: &Arc<Self>,
-        session: &Arc<SessionHandle>,
-        begun: Vec<(Key, u64)>,
-        told: impl Fn(Key) + Send + Sync,
-    ) -> bool {
-        let seen = stream::iter(begun).map(|(key, serial)| async move { (key, stand(self, session, serial).await) });
-        let mut seen = seen.buffer_unordered(AT_ONCE);
-        let mut complete = true;
-        while let Some((key, outcome)) = seen.next().await {
-            match outcome {
-                Ok(()) => told(key),
-                // Not to be read after all.
-                Err(SubscribeFailure::NotFound | SubscribeFailure::Withdrawn) => {}
-                Err(_) => complete = false,
-            }
+    fn cover_held(&self, session: &Arc<SessionHandle>, holding: &mut Held, wanted: Wanted) {
+        let changed = holding.covered.replace(wanted) != Some(wanted);
+        if changed && holding.is_active() {
+            self.hub.subscribe(&holding.key, session, holding.wanted(), holding.grant.as_ref(), || ());
         }
-        complete
-    }
-
-    /// The serial number of a mailbox that is to be seen to now.
-    fn take_in(
-        &self,
-        session: &Arc<SessionHandle>,
-        held: &mut Vec<Held>,
-        path: MailboxPath,
-        wanted: Wanted,
-        early: bool,
-    ) -> Option<(Key, u64)> {
-        let key = Key::Mailbox(path);
-        if let Some(holding) = held.iter_mut().find(|holding| holding.key == key) {
-            let changed = holding.covered.replace(wanted) != Some(wanted);
-            if changed && holding.is_active() {
-                self.hub.subscribe(&holding.key, session, holding.wanted(), holding.grant.as_ref(), || ());
-            }
-            return None;
-        }
-        let mut holding = self.holding(session, key.clone());
-        (holding.covered, holding.busy, holding.early) = (Some(wanted), true, early);
-        let serial = holding.serial;
-        held.push(holding);
-        Some((key, serial))
     }
 
     /// The account subscription does not cover anything any more.
@@ -155,87 +124,212 @@ impl Subscriptions {
         }
     }
 
-    pub(super) fn stop_covering(&self, session: &Arc<SessionHandle>) {
-        self.covering().retain(|covering| {
-            covering.session.strong_count() > 0 && !std::ptr::eq(covering.session.as_ptr(), Arc::as_ptr(session))
-        });
-    }
-
-    /// What is shared with this identifier may be something else now; `None`: with anybody.
-    pub(super) fn cover_again(self: &Arc<Self>, identifier: Option<&Identifier>) {
-        let all: Vec<Arc<Covering>> = self.covering().clone();
-        for covering in all {
-            let Some(session) = covering.session.upgrade() else { continue };
-            if identifier.is_none_or(|identifier| session.subject().is(identifier, false)) {
-                self.begin_again(covering);
-            }
+    /// Tells that not everything is covered, if so, once the account's subscription stands.
+    pub(super) fn tell_too_many(&self, session: &Arc<SessionHandle>) {
+        let Some(covering) = self.covering_of(session) else { return };
+        let account = session.held().iter().flatten().find(|h| h.shared && h.is_active()).map(|h| h.key.clone());
+        if let Some(account) = account
+            && covering.is_exceeded.swap(false, Ordering::AcqRel)
+        {
+            session.push_resync(Resync::Keys(BTreeSet::from([account])), TOO_MANY);
         }
     }
 
-    pub(super) fn cover_again_for(self: &Arc<Self>, session: &Arc<SessionHandle>) {
-        let of = |covering: &&Arc<Covering>| std::ptr::eq(covering.session.as_ptr(), Arc::as_ptr(session));
-        let covering = self.covering().iter().find(of).cloned();
-        if let Some(covering) = covering {
-            self.begin_again(covering);
-        }
-    }
-
-    /// The account's subscription stands: what came meanwhile is seen to.
-    pub(super) fn cover_what_came(self: &Arc<Self>, session: &Arc<SessionHandle>) {
-        let of = |covering: &&Arc<Covering>| std::ptr::eq(covering.session.as_ptr(), Arc::as_ptr(session));
-        let covering = self.covering().iter().find(of).cloned();
-        if let Some(covering) = covering.filter(|covering| covering.state.load(Ordering::Acquire) == PUT_OFF) {
-            self.begin_again(covering);
-        }
-    }
-
-    fn begin_again(self: &Arc<Self>, covering: Arc<Covering>) {
-        if matches!(covering.state.swap(AGAIN, Ordering::AcqRel), IDLE | PUT_OFF) {
-            tokio::spawn(keep(self.clone(), covering));
+    fn warn_of_too_many(&self, session: &SessionHandle) {
+        let mut warned = lock(&self.warned);
+        if warned.is_none_or(|at| at.elapsed() >= WARN_AGAIN) {
+            *warned = Some(Instant::now());
+            warn!(session = %session.id, "more is shared with a user than access.shared_mailboxes covers: the client is told");
         }
     }
 }
 
-/// Covers what has come, until there is nothing new.
-async fn keep(this: Arc<Subscriptions>, covering: Arc<Covering>) {
-    let mut pause = FIRST_PAUSE;
-    loop {
-        covering.state.store(BUSY, Ordering::Release);
-        let Some(session) = covering.session.upgrade() else { return };
-        let account = session.held().iter().flatten().find(|h| h.shared).map(|h| (h.serial, h.is_active()));
-        match account {
-            Some((_, false)) if covering.state.compare_exchange(BUSY, PUT_OFF, Ordering::AcqRel, Ordering::Acquire).is_ok() => {
-                return;
+/// Whether the reply to an account's subscription has been given, or will not be.
+#[derive(Default)]
+struct Reply(Arc<AtomicBool>);
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// What was listed, on its way to being covered.
+pub(super) struct Listing {
+    this: Arc<Subscriptions>,
+    covering: Arc<Covering>,
+    session: Arc<SessionHandle>,
+    account: u64,
+    /// No reply will tell of what is covered from now on.
+    is_replied: Arc<AtomicBool>,
+}
+
+impl Listing {
+    pub fn new(
+        this: &Arc<Subscriptions>,
+        covering: &Arc<Covering>,
+        session: &Arc<SessionHandle>,
+        account: u64,
+        is_replied: &Arc<AtomicBool>,
+    ) -> Arc<Self> {
+        let (this, covering, session) = (this.clone(), covering.clone(), session.clone());
+        Arc::new(Self { this, covering, session, account, is_replied: is_replied.clone() })
+    }
+
+    async fn ask(&self, path: MailboxPath) -> Asked {
+        let _turn = self.covering.questions.acquire().await;
+        let begun = Instant::now();
+        let grant = self.this.access.hold(&self.session.subject(), &path);
+        let rights = match &grant {
+            Some(grant) => self.this.access.ask(grant, begun).await,
+            None => Ok(Rights::NONE),
+        };
+        Asked { path, begun, rights, _grant: grant }
+    }
+
+    /// Takes in a mailbox that may be read.
+    fn take_in(&self, path: &MailboxPath) -> Taken {
+        let key = Key::Mailbox(path.clone());
+        let mut guard = self.session.held();
+        let Some((held, at)) = of_serial(&mut guard, self.account).filter(|(held, at)| held[*at].shared) else {
+            return Taken::NotWanted;
+        };
+        // Of what was shared all along the reply to the subscription tells.
+        let (wanted, early) = (held[at].wanted(), held[at].is_active());
+        let mut covered = 0;
+        for holding in held.iter_mut() {
+            if holding.key == key {
+                self.this.cover_held(&self.session, holding, wanted);
+                return Taken::Already;
             }
-            Some((serial, true)) => match this.take_in_all(&session, serial).await {
-                Ok(begun) if begun.is_empty() => {}
-                // Beside it: what comes next is not kept waiting until these have settled.
-                Ok(begun) => drop(tokio::spawn(take_up(this.clone(), covering.clone(), session.clone(), begun))),
-                Err(SubscribeFailure::TooManyShared) => {
-                    warn!(session = %session.id, "too many mailboxes are shared with a user: new ones are not covered");
+            covered += usize::from(holding.covered.is_some());
+        }
+        if covered >= self.this.access.options.shared_mailboxes {
+            return Taken::Full;
+        }
+        let mut holding = self.this.holding(&self.session, key.clone());
+        (holding.covered, holding.busy, holding.early) = (Some(wanted), true, early);
+        let serial = holding.serial;
+        held.push(holding);
+        Taken::In(key, serial)
+    }
+
+    /// Whether it could be said if it may be covered. `begun`: when the question for its rights did.
+    async fn stand(self: Arc<Self>, key: Key, serial: u64, begun: Instant) -> bool {
+        match stand(&self.this, &self.session, serial, begun, Some(&self.covering.questions)).await {
+            Ok(()) => {
+                if self.is_replied.load(Ordering::Acquire) {
+                    self.tell(key);
                 }
-                Err(SubscribeFailure::Withdrawn) => {}
-                Err(_) => {
-                    drop(session);
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(this.access.options.recheck.max(FIRST_PAUSE));
+                true
+            }
+            // Not to be read after all.
+            Err(SubscribeFailure::NotFound | SubscribeFailure::Withdrawn) => true,
+            // Told of early, it is held from now on, so that no listing takes it in again.
+            Err(SubscribeFailure::Unavailable { kept: true } | SubscribeFailure::RightsUnknown { kept: true }) => {
+                tokio::spawn(self.settle_late(key, serial));
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    fn tell(&self, key: Key) {
+        self.session.push_resync(Resync::Keys(BTreeSet::from([key])), "shared");
+    }
+
+    /// Until it has settled, publishers may not find it: that it has is told, whenever it does.
+    async fn settle_late(self: Arc<Self>, key: Key, serial: u64) {
+        loop {
+            tokio::time::sleep(SOON).await;
+            {
+                let mut guard = self.session.held();
+                let Some((held, at)) = of_serial(&mut guard, serial) else { return };
+                if std::mem::replace(&mut held[at].busy, true) {
+                    // The client has asked for it by itself. Should that fail, it is tried here again.
                     continue;
                 }
-            },
-            Some(_) | None => {}
-        }
-        if covering.state.compare_exchange(BUSY, IDLE, Ordering::AcqRel, Ordering::Acquire).is_ok() {
-            return;
+            }
+            match stand(&self.this, &self.session, serial, Instant::now(), Some(&self.covering.questions)).await {
+                Err(SubscribeFailure::Unavailable { kept: true } | SubscribeFailure::RightsUnknown { kept: true }) => {}
+                Ok(()) => return self.tell(key),
+                Err(_) => return,
+            }
         }
     }
 }
 
-/// Tells of each that is covered from now on.
-async fn take_up(this: Arc<Subscriptions>, covering: Arc<Covering>, session: Arc<SessionHandle>, begun: Vec<(Key, u64)>) {
-    let tell = |key: Key| session.push_resync(Resync::Keys(BTreeSet::from([key])), "shared");
-    if !this.see_to_all(&session, begun, tell).await {
-        drop(session);
-        tokio::time::sleep(SOON).await;
-        this.begin_again(covering);
+/// The rights on a mailbox that was listed.
+struct Asked {
+    path: MailboxPath,
+    /// When the question began.
+    begun: Instant,
+    rights: Result<Rights, NoAnswer>,
+    /// What is known stays known until it is taken in.
+    _grant: Option<Arc<Grant>>,
+}
+
+/// What became of a mailbox that was listed.
+enum Taken {
+    /// To be seen to, by its serial number.
+    In(Key, u64),
+    /// It is held meanwhile.
+    Already,
+    /// No more are covered.
+    Full,
+    /// The account's subscription is gone, or wants nothing of others.
+    NotWanted,
+}
+
+/// Covers what may be read; returns once all of that stands, or cannot. `place` is given back as soon as all is asked.
+pub(super) async fn take_up(listing: Arc<Listing>, listed: Vec<MailboxPath>, place: OwnedSemaphorePermit) {
+    let most = listing.this.access.options.shared_mailboxes.saturating_mul(QUESTIONS);
+    let mut is_exceeded = listed.len() > most;
+    let mut is_complete = true;
+    // Tasks of their own, so that none keeps another waiting, and each comes to an end.
+    let mut standing = Vec::new();
+    let asked = in_turn(listed).into_iter().take(most).map(|path| listing.ask(path));
+    let mut asked = stream::iter(asked).buffer_unordered(QUESTIONS_AT_ONCE);
+    while let Some(asked) = asked.next().await {
+        match &asked.rights {
+            Ok(rights) if rights.contains(Rights::READ) => match listing.take_in(&asked.path) {
+                Taken::In(key, serial) => standing.push(tokio::spawn(listing.clone().stand(key, serial, asked.begun))),
+                Taken::Already => {}
+                Taken::Full => {
+                    is_exceeded = true;
+                    break;
+                }
+                Taken::NotWanted => return,
+            },
+            Ok(_) => {}
+            Err(_) => is_complete = false,
+        }
     }
+    drop((asked, place));
+    listing.covering.is_exceeded.store(is_exceeded, Ordering::Release);
+    if is_exceeded {
+        listing.this.warn_of_too_many(&listing.session);
+        listing.this.tell_too_many(&listing.session);
+    }
+    for stood in standing {
+        is_complete &= stood.await.unwrap_or(false);
+    }
+    if !is_complete {
+        tokio::spawn(listings::again_soon(Arc::downgrade(&listing.this), listing.covering.clone()));
+    }
+}
+
+/// One mailbox of each owner after the other, so that nobody's many keep out another's few. The paths are sorted.
+fn in_turn(paths: Vec<MailboxPath>) -> Vec<MailboxPath> {
+    let mut turns: Vec<(usize, MailboxPath)> = Vec::with_capacity(paths.len());
+    for path in paths {
+        let turn = match turns.last() {
+            Some((turn, last)) if (last.namespace(), last.owner()) == (path.namespace(), path.owner()) => turn + 1,
+            _ => 0,
+        };
+        turns.push((turn, path));
+    }
+    // Stable, so that each owner's keep their order.
+    turns.sort_by_key(|(turn, _)| *turn);
+    turns.into_iter().map(|(_, path)| path).collect()
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::{Subscriptions, of_serial};
@@ -14,15 +15,22 @@ use crate::push::session::{Held, SessionHandle};
 
 /// Sees to it that a holding stands, or that who waits for it hears why it does not.
 pub(super) async fn see_to(this: Arc<Subscriptions>, session: Arc<SessionHandle>, serial: u64) {
-    let _ = stand(&this, &session, serial).await;
+    let _ = stand(&this, &session, serial, Instant::now(), None).await;
 }
 
-/// As [`see_to`], and tells how it went. `Withdrawn` where it was given up meanwhile.
-pub(super) async fn stand(this: &Arc<Subscriptions>, session: &Arc<SessionHandle>, serial: u64) -> Result<(), SubscribeFailure> {
-    let begun = Instant::now();
-    let deadline = begun + this.timeout;
+/// As [`see_to`], and tells how it went. `Withdrawn` where it was given up meanwhile. `begun`: an answer to a question for the
+/// rights that began then is good enough; `turns`: what is asked waits for one of these.
+pub(super) async fn stand(
+    this: &Arc<Subscriptions>,
+    session: &Arc<SessionHandle>,
+    serial: u64,
+    begun: Instant,
+    turns: Option<&Semaphore>,
+) -> Result<(), SubscribeFailure> {
+    let deadline = Instant::now() + this.timeout;
+    let way = Way { this, session, serial, begun, deadline, turns };
     loop {
-        let (outcome, grant) = match tokio::time::timeout_at(deadline, ready(this, session, serial, begun)).await {
+        let (outcome, grant) = match tokio::time::timeout_at(deadline, way.ready()).await {
             Ok((outcome, grant)) => (outcome, grant),
             Err(_) => (Err(SubscribeFailure::Unavailable { kept: false }), None),
         };
@@ -59,6 +67,7 @@ pub(super) async fn stand(this: &Arc<Subscriptions>, session: &Arc<SessionHandle
                 drop(guard);
                 if shared {
                     this.cover_what_came(session);
+                    this.tell_too_many(session);
                 }
                 return Ok(());
             }
@@ -113,64 +122,71 @@ fn suffices(holding: &Held, rights: Rights) -> bool {
     rights.contains(if holding.asked.is_some() { Rights::LOOKUP } else { Rights::READ })
 }
 
-/// Allowed, registered, settled, and allowed still: until it was settled, nobody could be told of a change.
-async fn ready(
-    this: &Arc<Subscriptions>,
-    session: &Arc<SessionHandle>,
+/// One holding on its way.
+struct Way<'a> {
+    this: &'a Arc<Subscriptions>,
+    session: &'a Arc<SessionHandle>,
     serial: u64,
     begun: Instant,
-) -> (Result<(), SubscribeFailure>, Option<Arc<Grant>>) {
-    let Some((key, grant, own)) = of_serial(&mut session.held(), serial).map(|(held, at)| {
-        let own = held[at].key.is_owned_by(&session.user());
-        (held[at].key.clone(), held[at].grant.clone(), own)
-    }) else {
-        return (Err(SubscribeFailure::Withdrawn), None);
-    };
-    let outcome = async {
-        if !own {
-            allowed(this, session, serial, grant.as_ref(), begun, begun).await?;
-        }
-        let settling = {
-            let mut guard = session.held();
-            let Some((held, at)) = of_serial(&mut guard, serial) else { return Err(SubscribeFailure::Withdrawn) };
-            let lease = held[at].lease.get_or_insert_with(|| this.presence.acquire(&key));
-            this.presence.settling(lease)
-        };
-        if let Some(settled) = settling {
-            this.begin_early(session, serial);
-            settled.await.map_err(|_| SubscribeFailure::Unavailable { kept: false })?;
-            if !own {
-                allowed(this, session, serial, grant.as_ref(), begun, Instant::now()).await?;
-            }
-        }
-        if matches!(key, Key::Account(_)) {
-            this.cover(session, serial).await?;
-        }
-        Ok(())
-    };
-    (outcome.await, grant)
+    deadline: Instant,
+    turns: Option<&'a Semaphore>,
 }
 
-/// Asks for the rights. A denial takes as long as any other, so that it does not say why (I-9).
-async fn allowed(
-    this: &Arc<Subscriptions>,
-    session: &Arc<SessionHandle>,
-    serial: u64,
-    grant: Option<&Arc<Grant>>,
-    begun: Instant,
-    since: Instant,
-) -> Result<(), SubscribeFailure> {
-    let answer = match grant {
-        Some(grant) => this.access.ask(grant, since).await,
-        None => Ok(Rights::NONE),
-    };
-    let rights = answer.map_err(|_| SubscribeFailure::RightsUnknown { kept: false })?;
-    let is_enough = of_serial(&mut session.held(), serial).is_none_or(|(held, at)| suffices(&held[at], rights));
-    if is_enough {
-        return Ok(());
+impl Way<'_> {
+    /// Allowed, registered, settled, and allowed still: until it was settled, nobody could be told of a change.
+    async fn ready(&self) -> (Result<(), SubscribeFailure>, Option<Arc<Grant>>) {
+        let Self { this, session, serial, .. } = *self;
+        let Some((key, grant, own)) = of_serial(&mut session.held(), serial).map(|(held, at)| {
+            let own = held[at].key.is_owned_by(&session.user());
+            (held[at].key.clone(), held[at].grant.clone(), own)
+        }) else {
+            return (Err(SubscribeFailure::Withdrawn), None);
+        };
+        let outcome = async {
+            if !own {
+                self.allowed(grant.as_ref(), self.begun).await?;
+            }
+            let settling = {
+                let mut guard = session.held();
+                let Some((held, at)) = of_serial(&mut guard, serial) else { return Err(SubscribeFailure::Withdrawn) };
+                let lease = held[at].lease.get_or_insert_with(|| this.presence.acquire(&key));
+                this.presence.settling(lease)
+            };
+            if let Some(settled) = settling {
+                this.begin_early(session, serial);
+                settled.await.map_err(|_| SubscribeFailure::Unavailable { kept: false })?;
+                if !own {
+                    self.allowed(grant.as_ref(), Instant::now()).await?;
+                }
+            }
+            if matches!(key, Key::Account(_)) {
+                this.cover(session, serial, self.deadline).await?;
+            }
+            Ok(())
+        };
+        (outcome.await, grant)
     }
-    tokio::time::sleep_until(begun + this.access.options.denial).await;
-    Err(SubscribeFailure::NotFound)
+
+    /// Asks for the rights. A denial takes as long as any other, so that it does not say why (I-9).
+    async fn allowed(&self, grant: Option<&Arc<Grant>>, since: Instant) -> Result<(), SubscribeFailure> {
+        let answer = match grant {
+            Some(grant) => {
+                let _turn = match self.turns {
+                    Some(turns) => turns.acquire().await.ok(),
+                    None => None,
+                };
+                self.this.access.ask(grant, since).await
+            }
+            None => Ok(Rights::NONE),
+        };
+        let rights = answer.map_err(|_| SubscribeFailure::RightsUnknown { kept: false })?;
+        let is_enough = of_serial(&mut self.session.held(), self.serial).is_none_or(|(held, at)| suffices(&held[at], rights));
+        if is_enough {
+            return Ok(());
+        }
+        tokio::time::sleep_until(self.begun + self.this.access.options.denial).await;
+        Err(SubscribeFailure::NotFound)
+    }
 }
 
 /// Answers who waits. What stood before still stands, unless the right is gone; what never did is let go.
@@ -196,9 +212,14 @@ fn give_up(
         if shared {
             this.uncover(session, held);
         }
-        if let Some(at) = held.iter().position(|h| h.serial == serial) {
-            let gone = held.swap_remove(at);
-            this.withdraw(session, gone);
+        match held.iter().position(|h| h.serial == serial) {
+            // It was told of before it had settled, and nobody has asked for it who could be answered.
+            Some(at) if stands && held[at].covered.is_some() => this.revoke(session, held, at),
+            Some(at) => {
+                let gone = held.swap_remove(at);
+                this.withdraw(session, gone);
+            }
+            None => {}
         }
     }
     // Once it is out of the hub: no event of it comes behind the answer.

@@ -1,9 +1,11 @@
 mod allows;
 mod asking;
 mod histories;
+mod listings;
 mod moves;
 mod play;
 mod rights;
+mod share_troubles;
 mod shares;
 mod standing;
 mod threads;

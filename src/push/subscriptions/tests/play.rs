@@ -9,7 +9,7 @@ pub use async_trait::async_trait;
 pub use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 pub use crate::cluster::acls::AclNews;
-pub use crate::cluster::registry::local::LocalRegistry;
+pub use crate::cluster::registry::local::{LocalNode, LocalRegistry};
 pub use crate::cluster::registry::{NodeRecord, Place, QueueId, QueueNames, Registrar};
 pub use crate::mail::event::Event;
 pub use crate::mail::ids::{EventId, NodeId, SessionId};
@@ -40,6 +40,8 @@ pub struct Script {
     pub questions: AtomicU64,
     /// Whether groups are those of the subject, or its own business.
     pub knows_groups: AtomicBool,
+    /// By user.
+    pub listings: Mutex<HashMap<String, usize>>,
     pub news: Mutex<Option<UnboundedSender<AclNews>>>,
 }
 
@@ -76,6 +78,7 @@ impl RightsSource for Script {
     }
 
     async fn shared_with(&self, subject: &Subject) -> Result<Vec<MailboxPath>, NoAnswer> {
+        *self.listings.lock().unwrap().entry(subject.user.to_string()).or_default() += 1;
         self.pause().await?;
         let rights = self.rights.lock().unwrap();
         let theirs = rights.iter().filter(|((_, user), rights)| user == subject.user.as_str() && !rights.is_empty());
@@ -128,6 +131,13 @@ impl Play {
     }
 
     pub async fn with(change: impl FnOnce(Options) -> Options) -> Self {
+        Self::with_registrar(|node| node, change).await
+    }
+
+    pub async fn with_registrar(
+        registrar: impl FnOnce(Arc<LocalNode>) -> Arc<dyn Registrar>,
+        change: impl FnOnce(Options) -> Options,
+    ) -> Self {
         let names = QueueNames::new("t").unwrap();
         let registry = LocalRegistry::new(names.clone()).node();
         let id: NodeId = "n".parse().unwrap();
@@ -135,7 +145,8 @@ impl Play {
         let queue = names.queue(&queue_id);
         let record = NodeRecord { id: id.clone(), queue_id, queue, url: String::new(), version: String::new(), started_at: 0 };
         registry.announce(record).await.unwrap();
-        let (presence, _breaks) = Presence::start(registry.clone(), SETTLE, Duration::from_secs(1), Duration::from_secs(10));
+        let registrar = registrar(registry);
+        let (presence, _breaks) = Presence::start(registrar, SETTLE, Duration::from_secs(1), Duration::from_secs(10));
         let script = Arc::new(Script::default());
         let metrics = Arc::new(Metrics::default());
         let options = Options { via: Via::Source(script.clone()), denial: DENIAL, ..Options::owners_only() };

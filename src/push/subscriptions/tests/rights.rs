@@ -267,3 +267,38 @@ async fn what_a_replaced_grant_owes_is_made_good() {
     pass(100).await;
     assert_eq!(play.heard(), ["settled lr", "resync Team rights"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn holders_are_told_once_to_look_at_what_they_hold() {
+    let options = Options { via: Via::Source(Arc::new(Script::default())), ..Options::owners_only() };
+    let (access, mut notices) = Access::start(options, Arc::default());
+    let grant = access.hold(&Subject::alone(user("bob")), &TEAM.parse().unwrap()).unwrap();
+    (0..3).for_each(|_| access.notice(&grant));
+    assert!(notices.try_recv().is_ok() && notices.try_recv().is_err());
+    grant.take_noticed();
+    access.notice(&grant);
+    assert!(notices.try_recv().is_ok(), "what comes later is told later");
+}
+
+/// A mailbox may have many sharees, each with a grant.
+#[tokio::test(start_paused = true)]
+async fn a_review_touches_only_those_who_hold_the_grant() {
+    let play = Play::new().await;
+    let carol = session(&play.subscriptions, 2, Transport::Websocket, Subject::alone(user("carol")));
+    play.script.set(TEAM, "bob", "lr");
+    play.script.set(TEAM, "carol", "lr");
+    play.subscribe(mailbox(TEAM));
+    play.subscriptions.subscribe(&carol, 1, mailbox(TEAM), ALL);
+    pass(1_000).await;
+    let grants = play.subscriptions.access.grants(&TEAM.parse().unwrap());
+    let bobs = grants.into_iter().find(|grant| grant.subject.user == user("bob")).unwrap();
+    let busy = carol.held();
+    let (done, wait) = std::sync::mpsc::channel();
+    let subscriptions = play.subscriptions.clone();
+    std::thread::spawn(move || {
+        subscriptions.review_now(&bobs);
+        done.send(())
+    });
+    assert!(wait.recv_timeout(Duration::from_secs(10)).is_ok(), "it waits for somebody else's session");
+    drop(busy);
+}
