@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Mailpush } from "../../static/mailpush.js";
-import { INBOX, SENT, World, event, settle } from "./world.mjs";
+import { INBOX, MISSING, SENT, World, event, settle } from "./world.mjs";
 
 async function connected(options, what = { mailbox: INBOX }) {
   const world = new World(options);
@@ -292,6 +292,86 @@ test("the server's spelling of a key counts from then on", async () => {
   assert.deepEqual(world.socket.commands("unsubscribe"), []);
 });
 
+/** A server that knows INBOX in any spelling, and answers half a second later. */
+function slowServer(world) {
+  const key = { mailbox: INBOX };
+  const held = new Map();
+  const waiting = new Map();
+  world.on_subscribe = (socket, id, { types }) => {
+    waiting.set(id, () => {
+      held.set(INBOX, types);
+      socket.say({ id, subscribe: { key, rights: "lr" } });
+    });
+    world.environment.setTimeout(() => {
+      waiting.get(id)?.();
+      waiting.delete(id);
+    }, 500);
+  };
+  world.on_unsubscribe = (socket, id) => {
+    for (const tag of waiting.keys()) socket.say({ id: tag, error: { ...MISSING, name: "not_subscribed" } });
+    waiting.clear();
+    held.clear();
+    socket.say({ id, unsubscribe: { key } });
+  };
+  return held;
+}
+
+test("what is closed under another spelling, before it is answered, takes nothing along", async () => {
+  const world = new World();
+  const held = slowServer(world);
+  const { client } = world.client();
+  const one = world.watch(client, { mailbox: INBOX });
+  await world.pass(1_000);
+  const two = world.watch(client, { mailbox: "#private:Alice:inbox" });
+  await world.pass(100);
+  two.sub.close();
+  await world.pass(10_000);
+  assert.deepEqual([[...held.keys()], one.names(), two.names()], [[INBOX], ["onready"], []]);
+  one.sub.close();
+  await world.pass(1_000);
+  assert.equal(held.size, 0);
+});
+
+test("what is closed before it is answered is given up once it is", async () => {
+  const world = new World();
+  const held = slowServer(world);
+  const { sub, names } = world.watch(world.client().client, { mailbox: INBOX });
+  await settle();
+  sub.close();
+  await world.pass(1_000);
+  assert.deepEqual([held.size, names(), world.socket.commands("unsubscribe").length], [0, [], 1]);
+});
+
+test("two spellings with two wishes are asked for in one, and what was told too little meanwhile is read again", async () => {
+  const world = new World();
+  const held = slowServer(world);
+  const { client } = world.client();
+  const one = world.watch(client, { mailbox: INBOX });
+  await world.pass(1_000);
+  const two = world.watch(client, { mailbox: "#private:Alice:inbox", types: ["MessageNew"] });
+  await world.pass(600);
+  assert.equal(held.get(INBOX)?.join(), "MessageNew", "the second has displaced the first");
+  assert.deepEqual(one.names(), ["onready"]);
+  await world.pass(1_000);
+  assert.deepEqual([held.get(INBOX), one.names(), two.names()], [undefined, ["onready", "onresync"], ["onready"]]);
+});
+
+test("a wrong wish ends whom it is from, not who has been there before", async () => {
+  const { world, client, names, sub } = await connected();
+  const stand = world.on_subscribe;
+  world.on_subscribe = (socket, id, body) => {
+    if (!body.fields?.includes("to")) return stand.call(world, socket, id, body);
+    socket.say({ id, error: { code: 400, name: "bad_request", message: "fields: one of from", temporary: false } });
+  };
+  const wrong = world.watch(client, { mailbox: INBOX, fields: ["to"] });
+  await world.pass(60_000);
+  assert.deepEqual([wrong.names(), wrong.sub.closed], [["onerror"], true]);
+  assert.deepEqual([names(), sub.closed], [["onready"], false]);
+  assert.deepEqual([world.sockets.length, world.socket.commands("subscribe").length], [1, 2]);
+  world.socket.say(event(INBOX));
+  assert.deepEqual(names(), ["onready", "onevent"]);
+});
+
 test("a refused subscription ends alone; one refused for now is tried again", async () => {
   const world = new World();
   const busy = { code: 503, name: "unavailable", message: "later", temporary: true, retry_after_ms: 2_000 };
@@ -456,6 +536,108 @@ test("a token that cannot be had, or is refused, is asked for again and told", a
   assert.equal(client.state, "connected");
 });
 
+test("a token that the server refuses is shown to nobody again", async () => {
+  const world = new World();
+  const tokens = ["good-1", "<html>sign in</html>"];
+  const { client, errors } = world.client({ token: async () => tokens.shift() ?? "good-2" });
+  const malformed = { code: 401, name: "token_malformed", message: "no", temporary: false };
+  const { on_connect, on_refresh } = world;
+  world.on_connect = (socket, id, body) => {
+    if (body.token.startsWith("good")) return on_connect.call(world, socket, id, body);
+    socket.say({ id, error: malformed });
+    socket.say({ disconnect: { code: 4500, reason: "the token is not valid", reconnect: false } });
+  };
+  world.on_refresh = (socket, id, body) => {
+    if (body.token.startsWith("good")) on_refresh.call(world, socket, id, body);
+    else socket.say({ id, error: malformed });
+  };
+  world.watch(client, { mailbox: INBOX });
+  await settle();
+  world.socket.say({ expiring: { in_ms: 100 } });
+  await world.pass(100);
+  assert.deepEqual(errors.map(({ name }) => name), ["token_malformed"]);
+  world.socket.end(1006);
+  await world.pass(4_000);
+  assert.equal(client.state, "connected");
+  assert.equal(world.socket.sent[0].connect.token, "good-2");
+});
+
+test("a token that the server cannot check now is kept", async () => {
+  const { world } = await connected();
+  world.on_refresh = (socket, id) =>
+    socket.say({ id, error: { code: 503, name: "unavailable", message: "later", temporary: true } });
+  world.socket.say({ expiring: { in_ms: 100 } });
+  await world.pass(100);
+  world.socket.end(1006);
+  await world.pass(4_000);
+  assert.equal(world.socket.sent[0].connect.token, "token-2");
+});
+
+test("a token that lives for no longer than the server's notice is not asked for without pause", async () => {
+  const world = new World();
+  const until = () => world.epoch + world.time + 60_000;
+  const expiring = (socket) => queueMicrotask(() => socket.say({ expiring: { in_ms: 60_000 } }));
+  world.on_connect = (socket, id) => {
+    socket.say({ id, connect: { ...world.hello(), token_expires_at: until() } });
+    expiring(socket);
+  };
+  world.on_refresh = (socket, id) => {
+    socket.say({ id, refresh: { token_expires_at: until() } });
+    expiring(socket);
+  };
+  world.watch(world.client().client, { mailbox: INBOX });
+  for (let i = 0; i < 15; i += 1) {
+    await world.pass(20_000);
+    world.socket.say("{}");
+  }
+  assert.ok(world.tokens > 10 && world.tokens < 40, `${world.tokens} in five minutes`);
+  assert.equal(world.sockets.length, 1);
+});
+
+test("a thousand clients of a node that are told at once do not ask for tokens at once", async () => {
+  const world = new World();
+  for (let i = 0; i < 1_000; i += 1) world.watch(world.client().client, { mailbox: INBOX });
+  await settle();
+  const before = world.tokens;
+  world.sockets.forEach((socket) => socket.say({ expiring: { in_ms: 60_000 } }));
+  await world.pass(3_000);
+  assert.ok(world.tokens - before < 150, `${world.tokens - before} in the first of ten parts`);
+  world.sockets.forEach((socket) => socket.say("{}"));
+  await world.pass(27_000);
+  assert.equal(world.tokens - before, 1_000, "each in the first half of what is left");
+});
+
+test("a token that will not last is not shown again; one that will is", async () => {
+  for (const [left, token] of [[29_000, "token-2"], [60_000, "token-1"]]) {
+    const { world } = await connected();
+    world.socket.end(1006);
+    await world.pass(4_000);
+    world.on_connect = World.prototype.on_connect;
+    world.hello = () => ({ ...World.prototype.hello.call(world), token_expires_at: world.epoch + world.time + left });
+    world.socket.end(1006);
+    await world.pass(8_000);
+    world.socket.end(1006);
+    await world.pass(1);
+    const tried = world.sockets.length;
+    await world.pass(16_000);
+    assert.ok(world.sockets.length > tried);
+    assert.equal(world.sockets[tried].sent[0].connect.token, token);
+  }
+});
+
+test("a token that has expired when it is shown is replaced, and told as something that passes", async () => {
+  const { world, client, errors } = await connected();
+  world.on_connect = (socket, id) => {
+    delete world.on_connect;
+    socket.say({ id, error: { code: 401, name: "token_expired", message: "no", temporary: false } });
+    socket.say({ disconnect: { code: 4401, reason: "no", reconnect: true } });
+  };
+  world.socket.end(1006);
+  await world.pass(16_000);
+  assert.equal(client.state, "connected");
+  assert.deepEqual(errors.map(({ name, temporary }) => [name, temporary]), [["token_expired", true]]);
+});
+
 test("a callback that gives the same token again is not called without pause", async () => {
   const world = new World();
   let asked = 0;
@@ -514,6 +696,31 @@ test("a server that says nothing is asked, and left if it does not answer", asyn
   assert.equal(world.sockets.length, 2);
 });
 
+test("the server's own heartbeat counts", async () => {
+  const world = new World();
+  world.hello = () => ({ ...World.prototype.hello.call(world), heartbeat_ms: 5_000 });
+  world.watch(world.client().client, { mailbox: INBOX });
+  await settle();
+  await world.pass(7_999);
+  assert.equal(world.socket.commands("ping").length, 0);
+  await world.pass(1);
+  assert.equal(world.socket.commands("ping").length, 1);
+});
+
+test("a closed client listens to nothing any more", async () => {
+  const { world, client } = await connected();
+  const listening = new Set();
+  for (const target of [world.window, world.document]) {
+    const { removeEventListener } = target;
+    target.removeEventListener = (name, listener) => {
+      listening.add(name);
+      removeEventListener.call(target, name, listener);
+    };
+  }
+  client.close();
+  assert.deepEqual([...listening].sort(), ["offline", "online", "visibilitychange"]);
+});
+
 test("a page that is seen again asks at once whether the server is there", async () => {
   const { world, client } = await connected();
   world.on_ping = () => {};
@@ -570,6 +777,16 @@ test("nothing is tried while offline; back online at once, with a little jitter"
   assert.equal(client.state, "connected");
 });
 
+test("back online without a word: it is seen within a minute", async () => {
+  const { world, client } = await connected();
+  world.socket.end(1006);
+  world.go(false);
+  await world.pass(600_000);
+  world.isOnline = true;
+  await world.pass(60_000);
+  assert.equal(client.state, "connected");
+});
+
 test("offline while waiting, and from the start", async () => {
   const { world, client } = await connected();
   world.socket.end(1006);
@@ -616,6 +833,23 @@ test("a callback that throws is reported, and harms nothing", async (t) => {
   assert.deepEqual(good.names(), ["onready"]);
   assert.deepEqual(bad.names(), []);
   assert.ok(reported.mock.callCount() >= 2);
+});
+
+test("a callback that closes what the client is about to look at harms nothing", async (t) => {
+  const uncaught = t.mock.fn();
+  process.on("uncaughtException", uncaught);
+  t.after(() => process.off("uncaughtException", uncaught));
+  for (const close of [({ second }) => second.sub.close(), ({ client }) => client.close()]) {
+    const world = new World();
+    const { client } = world.client();
+    world.watch(client, { mailbox: INBOX });
+    const second = world.watch(client, { mailbox: SENT });
+    await settle();
+    world.watch(client, { mailbox: INBOX }, { onready: () => close({ client, second }) });
+    await settle();
+    assert.equal(second.sub.closed, true);
+  }
+  assert.equal(uncaught.mock.callCount(), 0);
 });
 
 test("callbacks may close, and subscribe", async () => {
@@ -690,6 +924,23 @@ test("without anything to watch a lost connection is not made anew until there i
   const { names } = world.watch(client, { mailbox: SENT });
   await world.pass(4_000);
   assert.deepEqual(names(), ["onready"]);
+});
+
+test("after close nothing is asked, and nothing told", async () => {
+  const world = new World();
+  let fail;
+  const { client, errors } = world.client({ token: () => new Promise((_, reject) => (fail = reject)) });
+  world.watch(client, { mailbox: INBOX });
+  await settle();
+  client.close();
+  fail(new Error("too late"));
+  await settle();
+  assert.deepEqual(errors, []);
+  const other = new World();
+  const late = other.client({ onstate: (state) => state === "connecting" && late.client.close() });
+  other.watch(late.client, { mailbox: INBOX });
+  await settle();
+  assert.equal(other.tokens, 0);
 });
 
 test("closed from within any callback, nothing goes on", async () => {
