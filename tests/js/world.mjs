@@ -238,6 +238,16 @@ export class World {
   }
 }
 
+/** A client that is connected, by WebSocket, and watches something. */
+export async function connected(options, what = { mailbox: INBOX }) {
+  const world = new World(options);
+  const log = world.client();
+  const watch = world.watch(log.client, what);
+  await settle();
+  if (log.client.state !== "connected") throw new Error(`it is ${log.client.state}`);
+  return { world, ...log, log, ...watch };
+}
+
 export const INBOX = "#private:alice:INBOX";
 export const SENT = "#private:alice:Sent";
 export const MISSING = { code: 404, name: "not_found", message: "no such mailbox", temporary: false };
