@@ -29,7 +29,7 @@ const SOON_MS = 1_000;
 const BLOCKED = 2;
 const PROBE_MS = 300_000;
 const PROBE_AGAIN_MS = 5_000;
-/** How often a page that was told of no way back online looks for one. */
+/** How often a page that is offline looks whether it still is, at least. */
 const OFFLINE_MS = 60_000;
 /** Streams are reopened no more often than this. */
 const REOPEN_MS = 2_000;
@@ -215,7 +215,7 @@ export class Mailpush {
 
   /** Waits for the browser to say that it is online again, and looks now and then: a page that was frozen is not told. */
   #offline(detail) {
-    this.#schedule(OFFLINE_MS);
+    this.#schedule(Math.max(this.#stayAway - this.#env.now(), (OFFLINE_MS * (1 + this.#env.random())) / 2));
     this.#tell("offline", detail);
   }
 

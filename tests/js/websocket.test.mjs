@@ -342,6 +342,17 @@ test("back online without a word: it is seen within a minute", async () => {
   assert.equal(client.state, "connected");
 });
 
+test("nor does it come back from offline before the server wants it", async () => {
+  const { world } = await connected();
+  world.socket.say({ disconnect: { code: 4412, reason: "down", reconnect: true, reconnect_after_ms: 300_000 } });
+  world.go(false);
+  world.isOnline = true;
+  await world.pass(299_000);
+  assert.equal(world.sockets.length, 1);
+  await world.pass(1_000);
+  assert.equal(world.sockets.length, 2);
+});
+
 test("offline while waiting, and from the start", async () => {
   const { world, client } = await connected();
   world.socket.end(1006);
