@@ -111,8 +111,8 @@ async fn every_push_of_a_stream_is_as_documented() {
     assert_eq!(shared.until("revoked").await, json!({ "revoked": { "key": { "mailbox": TEAM } } }));
     let url = format!("{}/v1/stream?account={ALICE}&mailbox=%23shared::Secret", cluster.http(1));
     let mut brief = SseClient::open("stream", url, &sign(&claims(5.0))).await;
-    assert!(brief.until("expiring").await["expiring"]["in_ms"].as_u64().is_some_and(|ms| ms <= 5_000));
     assert_eq!(brief.until("error").await["id"], 1);
+    assert!(brief.until("expiring").await["expiring"]["in_ms"].as_u64().is_some_and(|ms| ms <= 5_000));
     brief.until("subscribe").await;
     let met = [stream.met, shared.met, brief.met].into_iter().flatten().collect();
     assert_met("stream", met, &[]);

@@ -492,35 +492,66 @@ test("a WebSocket is tried even if subscriptions change all the time", async () 
   assert.ok(world.sockets.length - 2 >= 2 && world.sockets.length - 2 <= 5, `${world.sockets.length - 2} in 17 minutes`);
 });
 
-test("what a replaced stream says of renames and rights counts, its position does not", async () => {
-  const { world, client } = await streaming(blocked({ sockets: false }), { mailbox: "#private:alice:Work" });
-  const team = world.watch(client, { mailbox: "#private:bob:Team" });
+/** A stream that stands, and another that shall replace it: open, if not otherwise said, and nothing on it answered yet. */
+async function handingOver(paths, onstream = (stream) => stream.open()) {
+  const world = blocked({ sockets: false });
+  const { client } = world.client();
+  const watches = paths.map((mailbox) => world.watch(client, { mailbox }));
   await world.pass(3_000);
-  world.streams[0].raw(":\n\n");
-  await world.pass(4_000);
-  world.streams[0].aborted || world.streams[0].raw(":\n\n");
-  world.onstream = (stream) => stream.open();
+  world.onstream = onstream;
   const more = world.watch(client, { mailbox: SENT });
   await world.pass(3_000);
-  const [former, link] = world.streams.slice(-2);
-  link.say({ id: 2, subscribe: { key: { mailbox: SENT }, rights: "lr" } });
-  link.say(event(SENT));
-  const { pos } = event(SENT).event;
-  link.say({ event: { ...event(SENT).event, pos } });
-  former.say({ event: { ...event("#private:alice:Work", "MailboxRename", { to: "#private:alice:Job" }).event, pos: "old@1" } });
-  former.say({ revoked: { key: { mailbox: "#private:bob:Team" } } });
+  const [former, link] = world.streams;
+  assert.deepEqual([world.streams.length, former.aborted, link.keys().length], [2, false, paths.length + 1]);
+  return { world, client, watches, more, former, link };
+}
+
+const [WORK, JOB] = ["#private:alice:Work", "#private:alice:Job"];
+
+test("a replaced stream's positions are not the last ones", async () => {
+  const { world, former, link } = await handingOver([INBOX]);
+  link.stand();
   await settle();
-  assert.deepEqual(more.names(), ["onready", "onevent", "onevent"]);
-  assert.equal(team.sub.closed, true);
-  // Both streams know the mailbox under its new name now, and neither the one that is gone.
-  link.say({ id: 0, subscribe: { key: { mailbox: "#private:alice:Job" }, rights: "lr" } });
+  const push = event(SENT);
+  link.say(push);
   await settle();
-  await world.pass(3_500);
-  former.raw(":\n\n");
+  former.say(event(INBOX));
   await settle();
-  assert.equal(former.aborted, true, "all that is wanted stands on the other");
   link.end();
   await world.pass(4_000);
-  assert.deepEqual(world.stream.keys(), [["mailbox", "#private:alice:Job"], ["mailbox", SENT]]);
-  assert.equal(world.stream.headers["last-event-id"], pos);
+  assert.equal(world.stream.headers["last-event-id"], push.event.pos);
+});
+
+test("what is renamed while a stream is replaced is still known to both", async () => {
+  const { world, watches, former, link } = await handingOver([WORK]);
+  former.say(event(WORK, "MailboxRename", { to: JOB }));
+  await settle();
+  assert.deepEqual(watches[0].sub.key, { mailbox: JOB });
+  former.end();
+  await settle();
+  watches[0].clear();
+  link.say({ id: 0, subscribe: { key: { mailbox: JOB }, rights: "lr" } });
+  await settle();
+  assert.deepEqual(watches[0].names(), ["onresync"], "between the two there may have been something");
+  await world.pass(10_000);
+  assert.equal(world.streams.length, 2);
+});
+
+test("what is revoked while a stream is replaced does not stand on the former either", async () => {
+  const team = "#private:bob:Team";
+  const { world, client, watches, more, former, link } = await handingOver([WORK, team], () => {});
+  former.say({ revoked: { key: { mailbox: team } } });
+  await settle();
+  assert.equal(watches[1].sub.closed, true);
+  more.sub.close();
+  const again = world.watch(client, { mailbox: team });
+  link.fail();
+  await settle();
+  assert.deepEqual(again.names(), []);
+  world.onstream = (stream) => {
+    stream.open();
+    stream.stand({ [team]: MISSING });
+  };
+  await world.pass(10_000);
+  assert.deepEqual(again.names(), ["onerror"]);
 });

@@ -211,6 +211,19 @@ test("what is closed before it is answered is given up once it is", async () => 
   assert.deepEqual([held.size, names(), world.socket.commands("unsubscribe").length], [0, [], 1]);
 });
 
+test("who wants more of what is being asked for is not ready before that is answered", async () => {
+  const world = new World();
+  slowServer(world);
+  const { client } = world.client();
+  const one = world.watch(client, { mailbox: INBOX, types: ["MessageNew"] });
+  await world.pass(300);
+  const two = world.watch(client, { mailbox: INBOX });
+  await world.pass(300);
+  assert.deepEqual([one.names(), two.names()], [[], []], "what is answered by now is less than both want");
+  await world.pass(300);
+  assert.deepEqual([one.names(), two.names()], [["onready"], ["onready"]]);
+});
+
 test("two spellings with two wishes are asked for in one, and what was told too little meanwhile is read again", async () => {
   const world = new World();
   const held = slowServer(world);
