@@ -327,8 +327,8 @@ test("a subscription that cannot be settled now is asked for with another stream
     stream.stand(world.streams.length === 2 ? { [SENT]: BUSY } : {});
   };
   const late = world.watch(client, { mailbox: SENT });
-  await world.pass(3_000);
-  assert.deepEqual([late.names(), world.streams.length], [["onerror"], 2]);
+  await world.pass(6_000);
+  assert.deepEqual([late.names(), world.streams.length], [["onerror"], 2], "there is time until the first one has told everything");
   await beat(world, 40_000);
   assert.deepEqual([late.names(), world.streams.length], [["onerror", "onready"], 3]);
   assert.deepEqual(calls.map(([name]) => name), ["onready"]);
@@ -363,6 +363,17 @@ test("an expiring token is replaced by another stream, without a gap", async () 
   assert.deepEqual([world.streams.length, world.tokens], [2, 2]);
   assert.deepEqual(calls.map(([name]) => name), ["onready"]);
   assert.equal(states.filter(([state]) => state === "connected").length, 1, "a stream that takes over is no return");
+});
+
+test("a replaced stream whose token ends does not cost the new token", async () => {
+  const { world } = await streaming(blocked({ sockets: false }));
+  world.streams[0].say({ expiring: { in_ms: 1_000 } });
+  await world.pass(1_000);
+  world.streams[0].say({ disconnect: { code: 4401, reason: "expired", reconnect: true } });
+  await settle();
+  world.stream.end();
+  await world.pass(4_000);
+  assert.deepEqual(world.streams.map(({ headers }) => headers.authorization.slice(-1)), ["1", "2", "2"]);
 });
 
 test("an expiring token of a stream is asked for again if it cannot be had, or the other stream fails", async () => {

@@ -305,6 +305,17 @@ test("a page that is seen again, or back online, does not wait for the backoff",
   }
 });
 
+test("however often a page is seen again, it tries once a second at most", async () => {
+  const world = new World({ streams: false });
+  world.onsocket = (socket) => queueMicrotask(() => socket.end(1006));
+  world.watch(world.client().client, { mailbox: INBOX });
+  for (let i = 0; i < 100; i += 1) {
+    await world.pass(100);
+    world.show(true);
+  }
+  assert.ok(world.sockets.length > 5 && world.sockets.length <= 11, `${world.sockets.length} in ten seconds`);
+});
+
 test("but for as long as the server wants it away, it stays away", async () => {
   const { world } = await connected();
   world.socket.say({ disconnect: { code: 4412, reason: "down", reconnect: true, reconnect_after_ms: 30_000 } });
