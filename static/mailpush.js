@@ -1,49 +1,7 @@
 /**
- * Push for webmail: a client of mailpush for browsers (and Node 22). No dependencies, no build step, nothing global, no eval.
- *
- *     import { Mailpush } from "/mailpush.js";
- *
- *     const client = new Mailpush({
- *       token: async () => {
- *         const answer = await fetch("/api/push-token", { method: "POST" });
- *         return answer.ok ? answer.text() : Promise.reject(new Error("no token now")); // it is asked for again later
- *       },
- *     });
- *     const inbox = client.subscribe({ mailbox: "#private:alice@example.org:INBOX", fields: ["from", "subject"] }, {
- *       onready: () => loadMessages(),        // every change from now on is told: read your state now
- *       onevent: (event) => apply(event),     // a type you do not know: read the mailbox's state
- *       onresync: (reason) => loadMessages(), // something may have been missed; left out, onready is called again
- *       onrevoked: () => showNoAccess(),      // the subscription has ended
- *       onerror: (error) => error.temporary || showNoAccess(),
- *     });
- *     // later: inbox.close(); client.close();
- *
- * **Callbacks, not an EventTarget**: they are in place before the first event can come, a subscription without `onready` and
- * `onevent` is refused at once, and closing it is all there is to clean up. None is called within `subscribe`, and none after
- * `close`. What a callback throws is reported like any uncaught error and harms nothing here.
- *
- * **What you can rely on.** Between `onready` and the end of the subscription each change comes as an event, or `onresync` is
- * called. An event comes once; only one older than the last thousand could come again, and has the same `id` then. Lost
- * connections come back by themselves: at the time the server names, or spread by exponential backoff with full jitter, so that
- * a node's thousands of clients do not return at once; not while the browser is offline, and soon when the page is seen again.
- *
- * **States** (`client.state`, `onstate`): `idle` (nothing subscribed), `connecting`, `connected`, `waiting` (for the next try),
- * `offline`, and `closed`, which is final: by `close()`, or because the server does not want this client back (`detail.code`,
- * such as 4500 for a bad token or 4505 for a session that was ended). Make another client once that is settled.
- *
- * **Tokens.** `token` is called when one is needed: for the first connection, before the token expires, and after it was said to
- * have expired. It should give a new one each time. If it fails it is called again later, and the client's `onerror` is told; a
- * text that is no token ends the client for good. When the user signs out, call `close()`.
- *
- * **Networks without WebSockets.** Where they never open the same pushes come by Server-Sent Events, read with `fetch`: the
- * token stays in a header (`EventSource` would need a ticket in the URL), and a refusal can be told from a broken network. Now
- * and then a WebSocket is tried again. The node must have the page's origin then, or a proxy in front of both.
- *
- * **Renames and deletions.** After `MailboxRename` a mailbox's subscription goes on under the new path (`key`), after
- * `AccountRename` an account's under the new name. After `MailboxDelete` a mailbox's has ended (`closed`): subscribe again if the
- * mailbox comes back.
- *
- * The protocol is described in asyncapi.yaml, which every node serves beside this file.
+ * Push for webmail: a client of mailpush for browsers (and Node 22). One file, no dependencies, no build step, nothing global,
+ * no eval. How to use it, and what you can rely on, is said in mailpush.d.ts beside it; the protocol in asyncapi.yaml, which
+ * every node serves too.
  */
 
 const PROTOCOL = "mailpush.v1";
@@ -70,17 +28,22 @@ const SOON_MS = 1_000;
 /** WebSockets that never opened before a stream is tried; how often a WebSocket is tried while a stream works. */
 const BLOCKED = 2;
 const PROBE_MS = 300_000;
+const PROBE_AGAIN_MS = 5_000;
+/** How often a page that is offline looks whether it still is, at least. */
+const OFFLINE_MS = 60_000;
 /** Streams are reopened no more often than this. */
 const REOPEN_MS = 2_000;
 const SEEN = 1_000;
+/** What waits for a page that reads its state; more than that, and it is told to read again. */
+const HELD = 1_000;
 const SUBSCRIPTIONS = 1_000;
 const COMMAND_CHARACTERS = 4_096;
 const FRAME_BYTES = 16_384;
 const STREAM_CHARACTERS = 1 << 20;
 /** Codes below 4000 that the server uses for what will not work the next time either. All from 4500 to 4999 are final too. */
-const FINAL = [1000, 1002, 1003, 1007, 1009];
-/** Needed to follow a mailbox and an account, whatever types of events the page asks for. */
-const FOLLOWED = { mailbox: ["MailboxRename", "MailboxDelete"], account: ["AccountRename"] };
+const FINAL = [1002, 1003, 1007, 1009];
+/** What moves or ends a subscription is told whatever types of events the page asks for: by the server too. */
+const OWN = { mailbox: ["MailboxRename", "MailboxDelete"], account: ["AccountRename"] };
 /** These are of an account, even where a mailbox that is named in them is watched too. */
 const OF_ACCOUNTS = ["AccountRename", "MailboxCreate", "MailboxSubscribe", "MailboxUnSubscribe"];
 
@@ -95,30 +58,6 @@ export class MailpushError extends Error {
   }
 }
 
-/** One subscription, as the page sees it. */
-class Subscription {
-  #record;
-  #close;
-  constructor(record, close) {
-    this.#record = record;
-    this.#close = close;
-  }
-  /** What is watched, in the server's spelling once it is ready, and under its new path after a rename. */
-  get key() {
-    return { ...this.#record.key };
-  }
-  /** Letters of RFC 4314; undefined until it is ready. */
-  get rights() {
-    return this.#record.rights;
-  }
-  get closed() {
-    return this.#record.closed;
-  }
-  close() {
-    this.#close();
-  }
-}
-
 export class Mailpush {
   #env;
   #timers;
@@ -129,9 +68,9 @@ export class Mailpush {
   #backoff;
   #state = "idle";
   #records = new Set();
-  /** The connection in use, those that it replaces without a gap, and a WebSocket tried beside a stream. */
+  /** The connection in use, the one that it replaces without a gap, and a WebSocket tried beside a stream. */
   #link = null;
-  #olds = [];
+  #former = null;
   #probing = null;
   /** The attempt under way; whatever a former one still brings is of no interest. */
   #attempt = null;
@@ -142,6 +81,8 @@ export class Mailpush {
   #stayAway = 0;
   #socketFailures = 0;
   #socketTried = 0;
+  #probeAt = 0;
+  #transport;
   #preferStream = false;
   #reopenAt = 0;
   #reopenings = 0;
@@ -188,10 +129,21 @@ export class Mailpush {
     if (this.#records.size >= SUBSCRIPTIONS) throw new RangeError(`at most ${SUBSCRIPTIONS} subscriptions a client`);
     this.#records.add(record);
     this.#soon();
-    return new Subscription(record, () => {
-      this.#end(record);
-      this.#soon();
-    });
+    return {
+      get key() {
+        return { ...record.key };
+      },
+      get rights() {
+        return record.rights;
+      },
+      get closed() {
+        return record.closed;
+      },
+      close: () => {
+        this.#end(record);
+        this.#soon();
+      },
+    };
   }
 
   /** Ends everything, for good. */
@@ -205,11 +157,12 @@ export class Mailpush {
     this.#retry?.cancel();
     this.#retry = null;
     if (!this.#records.size) return this.#tell("idle");
-    if (!this.#env.online()) return this.#tell("offline");
+    if (!this.#env.online()) return this.#offline();
     const attempt = {};
     this.#attempt = attempt;
     this.#lastAttempt = this.#env.now();
     this.#tell("connecting");
+    if (this.#attempt !== attempt) return;
     const token = await this.#getToken();
     if (this.#attempt !== attempt) return;
     this.#attempt = null;
@@ -245,13 +198,12 @@ export class Mailpush {
   }
 
   /** Waits for the next attempt: as long as the server said, or as chance has it. */
-  #later(detail, after) {
-    const jitter = this.#jitter(this.#attempts);
+  #later(detail, after, jitter = this.#jitter(this.#attempts)) {
     const delay = after === undefined ? jitter : this.#attempts ? Math.max(after, jitter) : after;
     this.#attempts += 1;
     this.#stayAway = this.#env.now() + (after ?? 0);
     if (!this.#records.size) return this.#tell("idle");
-    if (!this.#env.online()) return this.#tell("offline", detail);
+    if (!this.#env.online()) return this.#offline(detail);
     this.#schedule(delay);
     this.#tell("waiting", { ...detail, retryInMs: Math.round(delay) });
   }
@@ -261,11 +213,17 @@ export class Mailpush {
     this.#retry = { due: this.#env.now() + delay, cancel: this.#timers.after(delay, () => this.#open()) };
   }
 
+  /** Waits for the browser to say that it is online again, and looks now and then: a page that was frozen is not told. */
+  #offline(detail) {
+    this.#schedule(Math.max(this.#stayAway - this.#env.now(), (OFFLINE_MS * (1 + this.#env.random())) / 2));
+    this.#tell("offline", detail);
+  }
+
   /** The page is seen again, or back online: tries soon, unless the server wants it away. */
   #hasten() {
     const now = this.#env.now();
     const due = Math.max(this.#stayAway, this.#lastAttempt + SOON_MS, now + this.#env.random() * SOON_MS);
-    if (this.#retry ? due < this.#retry.due : this.#state === "offline") this.#schedule(due - now);
+    if (this.#retry && due < this.#retry.due) this.#schedule(due - now);
   }
 
   #listen() {
@@ -273,10 +231,7 @@ export class Mailpush {
     const online = () => (this.#link ? this.#check(this.#link) : this.#hasten());
     const offline = () => {
       if (this.#link) return this.#check(this.#link);
-      if (!this.#retry) return;
-      this.#retry.cancel();
-      this.#retry = null;
-      this.#tell("offline");
+      if (this.#retry) this.#offline();
     };
     // A hidden page's timers are slow: when it is seen again, what they would have found is looked for at once.
     const visible = () => document.visibilityState === "visible" && this.#env.online() && online();
@@ -295,7 +250,8 @@ export class Mailpush {
     const now = this.#env.now();
     const timers = new Timers(this.#env);
     const heartbeat = this.#heartbeat ?? (kind === "sse" ? STREAM_HEARTBEAT_MS : HEARTBEAT_MS);
-    return { kind, shut, timers, heartbeat, ready: false, over: false, since: now, heard: now, signs: 0, asked: new Map() };
+    const states = { ready: false, over: false, since: now, heard: now, signs: 0, refusals: 0 };
+    return { kind, shut, timers, heartbeat, ...states, asked: new Map() };
   }
 
   #dispose(link) {
@@ -309,7 +265,10 @@ export class Mailpush {
     link.ready = true;
     link.since = this.#env.now();
     this.#reopenings = 0;
-    this.#tell("connected", { transport: link.kind, ...detail });
+    // A stream that takes over from another is no return.
+    const again = this.#state === "connected" && this.#transport === link.kind;
+    this.#transport = link.kind;
+    if (!again) this.#tell("connected", { transport: link.kind, ...detail });
     this.#watch(link);
   }
 
@@ -317,61 +276,68 @@ export class Mailpush {
   #lost(link, goodbye) {
     if (link.over) return;
     this.#dispose(link);
-    const final = isFinal(goodbye.code) || goodbye.reconnect === false;
-    if (link.kind === "websocket" && !link.ready && !(goodbye.code >= 4000)) {
+    const { code, reason } = goodbye;
+    const final = isFinal(code) || goodbye.reconnect === false;
+    const after = goodbye.reconnect_after_ms >= 0 ? Math.min(goodbye.reconnect_after_ms, AWAY_MS) : undefined;
+    let found = false;
+    if (link.kind === "websocket" && !link.ready && !(code >= 4000)) {
       this.#socketFailures += 1;
-      if (this.#socketFailures >= BLOCKED && this.#env.fetch) this.#preferStream = true;
+      this.#preferStream = this.#socketFailures >= BLOCKED && this.#env.fetch !== undefined;
+      // Found out just now: the other way is tried at once. These moments are spread already.
+      found = this.#preferStream && this.#socketFailures === BLOCKED;
     } else if (link.kind === "sse" && !link.ready && this.#env.WebSocket) {
       // A stream does not work either, so it is not that WebSockets are blocked.
       this.#preferStream = false;
     }
-    if (goodbye.code === 4401) this.#token = null;
+    // A stream that is replaced had the former token.
+    if (code === 4401 && link !== this.#former) this.#token = null;
     if (link === this.#probing) {
       this.#probing = null;
       return this.#probeLater();
     }
-    if (this.#olds.includes(link)) {
-      this.#olds.splice(this.#olds.indexOf(link), 1);
-      if (final) return this.#stop({ code: goodbye.code, reason: goodbye.reason });
+    if (link === this.#former) {
+      this.#former = null;
+      if (final) return this.#stop({ code, reason }, true);
       // It may have been silent for long: whether it told everything until it was replaced is not known.
       for (const record of this.#records) if (link.asked.get(record.id)?.standing) this.#interrupt(record);
       for (const [id, asked] of this.#link.asked) if (asked.standing) this.#settled(id, asked.rights);
       return;
     }
-    if (!link.ready && this.#olds.length && goodbye.code !== 4504) {
+    if (!link.ready && this.#former && code !== 4504) {
       // The one that it should have replaced goes on, unless it takes the last place that the user has.
-      this.#link = this.#olds.pop();
+      this.#link = this.#former;
+      this.#former = null;
       this.#link.replaced = undefined;
       this.#reopenAt = this.#env.now() + REOPEN_MS + this.#jitter((this.#reopenings += 1) - 1);
       if (this.#link.kind === "sse") this.#preferStream = true;
       if (link.kind === "websocket") this.#probeLater();
       return this.#soon();
     }
-    if (final && (link.ready || !this.#olds.length)) return this.#stop({ code: goodbye.code, reason: goodbye.reason });
-    const served = this.#olds.at(-1) ?? link;
+    if (final && (link.ready || !this.#former)) return this.#stop({ code, reason }, true);
+    const served = this.#former ?? link;
     this.#drop();
     if (served.ready && this.#env.now() - served.since >= GOOD_MS) this.#attempts = 0;
-    const after = goodbye.reconnect_after_ms;
-    this.#later({ code: goodbye.code, reason: goodbye.reason }, after >= 0 ? Math.min(after, AWAY_MS) : undefined);
+    this.#later({ code, reason }, after, found ? 0 : undefined);
   }
 
   /** Lets go of every connection. */
   #drop() {
-    for (const link of [this.#link, ...this.#olds, this.#probing]) this.#dispose(link);
-    this.#link = this.#probing = this.#attempt = null;
-    this.#olds = [];
+    for (const link of [this.#link, this.#former, this.#probing]) this.#dispose(link);
+    this.#link = this.#former = this.#probing = this.#attempt = null;
     for (const record of this.#records) this.#interrupt(record);
   }
 
-  #stop(detail) {
+  /** The end of this client; where the server wants it, each subscription is told. */
+  #stop(detail, told = false) {
     if (this.#state === "closed") return;
     this.#drop();
     this.#timers.stop();
     this.#unlisten();
-    for (const record of this.#records) record.closed = true;
-    this.#records.clear();
+    this.#state = "closed";
     this.#token = null;
-    this.#tell("closed", detail);
+    const why = new MailpushError({ name: "closed", code: detail.code, message: detail.reason });
+    for (const record of [...this.#records]) this.#end(record, told && "onerror", why);
+    guarded(this.#onstate, [this.#state, detail]);
   }
 
   // Whether the server is there
@@ -388,9 +354,10 @@ export class Mailpush {
     link.heard = this.#env.now();
     link.signs += 1;
     // What comes this long after the new one stood was sent after it: the old one has told everything until then.
-    if (link.heard - link.replaced >= GRACE_MS) {
-      this.#olds.splice(this.#olds.indexOf(link), 1);
+    if (link === this.#former && link.heard - link.replaced >= GRACE_MS) {
+      this.#former = null;
       this.#dispose(link);
+      this.#soon();
     }
   }
 
@@ -398,9 +365,10 @@ export class Mailpush {
   #replace(link) {
     const former = this.#link;
     this.#link = link;
-    if (former?.ready) this.#olds.push(former);
-    else this.#dispose(former);
-    if (this.#olds.length > 2) this.#lost(this.#olds[0], { code: 1006, reason: "too many streams" });
+    if (!former?.ready) return this.#dispose(former);
+    // One at a time: a browser has few connections to an origin.
+    if (this.#former) this.#lost(this.#former, { code: 1006, reason: "too many streams" });
+    this.#former = former;
   }
 
   /** Asks for a sign of life. A stream cannot be asked: if it is late, what is on its way is given time to come. */
@@ -427,9 +395,10 @@ export class Mailpush {
       // One that is not open yet may say so once more, to nobody.
       socket.close(1000);
     });
-    Object.assign(link, { pending: new Map(), id: 0, refusals: 0, until: 0, rate: 1, credit: 1, counted: 0 });
+    Object.assign(link, { pending: new Map(), id: 0, until: 0, rate: 1, credit: 1, counted: 0 });
     link.send = (frame) => socket.send(JSON.stringify(frame));
     this.#socketTried = this.#env.now();
+    this.#probeAt = this.#socketTried + PROBE_MS * (0.75 + this.#env.random() / 2);
     if (probe) this.#probing = link;
     else this.#link = link;
     const late = link.timers.after(OPEN_MS, () => this.#lost(link, { code: 1006, reason: "the WebSocket does not open" }));
@@ -453,15 +422,19 @@ export class Mailpush {
     socket.onclose = ({ code, reason }) => this.#lost(link, { code, reason });
   }
 
-  /** Tries a WebSocket beside a stream that works, now and then. */
+  /** Tries a WebSocket beside a stream that works, now and then, however often the stream is another. */
   #probeLater() {
     if (!this.#env.WebSocket || this.#link?.kind !== "sse") return;
     const link = this.#link;
     link.timers.probe?.();
-    link.timers.probe = link.timers.after(PROBE_MS * (0.75 + this.#env.random() / 2), async () => {
+    const delay = Math.max(PROBE_AGAIN_MS, this.#probeAt - this.#env.now());
+    link.timers.probe = link.timers.after(delay, async () => {
+      if (this.#former || this.#probing) return this.#probeLater();
       const token = await this.#getToken();
-      if (link.over || link !== this.#link || this.#olds.length || this.#probing || token === undefined) return this.#probeLater();
-      this.#openSocket(token, true);
+      if (link.over || link !== this.#link || this.#former || this.#probing) return this.#probeLater();
+      if (token !== undefined) return this.#openSocket(token, true);
+      this.#probeAt = this.#env.now() + PROBE_MS;
+      this.#probeLater();
     });
   }
 
@@ -493,8 +466,8 @@ export class Mailpush {
           link.asked.clear();
           return this.#connect(link, token, false);
         }
-        // A disconnect follows, and says what to do.
-        return this.#fault(error);
+        // A disconnect follows, and says what to do: with another token than an expired one it is back by itself.
+        return this.#fault({ ...error, temporary: error.temporary || error.name === "token_expired" });
       }
       if (!connect) return;
       this.#socketFailures = 0;
@@ -520,20 +493,33 @@ export class Mailpush {
     });
   }
 
-  /** A newer token, in-band. A server that was given the same one again asks at once again: the backoff is for that too. */
-  #refresh(link) {
-    if (link.refreshing || link.kind !== "websocket") return;
+  /**
+   * A newer token: in-band, or with a stream that replaces this one. Not at once, for all clients of a node may be told at once,
+   * and a token that lives for less than the server's notice would be asked for without pause. A server that was given the same
+   * one again tells at once again: the backoff is for that.
+   */
+  #refresh(link, within) {
+    if (link.refreshing) return;
     link.refreshing = true;
     const again = (error) => {
+      // Nobody accepted it, so nobody else shall be shown it.
+      if (error && !error.temporary) this.#token = null;
       if (error) this.#fault(error);
       link.refreshing = false;
       link.refusals += 1;
-      this.#refresh(link);
+      this.#refresh(link, within);
     };
-    link.timers.after(link.refusals ? SOON_MS + this.#jitter(link.refusals - 1) : 0, async () => {
+    const soon = (this.#env.random() * Math.min(Math.max(within, 0), AWAY_MS)) / 2;
+    link.timers.after(link.refusals ? SOON_MS + this.#jitter(link.refusals - 1) : soon, async () => {
+      // Replaced by a stream that has a newer one: looked at again should that fail.
+      if (link.kind === "sse" && link !== this.#link) return again();
       const token = await this.#getToken(true);
       if (link.over) return;
       if (token === undefined) return again();
+      if (link.kind === "sse") {
+        if (link === this.#link) this.#openStream(token);
+        return again();
+      }
       this.#command(link, "refresh", { token }, ({ refresh, error }) => {
         if (!refresh) return again(error);
         link.refreshing = false;
@@ -545,9 +531,9 @@ export class Mailpush {
 
   // The stream
 
-  #streamRequest(ids, wish, token, signal) {
+  #streamRequest(entries, wish, token, signal) {
     const url = new URL(this.#urls.stream);
-    for (const id of ids) for (const [name, value] of Object.entries(this.#group(id)[0].key)) url.searchParams.append(name, value);
+    for (const { key } of entries) for (const [name, value] of Object.entries(key)) url.searchParams.append(name, value);
     for (const name of ["types", "fields"]) if (wish[name]) url.searchParams.set(name, wish[name].join());
     if (wish.shared) url.searchParams.set("shared", "true");
     const headers = { accept: "text/event-stream", authorization: `Bearer ${token}` };
@@ -568,12 +554,12 @@ export class Mailpush {
     this.#reopenAt = this.#env.now() + REOPEN_MS;
     const late = link.timers.after(OPEN_MS, () => this.#lost(link, { code: 1006, reason: "the stream does not open" }));
     try {
-      const response = await this.#streamRequest(ids, wish, token, abort.signal);
+      const response = await this.#streamRequest(link.entries, wish, token, abort.signal);
       if (link.over) return;
       const goodbye = await refusal(response);
       if (link.over) return;
       late();
-      if (goodbye?.subscription) return await this.#blame(link, token, goodbye);
+      if (goodbye?.subscription) this.#refuseAll(goodbye.subscription);
       if (goodbye) return this.#lost(link, goodbye);
       link.heard = this.#env.now();
       this.#isReady(link, {});
@@ -593,25 +579,16 @@ export class Mailpush {
     }
   }
 
-  /** A stream is refused as a whole for one mailbox, and not told for which: each that is not known to be good is tried alone. */
-  async #blame(link, token, { subscription: error }) {
-    const suspects = link.entries.filter(({ id }) => !this.#olds.some(({ asked }) => asked.get(id)?.standing));
-    const guilty = suspects.length === 1 ? suspects : [];
-    for (const entry of suspects.length === 1 ? [] : suspects) {
-      if (link.over) return;
-      if (!this.#group(entry.id).length) continue;
-      const abort = new AbortController();
-      const late = link.timers.after(OPEN_MS, () => abort.abort());
-      const response = await this.#streamRequest([entry.id], wishOf(this.#group(entry.id)), token, abort.signal);
-      const why = (await refusal(response))?.subscription;
-      late();
-      abort.abort();
-      if (why) guilty.push({ ...entry, error: why });
-      await new Promise((resolve) => link.timers.after(SOON_MS / 4, resolve));
-    }
-    if (link.over) return;
-    for (const entry of guilty) this.#refused(link, entry, entry.error ?? error);
-    this.#lost(link, { code: 1006, reason: error.message });
+  /** A stream is refused as a whole where nothing can be watched, or the wish is wrong: what stands already is not to blame. */
+  #refuseAll(error) {
+    const stood = (record) => {
+      const asked = this.#former?.asked.get(record.id);
+      return asked?.standing && within(record.wish, asked.stood);
+    };
+    const blamed = [...this.#records].filter((record) => !stood(record));
+    // A wish is wrong by what it names; those without are tried by themselves first.
+    const naming = blamed.filter(({ wish }) => error.code === 400 && (wish.types || wish.fields));
+    for (const record of naming.length ? naming : blamed) this.#end(record, "onerror", new MailpushError(error));
   }
 
   // What the server says
@@ -634,23 +611,18 @@ export class Mailpush {
     } else if (frame.event) this.#event(link, frame.event);
     else if (frame.resync) this.#resync(frame.resync);
     else if (frame.revoked) this.#revoked(frame.revoked.key);
-    else if (frame.expiring) this.#refresh(link);
+    else if (frame.expiring) this.#refresh(link, frame.expiring.in_ms ?? 0);
     else if (frame.disconnect) this.#lost(link, frame.disconnect);
-    else if (frame.subscribe) this.#streamed(link, frame);
-    else if (frame.error) this.#streamFailed(link, frame);
+    else if (frame.subscribe || frame.error) this.#answered(link, frame);
     else if (link.kind === "websocket" && !Object.keys(frame).length) link.send({});
   }
 
-  #streamed(link, { id, subscribe: { key, rights } }) {
-    const asked = link.asked.get(idOf(key)) ?? link.entries?.[id];
-    if (asked && link.asked.get(asked.id) === asked) this.#stands(link, asked, key, rights);
-  }
-
-  #streamFailed(link, { id, error }) {
+  /** A stream answers by places in its URL. */
+  #answered(link, { id, subscribe, error }) {
     const asked = link.entries?.[id];
-    if (asked && !error.temporary) this.#refused(link, asked, error);
-    else this.#fault(error);
-    if (link.kind === "sse") this.#lost(link, { code: 1006, reason: error.message, reconnect_after_ms: error.retry_after_ms });
+    if (!asked || link.asked.get(asked.id) !== asked) return void (error && !link.entries && this.#fault(error));
+    if (subscribe) this.#stands(link, asked, subscribe.key, subscribe.rights);
+    else this.#refused(link, asked, error);
   }
 
   #event(link, { event, pos }) {
@@ -665,9 +637,11 @@ export class Mailpush {
     const concerned = [...this.#records].filter((record) => record.ready && concerns(record, event));
     if (moves) this.#moved(event);
     for (const record of concerned) {
+      const kind = kindOf(record.key);
       const { types } = record.wish;
-      if (!types || types.includes(event.type) || event.type === "MailboxChange") this.#call(record, "onevent", event);
-      if (event.type === "MailboxDelete" && record.key.mailbox !== undefined) this.#end(record);
+      // A mailbox that is gone has no state to wait for.
+      if (event.type === "MailboxDelete" && kind === "mailbox") this.#end(record, "onevent", event);
+      else if (!types || [...types, "MailboxChange", ...OWN[kind]].includes(event.type)) this.#call(record, "onevent", event);
     }
     if (event.type === "MailboxDelete" || moves) this.#soon();
   }
@@ -679,11 +653,11 @@ export class Mailpush {
       if (!key) continue;
       record.key = key;
       record.id = idOf(key);
-      for (const { asked } of [this.#link, ...this.#olds]) {
-        const entry = asked.get(from);
+      for (const link of [this.#link, this.#former]) {
+        const entry = link?.asked.get(from);
         if (!entry) continue;
-        asked.delete(from);
-        if (!asked.has(record.id)) asked.set(record.id, Object.assign(entry, { id: record.id, key }));
+        link.asked.delete(from);
+        if (!link.asked.has(record.id)) link.asked.set(record.id, Object.assign(entry, { id: record.id, key }));
       }
     }
   }
@@ -702,7 +676,7 @@ export class Mailpush {
 
   #revoked(key) {
     const id = idOf(key);
-    for (const link of [this.#link, ...this.#olds]) link.asked.delete(id);
+    for (const link of [this.#link, this.#former]) link?.asked.delete(id);
     for (const record of [...this.#records]) {
       if (record.id === id) this.#end(record, "onrevoked", key);
       else if (record.wish.shared && record.ready && key.mailbox !== undefined) this.#call(record, "onrevoked", key);
@@ -740,23 +714,28 @@ export class Mailpush {
     }
     if (link.kind === "sse") this.#reconcileStream(link);
     else if (link.ready) this.#reconcileSocket(link);
-    if (this.#olds.length && this.#ids().every((id) => this.#link?.asked.get(id)?.standing)) {
-      for (const old of this.#olds) old.replaced ??= this.#env.now();
+    const stands = (id) => !this.#group(id).length || this.#link.asked.get(id)?.standing;
+    if (this.#former && [...this.#former.asked].every(([id, { standing }]) => !standing || stands(id))) {
+      this.#former.replaced ??= this.#env.now();
     }
   }
 
   #reconcileSocket(link) {
-    for (const [id, { key }] of link.asked) {
-      if (this.#group(id).length) continue;
+    for (const [id, { key, standing }] of link.asked) {
+      // What is not answered yet may be another spelling of what others want.
+      if (!standing || this.#group(id).length) continue;
       if (!this.#spend(link)) return;
       link.asked.delete(id);
       this.#command(link, "unsubscribe", key, () => {});
     }
     for (const id of this.#ids()) {
       const group = this.#group(id);
+      // Closed by a callback, meanwhile.
+      if (!group.length) continue;
       const wish = wishOf(group);
       const before = link.asked.get(id);
-      const asked = { id, key: group[0].key, text: JSON.stringify(wish), standing: before?.standing ?? false };
+      const { standing = false, stood } = before ?? {};
+      const asked = { id, key: group[0].key, text: JSON.stringify(wish), standing, stood };
       if (before?.text === asked.text) {
         if (before.standing) this.#settled(id, before.rights);
         continue;
@@ -780,23 +759,25 @@ export class Mailpush {
       this.#drop();
       return this.#tell("idle");
     }
-    const same = ids.length === link.asked.size && ids.every((id) => link.asked.has(id));
-    if (same && JSON.stringify(wishOf([...this.#records])) === link.text) {
+    // What was refused for now can wait until the former stream has told everything.
+    const handing = this.#former?.replaced !== undefined;
+    const due = (id) => !(this.#notBefore.get(id) > this.#env.now()) && !(handing && this.#refusals.has(id));
+    const there = ids.every((id) => link.asked.has(id) || !due(id));
+    const wanted = [...link.asked.keys()].every((id) => this.#group(id).length);
+    if (there && wanted && JSON.stringify(wishOf([...this.#records])) === link.text) {
       for (const [id, asked] of link.asked) if (asked.standing) this.#settled(id, asked.rights);
       return;
     }
     if (this.#reopening) return;
     this.#reopening = true;
     this.#timers.after(Math.max(0, this.#reopenAt - this.#env.now()), async () => {
-      const token = await this.#getToken();
+      // Another one may have been opened meanwhile.
+      const token = this.#reopenAt > this.#env.now() ? null : await this.#getToken();
       this.#reopening = false;
-      const current = this.#link;
-      if (current?.kind !== "sse" || this.#state === "closed") return;
-      if (token === undefined) {
-        this.#reopenAt = this.#env.now() + REOPEN_MS + this.#jitter((this.#reopenings += 1) - 1);
-        return this.#soon();
-      }
-      this.#openStream(token);
+      if (this.#state === "closed") return;
+      if (token === undefined) this.#reopenAt = this.#env.now() + REOPEN_MS + this.#jitter((this.#reopenings += 1) - 1);
+      if (token && link === this.#link) this.#openStream(token);
+      else this.#soon();
     });
   }
 
@@ -816,16 +797,23 @@ export class Mailpush {
 
   #stands(link, asked, key, rights, recovered) {
     const id = idOf(key);
+    let other;
     if (id !== asked.id) {
       // The server's spelling.
       for (const record of this.#group(asked.id)) Object.assign(record, { id, key });
       link.asked.delete(asked.id);
+      other = link.asked.get(id);
       link.asked.set(id, asked);
+      if (other && other.text !== asked.text) {
+        // One of the two wishes has displaced the other: nothing is sure until both are asked for in one.
+        asked.text = undefined;
+        for (const record of this.#group(id)) this.#interrupt(record);
+      }
     }
-    Object.assign(asked, { id, key, rights, standing: true });
+    Object.assign(asked, { id, key, rights, standing: true, stood: asked.text ?? other?.stood });
     this.#notBefore.delete(id);
     this.#refusals.delete(id);
-    this.#settled(id, rights, recovered);
+    if (asked.text !== undefined) this.#settled(id, rights, recovered);
     this.#soon();
   }
 
@@ -848,11 +836,20 @@ export class Mailpush {
     }
   }
 
-  #refused(link, { id, standing }, error) {
+  #refused(link, asked, error) {
+    const { id, standing, stood } = asked;
+    const group = this.#group(id);
+    // A wrong wish ends those that have it; the others go on as before.
+    const wrong = standing && error.code === 400 ? group.filter(({ wish }) => !within(wish, stood)) : [];
+    if (wrong.length && wrong.length < group.length) {
+      link.asked.set(id, { ...asked, text: stood });
+      for (const record of wrong) this.#end(record, "onerror", new MailpushError(error));
+      return this.#soon();
+    }
     // A mailbox that was renamed or deleted before it settled: under its new name it may.
     const temporary = error.temporary === true || error.name === "not_subscribed";
     // One that stood before and still may is given up by its name.
-    if (temporary || !standing) link.asked.delete(id);
+    if (temporary || !standing || link.kind === "sse") link.asked.delete(id);
     const why = new MailpushError({ ...error, temporary });
     if (temporary) {
       const refusals = this.#refusals.get(id) ?? 0;
@@ -864,7 +861,7 @@ export class Mailpush {
         this.#soon();
       });
     }
-    for (const record of this.#group(id)) {
+    for (const record of group) {
       this.#interrupt(record);
       if (temporary) this.#call(record, "onerror", why);
       else this.#end(record, "onerror", why);
@@ -877,16 +874,38 @@ export class Mailpush {
   #end(record, name, ...words) {
     if (!this.#records.delete(record)) return;
     record.closed = true;
+    record.held = undefined;
     if (name) guarded(record.handlers[name], words);
     if (!this.#group(record.id).length) this.#refusals.delete(record.id);
   }
 
-  #call({ handlers, closed }, name, ...words) {
-    if (!closed) guarded(handlers[name], words);
+  /** Calls the page, or later: while it reads its state, what it is told of changes would be overwritten. */
+  #call(record, name, ...words) {
+    if (record.closed) return;
+    if (record.held?.length >= HELD) {
+      record.held = [];
+      this.#readAgain(record, "overflow", [record.key]);
+    } else if (record.held) record.held.push([name, words]);
+    else {
+      const reading = guarded(record.handlers[name], words);
+      if (record.closed || !["onready", "onresync"].includes(name) || typeof reading?.then !== "function") return;
+      record.held = [];
+      Promise.resolve(reading).catch(report).then(() => this.#release(record));
+    }
+  }
+
+  #release(record) {
+    const held = record.held ?? [];
+    record.held = undefined;
+    while (held.length && !record.held) {
+      const [name, words] = held.shift();
+      this.#call(record, name, ...words);
+    }
+    if (record.held) record.held = held;
   }
 
   #fault(error, cause) {
-    guarded(this.#onerror, [new MailpushError(error, cause)]);
+    if (this.#state !== "closed") guarded(this.#onerror, [new MailpushError(error, cause)]);
   }
 
   #tell(state, detail = {}) {
@@ -965,7 +984,11 @@ function isFinal(code) {
 }
 
 function idOf(key) {
-  return key.mailbox === undefined ? `account ${key.account}` : `mailbox ${key.mailbox}`;
+  return `${kindOf(key)} ${key[kindOf(key)]}`;
+}
+
+function kindOf(key) {
+  return key.mailbox === undefined ? "account" : "mailbox";
 }
 
 /** Whose mailbox it is: `#namespace:owner:name`. */
@@ -999,11 +1022,19 @@ function covers({ id, key, wish }, other) {
 /** What several subscriptions want together. `types` left out means all, `fields` none. */
 function wishOf(records) {
   const union = (name) => [...new Set(records.flatMap(({ wish }) => wish[name] ?? []))].sort();
-  const follow = records.flatMap(({ key }) => FOLLOWED[key.mailbox === undefined ? "account" : "mailbox"]);
-  const types = records.every(({ wish }) => wish.types) ? [...new Set([...union("types"), ...follow])].sort() : undefined;
+  const types = records.every(({ wish }) => wish.types) ? union("types") : undefined;
   const fields = union("fields");
   const shared = records.some(({ wish }) => wish.shared) || undefined;
   return { types, fields: fields.length ? fields : undefined, shared };
+}
+
+/** Whether a wish is a part of one that the server has taken. */
+function within(wish, text) {
+  if (text === undefined) return false;
+  const { types, fields = [], shared } = JSON.parse(text);
+  if (wish.shared && !shared) return false;
+  if (types && !wish.types?.every((type) => types.includes(type))) return false;
+  return (wish.fields ?? []).every((field) => fields.includes(field));
 }
 
 function newRecord(what, handlers) {
@@ -1026,7 +1057,7 @@ function newRecord(what, handlers) {
   const key = mailbox === undefined ? { account } : { mailbox };
   const wish = { types: types && [...types], fields: fields && [...fields], shared: shared || undefined };
   if (JSON.stringify({ ...key, ...wish }).length > COMMAND_CHARACTERS) throw new RangeError("the subscription is too long");
-  return { id: idOf(key), key, wish, handlers: { ...handlers }, ready: false, current: false, closed: false };
+  return { id: idOf(key), key, wish, handlers: { ...handlers }, ready: false, current: false, closed: false, held: undefined };
 }
 
 function known(object, names, what) {
@@ -1043,14 +1074,18 @@ function callbacks(handlers, needed) {
   if (missing) throw new TypeError(`${missing} is needed`);
 }
 
-/** Calls the page; what it throws is its own affair, and is reported as such. */
+/** Calls the page; what it throws is its own affair, and is reported as such. Gives what it gives. */
 function guarded(act, words) {
   try {
-    act?.(...words);
+    return act?.(...words);
   } catch (error) {
-    if (globalThis.reportError) globalThis.reportError(error);
-    else console.error(error);
+    return report(error);
   }
+}
+
+function report(error) {
+  if (globalThis.reportError) globalThis.reportError(error);
+  else console.error(error);
 }
 
 function bytes(text) {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use reqwest::Method;
 use serde_json::json;
 use support::dev::DevCluster;
+use support::sse::SseClient;
 use support::ws::WsClient;
 
 /// Exists, is watched by its owner, and is nobody else's business.
@@ -119,6 +120,7 @@ async fn tickets_and_sockets_answer_alike() {
     let client = reqwest::Client::new();
     let mut by_ticket = Vec::new();
     let mut by_socket = Vec::new();
+    let mut beside = Vec::new();
     for mailbox in [HIDDEN].iter().chain(&ABSENT) {
         // A ticket of the other node, so that it is asked for.
         let ticket = client.post(format!("{}/v1/tickets", cluster.http(1))).bearer_auth(cluster.token(1));
@@ -126,8 +128,10 @@ async fn tickets_and_sockets_answer_alike() {
         let ticket = ticket["ticket"].as_str().expect("a ticket");
         let stream = client.get(format!("{}/v1/stream", cluster.http(0)));
         let own = [("account", "bob@example.org"), ("mailbox", mailbox)];
-        let beside = client.get(format!("{}/v1/stream", cluster.http(0))).query(&own).bearer_auth(cluster.token(1));
-        by_ticket.push(told(beside).await);
+        let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(own).finish();
+        let url = format!("{}/v1/stream?{query}", cluster.http(0));
+        let mut both = SseClient::open(&url, Some(&cluster.token(1)), 0).await;
+        beside.push([both.next().await.expect("an answer"), both.next().await.expect("another answer")]);
         by_ticket.push(told(stream.query(&[("mailbox", *mailbox), ("ticket", ticket)])).await);
         let mut bob = WsClient::connect(&cluster.ws(0), &cluster.token(1)).await;
         by_socket.push(bob.command("subscribe", json!({ "mailbox": mailbox })).await.to_string());
@@ -135,5 +139,7 @@ async fn tickets_and_sockets_answer_alike() {
     assert_eq!(by_ticket[0].status, 404);
     assert!(by_socket[0].contains("\"error\"") && !by_socket[0].contains("Drafts"), "{}", by_socket[0]);
     assert!(by_ticket.iter().all(|told| *told == by_ticket[0]), "{by_ticket:?}");
+    assert!(beside.iter().all(|told| *told == beside[0]), "{beside:?}");
+    assert!(!format!("{beside:?}").contains("Drafts"), "{beside:?}");
     assert!(by_socket.iter().all(|told| *told == by_socket[0]), "{by_socket:?}");
 }

@@ -1,6 +1,8 @@
-//! The SSE door: `GET /v1/stream`, the same pushes as on a WebSocket, one way.
+//! The SSE door: `GET /v1/stream`, the same pushes as on a WebSocket, one way. Each mailbox and account is answered by itself,
+//! by its place in the URL; only where none of them can be watched is the request refused.
 
-use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -28,13 +30,13 @@ use crate::mail::rights::Subject;
 use crate::push::clock::unix_ms;
 use crate::push::hub::Wanted;
 use crate::push::metrics::Metrics;
-use crate::push::outbox::{Outgoing, Resync, SubscribeFailure};
+use crate::push::outbox::{Outgoing, Resync};
 use crate::push::session::{SessionHandle, Transport};
 use crate::push::subscriptions::Wish;
 use crate::wire::sse;
 use crate::wire::ws::close::{CloseReason, Goodbye};
 use crate::wire::ws::codec::frame_payload;
-use crate::wire::ws::command::{Refusal, parse_fields, parse_key, parse_types};
+use crate::wire::ws::command::{CommandError, Refusal, parse_fields, parse_key, parse_types};
 use crate::wire::ws::push;
 
 /// What `EventSource` waits before it comes back.
@@ -60,14 +62,19 @@ pub async fn open(
     if let Some(refusal) = gateway.refusal() {
         return Err(Problem::unavailable(refusal));
     }
-    let (keys, wish) = read_parameters(&gateway, &parameters)?;
+    let Asked { mut places, twins, wish } = read_parameters(&gateway, &parameters)?;
     let subject = Subject::new(identity.user, &identity.groups);
-    // Before the stream begins: a refusal is an answer of its own.
-    for outcome in join_all(keys.iter().map(|key| gateway.subscriptions.allows(&subject, key))).await {
-        outcome.map_err(|failure| match failure {
-            SubscribeFailure::NotFound => Problem::not_found("there is no such mailbox, or you may not see it"),
-            other => Problem::unavailable(refusal(other).0.message),
-        })?;
+    // Before the stream begins: where nothing can be watched, a refusal is an answer of its own.
+    join_all(places.iter_mut().map(async |(_, place)| {
+        if let Ok(key) = place
+            && let Err(failure) = gateway.subscriptions.allows(&subject, key).await
+        {
+            *place = Err(refusal(failure).0);
+        }
+    }))
+    .await;
+    if places.iter().all(|(_, place)| place.is_err()) {
+        return Err(refuse_all(places));
     }
     let session = gateway
         .open_session(SessionId::random(gateway.node().clone()), subject, Transport::Sse, peer)
@@ -76,21 +83,31 @@ pub async fn open(
         heartbeat: gateway.settings.sessions.heartbeat_ms.duration(),
         timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
         expires: Instant::now() + Duration::from_millis(identity.expires_at.saturating_sub(unix_ms()).min(1 << 40)),
+        notice: None,
         ready: VecDeque::from([sse::retry(RETRY_MS)]),
+        outstanding: 0,
+        twins,
         session,
         gateway: gateway.clone(),
         reason: "lost",
         over: false,
     };
+    stream.notice = stream.expires.checked_sub(gateway.settings.sessions.expiring_notice_ms.duration());
     let due = stream.due();
     stream.timer.as_mut().reset(due.into());
     // Asked once the session is in the table: a drain that did not see it there is seen here.
     if let Some(refusal) = gateway.refusal() {
         return Err(Problem::unavailable(refusal));
     }
-    for (tag, key) in keys.into_iter().enumerate() {
-        let wish = Wish { shared: wish.shared && matches!(key, Key::Account(_)), ..wish };
-        gateway.subscriptions.subscribe(&stream.session, tag as u32, key, wish);
+    for (tag, place) in places {
+        match place {
+            Ok(key) => {
+                let wish = Wish { shared: wish.shared && matches!(key, Key::Account(_)), ..wish };
+                stream.outstanding += 1;
+                gateway.subscriptions.subscribe(&stream.session, tag, key, wish);
+            }
+            Err(error) => stream.refuse(tag, error),
+        }
     }
     let mut response = Body::from_stream(stream).into_response();
     let headers = response.headers_mut();
@@ -101,8 +118,19 @@ pub async fn open(
     Ok(response)
 }
 
-fn read_parameters(gateway: &Gateway, parameters: &[(String, String)]) -> Result<(Vec<Key>, Wish), Problem> {
-    let mut keys = Vec::new();
+/// What a stream is asked for.
+struct Asked {
+    /// Each mailbox and account, with its place among them in the URL; those named again are `twins`.
+    places: Vec<(u32, Result<Key, CommandError>)>,
+    /// A place, and another one of the same key.
+    twins: Vec<(u32, u32)>,
+    wish: Wish,
+}
+
+fn read_parameters(gateway: &Gateway, parameters: &[(String, String)]) -> Result<Asked, Problem> {
+    let limit = gateway.settings.sessions.subscriptions_per_session;
+    let (mut places, mut twins, mut first) = (Vec::new(), Vec::new(), HashMap::new());
+    let mut place = 0;
     let list = |value: &str| value.split(',').map(|v| v.trim().to_owned()).collect::<Vec<_>>();
     let (mut types, mut fields, mut shared) = (None, Vec::new(), false);
     for (name, value) in parameters {
@@ -123,24 +151,44 @@ fn read_parameters(gateway: &Gateway, parameters: &[(String, String)]) -> Result
             }
             _ => continue,
         };
-        let key = key.map_err(Problem::bad_request)?;
-        if !keys.contains(&key) {
-            keys.push(key);
+        let room = first.len() < limit;
+        match key {
+            Ok(key) => match first.entry(key) {
+                Entry::Occupied(twin) => twins.push((*twin.get(), place)),
+                Entry::Vacant(entry) if room => {
+                    places.push((place, Ok(entry.key().clone())));
+                    entry.insert(place);
+                }
+                Entry::Vacant(_) => {
+                    let message = format!("at most {limit} mailboxes and accounts a stream");
+                    places.push((place, Err(CommandError::limit(message))));
+                }
+            },
+            Err(message) => places.push((place, Err(CommandError::bad_request(message)))),
         }
+        place += 1;
     }
-    let limit = gateway.settings.sessions.subscriptions_per_session;
-    if keys.is_empty() {
+    if places.is_empty() {
         return Err(Problem::bad_request("name at least one mailbox or account to watch"));
     }
-    if keys.len() > limit {
-        return Err(Problem::bad_request(format!("at most {limit} mailboxes and accounts a stream")));
-    }
-    if shared && !keys.iter().any(|key| matches!(key, Key::Account(_))) {
+    if shared && !parameters.iter().any(|(name, _)| name == "account") {
         return Err(Problem::bad_request("shared goes with account, not with mailbox"));
     }
     let types = parse_types(types.as_deref()).map_err(Problem::bad_request)?;
     let fields = parse_fields(&fields).map_err(Problem::bad_request)?;
-    Ok((keys, Wish { wanted: Wanted { types, fields }, shared }))
+    Ok(Asked { places, twins, wish: Wish { wanted: Wanted { types, fields }, shared } })
+}
+
+/// The answer where nothing can be watched: that of the first, or of one that may be watched later.
+fn refuse_all(places: Vec<(u32, Result<Key, CommandError>)>) -> Problem {
+    let mut errors: Vec<CommandError> = places.into_iter().filter_map(|(_, place)| place.err()).collect();
+    let at = errors.iter().position(|error| error.temporary).unwrap_or(0);
+    let error = errors.swap_remove(at);
+    match error.code {
+        400 => Problem::bad_request(error.message),
+        404 => Problem::not_found(error.message),
+        _ => Problem::unavailable(error.message),
+    }
 }
 
 /// One stream. Dropping it, as hyper does when the client is gone, ends the session.
@@ -151,6 +199,11 @@ struct SseSession {
     heartbeat: Duration,
     timer: Pin<Box<Sleep>>,
     expires: Instant,
+    /// When to tell that the token expires soon; until it is told.
+    notice: Option<Instant>,
+    /// Subscriptions that have no outcome yet.
+    outstanding: usize,
+    twins: Vec<(u32, u32)>,
     reason: &'static str,
     over: bool,
 }
@@ -163,7 +216,20 @@ impl Drop for SseSession {
 
 impl SseSession {
     fn due(&self) -> Instant {
-        self.expires.min(Instant::now() + self.heartbeat)
+        let beat = Instant::now() + self.heartbeat;
+        self.expires.min(self.notice.map_or(beat, |notice| notice.min(beat)))
+    }
+
+    /// The place of a subscription, and those where the URL names the same key again.
+    fn places(&self, tag: u32) -> Vec<u32> {
+        let twins = self.twins.iter().filter(|(first, _)| *first == tag).map(|(_, twin)| *twin);
+        std::iter::once(tag).chain(twins).collect()
+    }
+
+    fn refuse(&mut self, tag: u32, error: CommandError) {
+        for place in self.places(tag) {
+            self.push("error", None, &push::refused(&Refusal { id: Some(place), error: error.clone() }));
+        }
     }
 
     fn push(&mut self, name: &str, pos: Option<&str>, frame: &Bytes) {
@@ -195,13 +261,20 @@ impl SseSession {
                     self.push("resync", None, &push::resync(&keys, reason));
                 }
             }
-            Outgoing::Settled { tag, key, outcome: Ok(rights) } => {
-                self.push("subscribe", None, &push::subscribed(tag, &key, rights));
-            }
-            Outgoing::Settled { tag, outcome: Err(failure), .. } => {
-                let (error, _) = refusal(failure);
-                self.push("error", None, &push::refused(&Refusal { id: Some(tag), error }));
-                self.over = true;
+            Outgoing::Settled { tag, key, outcome } => {
+                self.outstanding = self.outstanding.saturating_sub(1);
+                match outcome {
+                    Ok(rights) => {
+                        for place in self.places(tag) {
+                            self.push("subscribe", None, &push::subscribed(place, &key, rights));
+                        }
+                    }
+                    Err(failure) => {
+                        self.refuse(tag, refusal(failure).0);
+                        // Where nothing stands nor is coming, the client does better to come back.
+                        self.over |= self.outstanding == 0 && self.session.subscriptions().is_empty();
+                    }
+                }
             }
             Outgoing::Revoked { key } => self.push("revoked", None, &push::revoked(&key)),
             Outgoing::Standing { .. } | Outgoing::Health(_) | Outgoing::Moved { .. } | Outgoing::AskRights { .. } => {}
@@ -225,6 +298,12 @@ impl Stream for SseSession {
             // First of all: a stream that always has something to tell must not outlive its token.
             if Instant::now() >= self.expires {
                 self.end(CloseReason::TokenExpired.into());
+                continue;
+            }
+            if self.notice.is_some_and(|notice| Instant::now() >= notice) {
+                self.notice = None;
+                let left = self.expires.saturating_duration_since(Instant::now());
+                self.push("expiring", None, &push::expiring(u64::try_from(left.as_millis()).unwrap_or(u64::MAX)));
                 continue;
             }
             if let Poll::Ready(outgoing) = self.session.poll_take(cx) {

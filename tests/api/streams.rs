@@ -109,9 +109,13 @@ async fn every_push_of_a_stream_is_as_documented() {
     shared.until("subscribe").await;
     unshare(&cluster).await;
     assert_eq!(shared.until("revoked").await, json!({ "revoked": { "key": { "mailbox": TEAM } } }));
-    let met = stream.met.union(&shared.met).cloned().collect();
-    // The registry in a process of its own always answers.
-    assert_met("stream", met, &["error"]);
+    let url = format!("{}/v1/stream?account={ALICE}&mailbox=%23shared::Secret", cluster.http(1));
+    let mut brief = SseClient::open("stream", url, &sign(&claims(5.0))).await;
+    assert_eq!(brief.until("error").await["id"], 1);
+    assert!(brief.until("expiring").await["expiring"]["in_ms"].as_u64().is_some_and(|ms| ms <= 5_000));
+    brief.until("subscribe").await;
+    let met = [stream.met, shared.met, brief.met].into_iter().flatten().collect();
+    assert_met("stream", met, &[]);
 }
 
 #[tokio::test]

@@ -23,8 +23,10 @@ async function connected(options) {
   return { world, ...log, ...watch };
 }
 
-async function stays({ world, client, sub, states }, { code, reason }) {
+async function stays({ world, client, sub, states, calls }, { code, reason }) {
   assert.deepEqual([client.state, states.at(-1)[1], sub.closed], ["closed", { code, reason }, true]);
+  const [name, error] = calls.at(-1);
+  assert.deepEqual([name, error.name, error.code, error.message, error.temporary], ["onerror", "closed", code, reason, false]);
   world.show(true);
   world.go(true);
   await world.pass(3_600_000);
@@ -46,6 +48,8 @@ test("the table of close codes could be read", () => {
 });
 
 for (const { code, name, reason, reconnect } of TABLE) {
+  // 1000 alone may be a proxy's.
+  const closed = reconnect || code === 1000;
   test(`${code} ${name}: ${reconnect ? "comes back" : "stays away"}`, async () => {
     const disconnect = { code, reason, reconnect };
     const ways = {
@@ -59,10 +63,10 @@ for (const { code, name, reason, reconnect } of TABLE) {
       },
       "closed without a word": (socket) => socket.end(code, reason),
     };
-    for (const act of Object.values(ways)) {
+    for (const [way, act] of Object.entries(ways)) {
       const all = await connected();
       act(all.world.socket);
-      await (reconnect ? returns(all, code) : stays(all, disconnect));
+      await ((way === "closed without a word" ? closed : reconnect) ? returns(all, code) : stays(all, disconnect));
     }
   });
 }
@@ -76,7 +80,7 @@ test("reconnect: false is obeyed whatever the code, and 4500 to 4999 whatever is
 });
 
 test("codes of proxies and of later versions come back", async () => {
-  for (const code of [1001, 1005, 1006, 1008, 1011, 1012, 1013, 3000, 4000, 4499]) {
+  for (const code of [1000, 1001, 1005, 1006, 1008, 1011, 1012, 1013, 3000, 4000, 4499]) {
     const all = await connected();
     all.world.socket.end(code, "");
     await returns(all, code);
@@ -198,4 +202,45 @@ test("a thousand clients of a node that drains come when each is told to", async
   });
   const expected = Array.from({ length: CLIENTS }, (_, i) => told(i));
   assert.deepEqual(back.map(Math.round).sort((a, b) => a - b), expected);
+});
+
+test("a thousand clients that are back online at once spread their returns over a second", async () => {
+  const world = new World({ seed: 42 });
+  for (let i = 0; i < CLIENTS; i += 1) world.watch(world.client().client, { mailbox: INBOX });
+  await world.pass(20_000);
+  world.isOnline = false;
+  world.sockets.slice().forEach((socket) => socket.end(1006));
+  await world.pass(50_000);
+  assert.equal(world.sockets.length, CLIENTS);
+  const began = world.time;
+  world.go(true);
+  await world.pass(1_000);
+  const back = world.sockets.slice(CLIENTS).map(({ at }) => at - began);
+  assert.equal(back.length, CLIENTS);
+  const counts = buckets(back);
+  assert.equal(counts.size, 10);
+  // 100 each on average.
+  assert.ok(Math.max(...counts.values()) < 150, `${Math.max(...counts.values())} in 100 ms`);
+});
+
+test("a server that wants everybody back soon, again and again, is not obeyed to the letter", async () => {
+  const world = new World();
+  world.on_connect = (socket) => {
+    socket.say({ disconnect: { code: 4413, reason: "busy", reconnect: true, reconnect_after_ms: 10 } });
+  };
+  world.watch(world.client().client, { mailbox: INBOX });
+  await world.pass(600_000);
+  assert.ok(world.sockets.length < 60, `${world.sockets.length} times in ten minutes`);
+});
+
+test("an idle client stays away as long as it was told, whatever is subscribed to meanwhile", async () => {
+  const all = await connected();
+  all.sub.close();
+  await settle();
+  all.world.socket.say({ disconnect: { code: 4412, reason: "down", reconnect: true, reconnect_after_ms: 30_000 } });
+  all.world.watch(all.client, { mailbox: INBOX });
+  await all.world.pass(29_900);
+  assert.equal(all.world.sockets.length, 1);
+  await all.world.pass(200);
+  assert.equal(all.world.sockets.length, 2);
 });

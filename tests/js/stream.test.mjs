@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { INBOX, SENT, World, event, settle } from "./world.mjs";
+import { BUSY, INBOX, MISSING, SENT, World, event, settle } from "./world.mjs";
 
 /** A world whose WebSockets never open. */
 function blocked(options) {
@@ -27,8 +27,9 @@ async function streaming(world = blocked(), what = { mailbox: INBOX }) {
 /** Time passes, and the server keeps what is open alive. */
 async function beat(world, ms) {
   for (let left = ms; left > 0; left -= 20_000) {
-    if (!world.stream.aborted) world.stream.raw(":\n\n");
+    for (const stream of world.streams) if (stream.controller && !stream.aborted) stream.raw(":\n\n");
     if (!world.socket?.closed) world.socket?.say("{}");
+    await settle();
     await world.pass(Math.min(left, 20_000));
   }
 }
@@ -41,7 +42,7 @@ test("where WebSockets never open, a stream is taken, with the token in a header
   assert.equal(url.origin + url.pathname, "https://push.example.org/v1/stream");
   assert.deepEqual([...url.searchParams], [
     ["mailbox", INBOX],
-    ["types", "MailboxDelete,MailboxRename,MessageNew"],
+    ["types", "MessageNew"],
     ["fields", "from,subject"],
   ]);
   assert.deepEqual(headers, { accept: "text/event-stream", authorization: "Bearer token-1" });
@@ -232,46 +233,166 @@ test("a stream's refusals are those of the table, if a node says them", async ()
   }
 });
 
-test("one bad mailbox is found and ends alone", async () => {
+test("one bad mailbox ends alone, and at once", async () => {
   const bad = "#private:bob:Secret";
   const world = blocked();
   const { client, calls, sub } = await streaming(world);
   world.onstream = (stream) => {
-    if (stream.keys().some(([, path]) => path === bad)) return stream.refuse(404, { status: 404, detail: "no such mailbox" });
     stream.open();
-    stream.stand();
+    stream.stand({ [bad]: MISSING });
   };
   const lost = world.watch(client, { mailbox: bad });
   const good = world.watch(client, { mailbox: SENT });
-  await world.pass(20_000);
+  await world.pass(2_000);
   assert.deepEqual(lost.calls.map(([name, { name: why, code }]) => [name, why, code]), [["onerror", "not_found", 404]]);
   assert.deepEqual([lost.sub.closed, good.sub.closed, sub.closed], [true, false, false]);
   assert.deepEqual(good.names(), ["onready"]);
+  await beat(world, 60_000);
   assert.deepEqual(calls.map(([name]) => name), ["onready"], "the one that stood has missed nothing");
-  // From the start it is the same, only that each is tried.
-  const other = blocked({ sockets: false });
-  other.onstream = world.onstream;
-  const log = other.client();
-  const watches = [INBOX, bad, SENT].map((mailbox) => other.watch(log.client, { mailbox }));
-  await other.pass(20_000);
-  assert.deepEqual(watches.map(({ names }) => names().join()), ["onready", "onerror", "onready"]);
-  assert.equal(log.client.state, "connected");
+  assert.equal(world.streams.length, 2, "nothing is tried again");
 });
 
-test("a subscription that does not settle ends the stream, which comes back when told to", async () => {
+test("more mailboxes than a stream may have: the rest are refused, each by itself", async () => {
+  const world = blocked({ sockets: false });
+  const full = { code: 429, name: "limit_reached", message: "at most 128", temporary: false };
+  world.onstream = (stream) => {
+    stream.open();
+    stream.stand(Object.fromEntries(stream.keys().slice(128).map(([, path]) => [path, full])));
+  };
+  const { client } = world.client();
+  const watches = Array.from({ length: 130 }, (_, i) => world.watch(client, { mailbox: `#private:alice:${i}` }));
+  await beat(world, 600_000);
+  assert.equal(watches.filter(({ names }) => names().join() === "onready").length, 128);
+  assert.deepEqual(watches.slice(128).map(({ calls }) => calls[0][1].name), ["limit_reached", "limit_reached"]);
+  assert.equal(world.streams.length, 1);
+});
+
+test("a stream of which nothing can be watched ends what it was for, not what stands", async () => {
+  const { world, client, calls } = await streaming();
+  const stand = world.onstream;
+  world.onstream = (stream) => stream.refuse(404, { status: 404, detail: "no such mailbox" });
+  const lost = world.watch(client, { mailbox: SENT });
+  await beat(world, 60_000);
+  assert.deepEqual([lost.sub.closed, lost.calls[0][1].name, world.streams.length], [true, "not_found", 2]);
+  world.onstream = stand;
+  world.streams[0].say(event(INBOX));
+  await settle();
+  assert.deepEqual(calls.map(([name]) => name), ["onready", "onevent"]);
+});
+
+test("a wrong wish ends whom it is from, whatever stands on the same mailbox", async () => {
+  const { world, client, calls } = await streaming();
+  const stand = world.onstream;
+  world.onstream = (stream) => {
+    if (stream.url.searchParams.get("fields")?.includes("to")) return stream.refuse(400, { status: 400, detail: "fields: from" });
+    stand(stream);
+  };
+  const wrong = world.watch(client, { mailbox: INBOX, fields: ["to"] });
+  await world.pass(10_000);
+  assert.deepEqual([wrong.sub.closed, wrong.names(), wrong.calls[0][1].code], [true, ["onerror"], 400]);
+  const later = world.watch(client, { mailbox: SENT });
+  await beat(world, 60_000);
+  assert.deepEqual([later.names(), calls.map(([name]) => name)], [["onready"], ["onready"]]);
+  assert.equal(world.streams.length, 3);
+  // From the start it is the same: whoever names nothing is not to blame.
+  const fresh = blocked({ sockets: false });
+  fresh.onstream = world.onstream;
+  const log = fresh.client();
+  const watches = [{}, { fields: ["to"] }].map((more) => fresh.watch(log.client, { mailbox: INBOX, ...more }));
+  await fresh.pass(10_000);
+  assert.deepEqual(watches.map(({ names }) => names()), [["onready"], ["onerror"]]);
+});
+
+test("two spellings of one mailbox are one, and each is answered by its place", async () => {
+  const spell = (path) => path.replace("ALICE", "alice").replace(":inbox", ":INBOX").replace(":sent", ":Sent");
+  for (const paths of [["#private:ALICE:inbox", INBOX, SENT], [INBOX, "#private:ALICE:inbox", "#private:ALICE:sent"]]) {
+    const world = blocked({ sockets: false });
+    world.onstream = (stream) => {
+      stream.open();
+      stream.stand({}, spell);
+    };
+    const { client } = world.client();
+    const watches = paths.map((mailbox) => world.watch(client, { mailbox }));
+    await beat(world, 60_000);
+    assert.deepEqual(watches.map(({ sub }) => sub.key.mailbox), [INBOX, INBOX, SENT]);
+    assert.deepEqual(watches.map(({ names }) => names().join()), ["onready", "onready", "onready"]);
+    assert.equal(world.streams.length, 1);
+  }
+});
+
+test("a subscription that cannot be settled now is asked for with another stream; the rest goes on", async () => {
+  const { world, client, calls } = await streaming();
+  world.onstream = (stream) => {
+    stream.open();
+    stream.stand(world.streams.length === 2 ? { [SENT]: BUSY } : {});
+  };
+  const late = world.watch(client, { mailbox: SENT });
+  await world.pass(6_000);
+  assert.deepEqual([late.names(), world.streams.length], [["onerror"], 2], "there is time until the first one has told everything");
+  await beat(world, 40_000);
+  assert.deepEqual([late.names(), world.streams.length], [["onerror", "onready"], 3]);
+  assert.deepEqual(calls.map(([name]) => name), ["onready"]);
+});
+
+test("a stream of which nothing could be settled ends, and comes back", async () => {
   const world = blocked({ sockets: false });
   world.onstream = (stream) => {
     stream.open();
-    const error = { code: 503, name: "unavailable", message: "later", temporary: true, retry_after_ms: 3_000 };
-    if (world.streams.length === 1) stream.say({ id: 0, error });
-    else stream.stand();
+    if (world.streams.length > 1) return stream.stand();
+    stream.stand({ [INBOX]: BUSY });
+    stream.end();
   };
   const { client } = world.client();
   const { names } = world.watch(client, { mailbox: INBOX });
-  await world.pass(2_999);
-  assert.equal(world.streams.length, 1);
-  await world.pass(1);
-  assert.deepEqual(names(), ["onready"]);
+  await world.pass(4_000);
+  assert.deepEqual([names(), world.streams.length], [["onerror", "onready"], 2]);
+});
+
+test("an expiring token is replaced by another stream, without a gap", async () => {
+  const { world, calls, states } = await streaming(blocked({ sockets: false }));
+  const [first] = world.streams;
+  first.say({ expiring: { in_ms: 60_000 } });
+  await world.pass(30_000);
+  assert.equal(world.streams.length, 2);
+  assert.equal(world.stream.headers.authorization, "Bearer token-2");
+  assert.equal(first.aborted, false);
+  first.raw(":\n\n");
+  await settle();
+  assert.equal(first.aborted, true);
+  await beat(world, 60_000);
+  assert.deepEqual([world.streams.length, world.tokens], [2, 2]);
+  assert.deepEqual(calls.map(([name]) => name), ["onready"]);
+  assert.equal(states.filter(([state]) => state === "connected").length, 1, "a stream that takes over is no return");
+});
+
+test("a replaced stream whose token ends does not cost the new token", async () => {
+  const { world } = await streaming(blocked({ sockets: false }));
+  world.streams[0].say({ expiring: { in_ms: 1_000 } });
+  await world.pass(1_000);
+  world.streams[0].say({ disconnect: { code: 4401, reason: "expired", reconnect: true } });
+  await settle();
+  world.stream.end();
+  await world.pass(4_000);
+  assert.deepEqual(world.streams.map(({ headers }) => headers.authorization.slice(-1)), ["1", "2", "2"]);
+});
+
+test("an expiring token of a stream is asked for again if it cannot be had, or the other stream fails", async () => {
+  const world = blocked({ sockets: false });
+  const answers = ["first", new Error("none"), "second", "third"];
+  const token = async () => {
+    const answer = answers.shift();
+    if (answer instanceof Error) throw answer;
+    return answer;
+  };
+  const { client } = world.client({ token });
+  world.watch(client, { mailbox: INBOX });
+  await settle();
+  const stand = world.onstream;
+  world.onstream = (stream) => (stream.headers.authorization === "Bearer second" ? stream.fail() : stand(stream));
+  world.stream.say({ expiring: { in_ms: 60_000 } });
+  await beat(world, 50_000);
+  assert.deepEqual(world.streams.map(({ headers }) => headers.authorization.slice(7)), ["first", "second", "third"]);
+  assert.equal(client.state, "connected");
 });
 
 test("a stream that says nothing is left; comments keep it", async () => {
@@ -280,7 +401,8 @@ test("a stream that says nothing is left; comments keep it", async () => {
   assert.equal(world.streams.length, 1);
   world.show(true);
   await world.pass(10_000);
-  assert.equal(client.state, "connected", "seen again: a stream cannot be asked, but it is not late");
+  assert.equal(client.state, "connected");
+  assert.equal(world.streams.length, 1, "seen again: a stream cannot be asked, but it is not late");
   await world.pass(63_000 + 5_000);
   assert.equal(world.streams[0].aborted, true);
 });
@@ -346,4 +468,101 @@ test("a session that is ended while another stream shall replace it stays ended"
   await settle();
   assert.deepEqual([client.state, second.aborted], ["closed", true]);
   assert.equal(world.pending(), 0);
+});
+
+test("where WebSockets are found to be blocked, the stream is taken at once", async () => {
+  const waits = [];
+  for (let seed = 1; seed <= 20; seed += 1) {
+    const world = blocked({ seed });
+    world.watch(world.client().client, { mailbox: INBOX });
+    await world.pass(4_000);
+    waits.push(world.streams[0].at - world.sockets[1].at);
+  }
+  assert.ok(waits.every((wait) => wait === 0), `${waits}`);
+});
+
+test("a stream has one former beside it, not more", async () => {
+  const { world, client } = await streaming(blocked({ sockets: false }));
+  let most = 0;
+  for (let i = 0; i < 10; i += 1) {
+    world.watch(client, { mailbox: `#private:alice:${i}` });
+    await world.pass(2_500);
+    most = Math.max(most, world.streams.filter(({ aborted }) => !aborted).length);
+  }
+  assert.equal(most, 2);
+});
+
+test("a WebSocket is tried even if subscriptions change all the time", async () => {
+  const { world, client } = await streaming();
+  let current;
+  for (let i = 0; i < 10; i += 1) {
+    current?.sub.close();
+    current = world.watch(client, { mailbox: `#private:alice:${i}` });
+    await beat(world, 100_000);
+  }
+  assert.ok(world.sockets.length - 2 >= 2 && world.sockets.length - 2 <= 5, `${world.sockets.length - 2} in 17 minutes`);
+});
+
+/** A stream that stands, and another that shall replace it: open, if not otherwise said, and nothing on it answered yet. */
+async function handingOver(paths, onstream = (stream) => stream.open()) {
+  const world = blocked({ sockets: false });
+  const { client } = world.client();
+  const watches = paths.map((mailbox) => world.watch(client, { mailbox }));
+  await world.pass(3_000);
+  world.onstream = onstream;
+  const more = world.watch(client, { mailbox: SENT });
+  await world.pass(3_000);
+  const [former, link] = world.streams;
+  assert.deepEqual([world.streams.length, former.aborted, link.keys().length], [2, false, paths.length + 1]);
+  return { world, client, watches, more, former, link };
+}
+
+const [WORK, JOB] = ["#private:alice:Work", "#private:alice:Job"];
+
+test("a replaced stream's positions are not the last ones", async () => {
+  const { world, former, link } = await handingOver([INBOX]);
+  link.stand();
+  await settle();
+  const push = event(SENT);
+  link.say(push);
+  await settle();
+  former.say(event(INBOX));
+  await settle();
+  link.end();
+  await world.pass(4_000);
+  assert.equal(world.stream.headers["last-event-id"], push.event.pos);
+});
+
+test("what is renamed while a stream is replaced is still known to both", async () => {
+  const { world, watches, former, link } = await handingOver([WORK]);
+  former.say(event(WORK, "MailboxRename", { to: JOB }));
+  await settle();
+  assert.deepEqual(watches[0].sub.key, { mailbox: JOB });
+  former.end();
+  await settle();
+  watches[0].clear();
+  link.say({ id: 0, subscribe: { key: { mailbox: JOB }, rights: "lr" } });
+  await settle();
+  assert.deepEqual(watches[0].names(), ["onresync"], "between the two there may have been something");
+  await world.pass(10_000);
+  assert.equal(world.streams.length, 2);
+});
+
+test("what is revoked while a stream is replaced does not stand on the former either", async () => {
+  const team = "#private:bob:Team";
+  const { world, client, watches, more, former, link } = await handingOver([WORK, team], () => {});
+  former.say({ revoked: { key: { mailbox: team } } });
+  await settle();
+  assert.equal(watches[1].sub.closed, true);
+  more.sub.close();
+  const again = world.watch(client, { mailbox: team });
+  link.fail();
+  await settle();
+  assert.deepEqual(again.names(), []);
+  world.onstream = (stream) => {
+    stream.open();
+    stream.stand({ [team]: MISSING });
+  };
+  await world.pass(10_000);
+  assert.deepEqual(again.names(), ["onerror"]);
 });

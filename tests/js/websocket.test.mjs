@@ -1,18 +1,9 @@
-// The client over WebSockets, in a world without time of its own.
+// The client over WebSockets, in a world without time of its own: connecting, coming back, what is told.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Mailpush } from "../../static/mailpush.js";
-import { INBOX, SENT, World, event, settle } from "./world.mjs";
-
-async function connected(options, what = { mailbox: INBOX }) {
-  const world = new World(options);
-  const log = world.client();
-  const watch = world.watch(log.client, what);
-  await settle();
-  assert.equal(log.client.state, "connected");
-  return { world, ...log, log, ...watch };
-}
+import { INBOX, SENT, World, connected, event, settle } from "./world.mjs";
 
 test("connects in-band, subscribes, and tells when it is settled", async () => {
   const { world, client, calls, states, sub } = await connected({}, { mailbox: INBOX, fields: ["subject"] });
@@ -80,16 +71,6 @@ test("the memory of events is bounded", async () => {
   assert.equal(calls.length, 1 + 1002, "forgotten by now");
 });
 
-test("a mailbox's subscription is followed whatever its types, and hears only of those", async () => {
-  const { world, calls } = await connected({}, { mailbox: INBOX, types: ["MessageNew"] });
-  assert.deepEqual(world.socket.commands("subscribe"), [
-    { mailbox: INBOX, types: ["MailboxDelete", "MailboxRename", "MessageNew"] },
-  ]);
-  calls.splice(0);
-  world.socket.say(event(INBOX, "MailboxDelete"));
-  assert.deepEqual(calls, []);
-});
-
 test("one round trip on return: the token, the last position, and all that stood", async () => {
   const { world, client, calls } = await connected({}, { mailbox: INBOX, types: ["MessageNew"], fields: ["from"] });
   const account = world.watch(client, { account: "alice" });
@@ -110,7 +91,7 @@ test("one round trip on return: the token, the last position, and all that stood
   assert.deepEqual(sent[0].connect.resume, {
     pos: push.event.pos,
     subscriptions: [
-      { mailbox: INBOX, types: ["MailboxDelete", "MailboxRename", "MessageNew"], fields: ["from"] },
+      { mailbox: INBOX, types: ["MessageNew"], fields: ["from"] },
       { account: "alice" },
     ],
   });
@@ -143,172 +124,6 @@ test("resync names mailboxes and accounts, and reaches all that watch them", asy
   assert.deepEqual(sent.calls, []);
   world.socket.say({ resync: { keys: [{ account: "alice" }], reason: "registry_lost" } });
   assert.deepEqual(sent.names(), ["onresync"], "an account's loss is each of its mailboxes'");
-});
-
-test("revoked ends a subscription, and tells an account's with what is shared", async () => {
-  const team = { mailbox: "#private:bob:Team" };
-  const { world, client, calls, sub } = await connected({}, team);
-  const shared = world.watch(client, { account: "alice", shared: true });
-  const own = world.watch(client, { account: "alice" });
-  await settle();
-  [shared, own, { clear: () => calls.splice(0) }].forEach((one) => one.clear());
-  world.socket.say({ revoked: { key: team } });
-  assert.deepEqual(calls, [["onrevoked", team]]);
-  assert.equal(sub.closed, true);
-  assert.deepEqual(shared.calls, [["onrevoked", team]]);
-  assert.equal(shared.sub.closed, false);
-  assert.deepEqual(own.calls, []);
-  await settle();
-  assert.deepEqual(world.socket.commands("unsubscribe"), [], "the server has ended it already");
-  world.socket.end(1006);
-  await world.pass(4_000);
-  const { subscriptions } = world.socket.sent[0].connect.resume;
-  assert.deepEqual(subscriptions, [{ account: "alice", shared: true }]);
-});
-
-test("a rename takes a subscription along; of what is below it the server tells by itself, under the same id", async () => {
-  const { world, client, sub, calls } = await connected({}, { mailbox: "#private:alice:Work" });
-  const below = world.watch(client, { mailbox: "#private:alice:Work/2024" });
-  const beside = world.watch(client, { mailbox: "#private:alice:Workshop" });
-  await settle();
-  const push = event("#private:alice:Work", "MailboxRename", { to: "#private:alice:Job" });
-  world.socket.say(push);
-  assert.deepEqual(below.sub.key, { mailbox: "#private:alice:Work/2024" }, "it may be revoked under this name instead");
-  const derived = { ...push.event.event, mailbox: "#private:alice:Work/2024", to: "#private:alice:Job/2024" };
-  world.socket.say({ event: { ...push.event, event: derived } });
-  assert.deepEqual(below.calls.slice(1), [["onevent", derived]]);
-  assert.deepEqual([sub.key, below.sub.key, beside.sub.key], [
-    { mailbox: "#private:alice:Job" },
-    { mailbox: "#private:alice:Job/2024" },
-    { mailbox: "#private:alice:Workshop" },
-  ]);
-  world.socket.say(event("#private:alice:Job"));
-  world.socket.say(event("#private:alice:Work"));
-  assert.equal(calls.filter(([name]) => name === "onevent").length, 2, "the rename, and what came under the new path");
-  await settle();
-  assert.equal(world.socket.sent.length, 4, "the server has moved it too");
-  sub.close();
-  await settle();
-  assert.deepEqual(world.socket.commands("unsubscribe"), [{ mailbox: "#private:alice:Job" }]);
-  world.socket.end(1006);
-  await world.pass(4_000);
-  const { subscriptions } = world.socket.sent[0].connect.resume;
-  assert.deepEqual(subscriptions.map(({ mailbox }) => mailbox), ["#private:alice:Job/2024", "#private:alice:Workshop"]);
-});
-
-test("renaming INBOX moves its messages, not its subscription", async () => {
-  const { world, sub, calls } = await connected();
-  world.socket.say(event(INBOX, "MailboxRename", { to: "#private:alice:Old" }));
-  assert.equal(calls.at(-1)[0], "onevent");
-  assert.deepEqual(sub.key, { mailbox: INBOX });
-});
-
-test("a user's new name takes the account's subscription along, and its mailboxes by events of their own", async () => {
-  const { world, client, sub, calls } = await connected();
-  const account = world.watch(client, { account: "alice", types: ["MessageNew"] });
-  await settle();
-  assert.deepEqual(world.socket.commands("subscribe")[1].types, ["AccountRename", "MessageNew"]);
-  calls.splice(0);
-  const push = event(INBOX, "AccountRename", { to: "alicia" });
-  world.socket.say(push);
-  assert.deepEqual([account.sub.key, sub.key, calls], [{ account: "alicia" }, { mailbox: INBOX }, []]);
-  const to = "#private:alicia:INBOX";
-  world.socket.say({ event: { ...push.event, event: { ...push.event.event, type: "MailboxRename", to } } });
-  assert.deepEqual([sub.key, calls[0][1].to], [{ mailbox: to }, to]);
-  account.clear();
-  world.socket.say(event(to));
-  assert.deepEqual([account.names(), calls.length], [["onevent"], 2]);
-  world.socket.say({ resync: { keys: [{ account: "alicia" }], reason: "renamed" } });
-  assert.equal(account.calls.at(-1)[0], "onresync");
-});
-
-test("what was renamed before it settled is asked for under its new name", async () => {
-  const world = new World();
-  const stand = world.on_subscribe;
-  world.on_subscribe = (socket, id) => {
-    world.on_subscribe = stand;
-    socket.say(event(SENT, "MailboxRename", { to: "#private:alice:Gone" }));
-    socket.say({ id, error: { code: 404, name: "not_subscribed", message: "no such subscription", temporary: false } });
-  };
-  const { client } = world.client();
-  const { names, sub } = world.watch(client, { mailbox: SENT });
-  await world.pass(4_000);
-  assert.deepEqual([names(), sub.key], [["onerror", "onready"], { mailbox: "#private:alice:Gone" }]);
-});
-
-test("a deletion is told and ends a mailbox's subscription, not an account's", async () => {
-  const { world, client, sub, calls } = await connected();
-  const account = world.watch(client, { account: "alice" });
-  await settle();
-  world.socket.say(event(INBOX, "MailboxDelete"));
-  assert.equal(calls.at(-1)[1].type, "MailboxDelete");
-  assert.equal(sub.closed, true);
-  assert.equal(account.sub.closed, false);
-  await settle();
-  assert.deepEqual(world.socket.commands("unsubscribe"), [{ mailbox: INBOX }]);
-});
-
-test("two subscriptions to one mailbox share what the server is asked for", async () => {
-  const { world, client, sub } = await connected({}, { mailbox: INBOX, types: ["MessageNew"] });
-  const second = world.watch(client, { mailbox: INBOX, fields: ["from"] });
-  const third = world.watch(client, { mailbox: INBOX });
-  await settle();
-  assert.deepEqual(world.socket.commands("subscribe").at(-1), { mailbox: INBOX, fields: ["from"] });
-  assert.deepEqual([second.names(), third.names()], [["onready"], ["onready"]]);
-  const asked = world.socket.sent.length;
-  const fourth = world.watch(client, { mailbox: INBOX });
-  await settle();
-  assert.equal(world.socket.sent.length, asked, "it stands already");
-  assert.deepEqual(fourth.names(), ["onready"]);
-  [sub, second.sub, fourth.sub].forEach((one) => one.close());
-  await settle();
-  assert.deepEqual(world.socket.commands("unsubscribe"), []);
-  third.sub.close();
-  third.sub.close();
-  await settle();
-  assert.deepEqual(world.socket.commands("unsubscribe"), [{ mailbox: INBOX }]);
-  world.socket.say(event(INBOX));
-  assert.deepEqual(third.names(), ["onready"], "closed is closed");
-});
-
-test("the server's spelling of a key counts from then on", async () => {
-  const world = new World();
-  world.on_subscribe = (socket, id) => socket.say({ id, subscribe: { key: { mailbox: INBOX }, rights: "lr" } });
-  const { client } = world.client();
-  const one = world.watch(client, { mailbox: "#private:ALICE:inbox" });
-  const two = world.watch(client, { mailbox: INBOX });
-  await settle();
-  assert.deepEqual(one.sub.key, { mailbox: INBOX });
-  world.socket.say(event(INBOX));
-  assert.deepEqual([one.names(), two.names()], [["onready", "onevent"], ["onready", "onevent"]]);
-  one.sub.close();
-  await settle();
-  assert.deepEqual(world.socket.commands("unsubscribe"), []);
-});
-
-test("a refused subscription ends alone; one refused for now is tried again", async () => {
-  const world = new World();
-  const busy = { code: 503, name: "unavailable", message: "later", temporary: true, retry_after_ms: 2_000 };
-  const missing = { code: 404, name: "not_found", message: "no", temporary: false };
-  const stand = world.on_subscribe;
-  world.on_subscribe = (socket, id, { mailbox }) => socket.say({ id, error: mailbox === SENT ? busy : missing });
-  const { client } = world.client();
-  const lost = world.watch(client, { mailbox: INBOX });
-  const late = world.watch(client, { mailbox: SENT });
-  await settle();
-  assert.deepEqual(lost.calls.map(([name, error]) => [name, error.name, error.code, error.temporary]), [
-    ["onerror", "not_found", 404, false],
-  ]);
-  assert.equal(lost.sub.closed, true);
-  assert.deepEqual(late.calls.map(([name, error]) => [name, error.temporary]), [["onerror", true]]);
-  assert.equal(client.state, "connected");
-  const asked = world.socket.commands("subscribe").length;
-  await world.pass(1_900);
-  assert.equal(world.socket.commands("subscribe").length, asked);
-  world.on_subscribe = stand;
-  await world.pass(2_200);
-  assert.deepEqual(late.names(), ["onerror", "onready"]);
-  assert.equal(world.sockets.length, 1);
 });
 
 test("what cannot be taken up on return is refused alone too", async () => {
@@ -410,77 +225,6 @@ test("commands stay below the server's rate", async () => {
   assert.equal(world.socket.commands("subscribe").length, 61);
 });
 
-test("an expiring token is refreshed on the same connection", async () => {
-  const { world, calls } = await connected();
-  world.socket.say({ expiring: { in_ms: 60_000 } });
-  await world.pass(0);
-  assert.deepEqual(world.socket.commands("refresh"), [{ token: "token-2" }]);
-  assert.equal(world.sockets.length, 1);
-  assert.deepEqual(calls.map(([name]) => name), ["onready"]);
-  world.socket.end(1006);
-  await world.pass(4_000);
-  assert.equal(world.socket.sent[0].connect.token, "token-2");
-});
-
-test("a token that cannot be had, or is refused, is asked for again and told", async () => {
-  const world = new World();
-  let fail = false;
-  const token = async () => {
-    if (fail) throw new Error("no session");
-    return `token-${(world.tokens += 1)}`;
-  };
-  const { client, errors } = world.client({ token });
-  world.watch(client, { mailbox: INBOX });
-  await settle();
-  fail = true;
-  world.socket.say({ expiring: { in_ms: 60_000 } });
-  await world.pass(30_000);
-  assert.ok(errors.length >= 2 && errors.length <= 20, `${errors.length} times`);
-  assert.ok(errors.every(({ name, temporary, message }) => name === "token" && temporary && message.includes("no session")));
-  fail = false;
-  const answer = world.on_refresh;
-  world.on_refresh = (socket, id) => {
-    world.on_refresh = answer;
-    socket.say({ id, error: { code: 403, name: "forbidden", message: "another user's", temporary: false } });
-  };
-  await world.pass(120_000);
-  assert.equal(errors.at(-1).name, "forbidden");
-  assert.equal(world.socket.commands("refresh").length, 2);
-  assert.equal(client.state, "connected");
-});
-
-test("a callback that gives the same token again is not called without pause", async () => {
-  const world = new World();
-  let asked = 0;
-  const until = world.epoch + 60_000;
-  world.hello = () => ({ ...World.prototype.hello.call(world), token_expires_at: until });
-  world.on_refresh = (socket, id) =>
-    queueMicrotask(() => {
-      socket.say({ id, refresh: { token_expires_at: until } });
-      socket.say({ expiring: { in_ms: until - world.epoch - world.time } });
-    });
-  const { client } = world.client({ token: () => `same ${(asked += 1)}` });
-  world.watch(client, { mailbox: INBOX });
-  await settle();
-  world.socket.say({ expiring: { in_ms: 60_000 } });
-  await world.pass(59_000);
-  assert.ok(asked >= 3 && asked < 20, `${asked} times`);
-});
-
-test("a first token that fails, is empty or never comes delays, and is told", async () => {
-  const world = new World();
-  const answers = [() => Promise.reject(new Error("down")), () => "", () => new Promise(() => {}), () => " good\n"];
-  const { client, errors, states } = world.client({ token: () => answers.shift()() });
-  world.watch(client, { mailbox: INBOX });
-  await settle();
-  assert.equal(client.state, "waiting");
-  assert.ok(states.at(-1)[1].retryInMs <= 4_000);
-  await world.pass(80_000);
-  assert.equal(client.state, "connected");
-  assert.deepEqual(errors.map(({ name }) => name), ["token", "token", "token"]);
-  assert.equal(world.socket.sent[0].connect.token, "good");
-});
-
 test("heartbeats are answered, and keep the connection", async () => {
   const { world, client } = await connected();
   const before = world.socket.sent.length;
@@ -507,6 +251,31 @@ test("a server that says nothing is asked, and left if it does not answer", asyn
   assert.equal(world.sockets.length, 2);
 });
 
+test("the server's own heartbeat counts", async () => {
+  const world = new World();
+  world.hello = () => ({ ...World.prototype.hello.call(world), heartbeat_ms: 5_000 });
+  world.watch(world.client().client, { mailbox: INBOX });
+  await settle();
+  await world.pass(7_999);
+  assert.equal(world.socket.commands("ping").length, 0);
+  await world.pass(1);
+  assert.equal(world.socket.commands("ping").length, 1);
+});
+
+test("a closed client listens to nothing any more", async () => {
+  const { world, client } = await connected();
+  const listening = new Set();
+  for (const target of [world.window, world.document]) {
+    const { removeEventListener } = target;
+    target.removeEventListener = (name, listener) => {
+      listening.add(name);
+      removeEventListener.call(target, name, listener);
+    };
+  }
+  client.close();
+  assert.deepEqual([...listening].sort(), ["offline", "online", "visibilitychange"]);
+});
+
 test("a page that is seen again asks at once whether the server is there", async () => {
   const { world, client } = await connected();
   world.on_ping = () => {};
@@ -523,7 +292,7 @@ test("a page that is seen again asks at once whether the server is there", async
 
 test("a page that is seen again, or back online, does not wait for the backoff", async () => {
   for (const wake of [(world) => world.show(true), (world) => world.go(true)]) {
-    const world = new World();
+    const world = new World({ seed: 3 });
     const { client, states } = world.client({ backoff: { baseMs: 60_000, maxMs: 60_000 } });
     world.watch(client, { mailbox: INBOX });
     await settle();
@@ -534,6 +303,17 @@ test("a page that is seen again, or back online, does not wait for the backoff",
     await world.pass(1_000);
     assert.equal(world.sockets.length, 2);
   }
+});
+
+test("however often a page is seen again, it tries once a second at most", async () => {
+  const world = new World({ streams: false });
+  world.onsocket = (socket) => queueMicrotask(() => socket.end(1006));
+  world.watch(world.client().client, { mailbox: INBOX });
+  for (let i = 0; i < 100; i += 1) {
+    await world.pass(100);
+    world.show(true);
+  }
+  assert.ok(world.sockets.length > 5 && world.sockets.length <= 11, `${world.sockets.length} in ten seconds`);
 });
 
 test("but for as long as the server wants it away, it stays away", async () => {
@@ -561,6 +341,27 @@ test("nothing is tried while offline; back online at once, with a little jitter"
   await world.pass(1_000);
   assert.equal(world.sockets.length, 2);
   assert.equal(client.state, "connected");
+});
+
+test("back online without a word: it is seen within a minute", async () => {
+  const { world, client } = await connected();
+  world.socket.end(1006);
+  world.go(false);
+  await world.pass(600_000);
+  world.isOnline = true;
+  await world.pass(60_000);
+  assert.equal(client.state, "connected");
+});
+
+test("nor does it come back from offline before the server wants it", async () => {
+  const { world } = await connected();
+  world.socket.say({ disconnect: { code: 4412, reason: "down", reconnect: true, reconnect_after_ms: 300_000 } });
+  world.go(false);
+  world.isOnline = true;
+  await world.pass(299_000);
+  assert.equal(world.sockets.length, 1);
+  await world.pass(1_000);
+  assert.equal(world.sockets.length, 2);
 });
 
 test("offline while waiting, and from the start", async () => {
@@ -609,6 +410,23 @@ test("a callback that throws is reported, and harms nothing", async (t) => {
   assert.deepEqual(good.names(), ["onready"]);
   assert.deepEqual(bad.names(), []);
   assert.ok(reported.mock.callCount() >= 2);
+});
+
+test("a callback that closes what the client is about to look at harms nothing", async (t) => {
+  const uncaught = t.mock.fn();
+  process.on("uncaughtException", uncaught);
+  t.after(() => process.off("uncaughtException", uncaught));
+  for (const close of [({ second }) => second.sub.close(), ({ client }) => client.close()]) {
+    const world = new World();
+    const { client } = world.client();
+    world.watch(client, { mailbox: INBOX });
+    const second = world.watch(client, { mailbox: SENT });
+    await settle();
+    world.watch(client, { mailbox: INBOX }, { onready: () => close({ client, second }) });
+    await settle();
+    assert.equal(second.sub.closed, true);
+  }
+  assert.equal(uncaught.mock.callCount(), 0);
 });
 
 test("callbacks may close, and subscribe", async () => {
@@ -683,6 +501,23 @@ test("without anything to watch a lost connection is not made anew until there i
   const { names } = world.watch(client, { mailbox: SENT });
   await world.pass(4_000);
   assert.deepEqual(names(), ["onready"]);
+});
+
+test("after close nothing is asked, and nothing told", async () => {
+  const world = new World();
+  let fail;
+  const { client, errors } = world.client({ token: () => new Promise((_, reject) => (fail = reject)) });
+  world.watch(client, { mailbox: INBOX });
+  await settle();
+  client.close();
+  fail(new Error("too late"));
+  await settle();
+  assert.deepEqual(errors, []);
+  const other = new World();
+  const late = other.client({ onstate: (state) => state === "connecting" && late.client.close() });
+  other.watch(late.client, { mailbox: INBOX });
+  await settle();
+  assert.equal(other.tokens, 0);
 });
 
 test("closed from within any callback, nothing goes on", async () => {

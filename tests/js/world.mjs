@@ -89,9 +89,12 @@ class FakeStream {
   say(frame) {
     this.raw(`event: ${Object.keys(frame).at(-1)}\ndata: ${JSON.stringify(frame)}\n\n`);
   }
-  /** Every mailbox and account of the URL stands. */
-  stand() {
-    this.keys().forEach(([name, value], id) => this.say({ id, subscribe: { key: { [name]: value }, rights: "lr" } }));
+  /** Every mailbox and account of the URL stands, but those for which there is an error. */
+  stand(errors = {}, spell = (path) => path) {
+    this.keys().forEach(([name, value], id) => {
+      if (errors[value]) this.say({ id, error: errors[value] });
+      else this.say({ id, subscribe: { key: { [name]: spell(value) }, rights: "lr" } });
+    });
   }
   end() {
     this.controller.close();
@@ -235,8 +238,20 @@ export class World {
   }
 }
 
+/** A client that is connected, by WebSocket, and watches something. */
+export async function connected(options, what = { mailbox: INBOX }) {
+  const world = new World(options);
+  const log = world.client();
+  const watch = world.watch(log.client, what);
+  await settle();
+  if (log.client.state !== "connected") throw new Error(`it is ${log.client.state}`);
+  return { world, ...log, log, ...watch };
+}
+
 export const INBOX = "#private:alice:INBOX";
 export const SENT = "#private:alice:Sent";
+export const MISSING = { code: 404, name: "not_found", message: "no such mailbox", temporary: false };
+export const BUSY = { code: 503, name: "unavailable", message: "later", temporary: true, retry_after_ms: 3_000 };
 let made = 0;
 
 /** An `event` push. */

@@ -33,7 +33,7 @@ const handlers = { onready: ({ key }: { key: Key }) => console.log(key.mailbox ?
 const inbox = client.subscribe({ mailbox: "#private:alice:INBOX", types: ["MessageNew"], fields: ["from"] }, handlers);
 client.subscribe({ account: "alice", shared: true }, {
   ...handlers,
-  onresync: (reason, keys) => console.log(reason.length, keys.length),
+  onresync: async (reason, keys) => console.log(reason.length, keys.length),
   onrevoked: (key) => console.log(key.mailbox?.length),
   onerror: (error) => console.log(error instanceof MailpushError, error.code.toFixed()),
 });
