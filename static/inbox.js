@@ -200,6 +200,8 @@ export class Inbox {
   }
 
   #refused({ account, mailbox }, error) {
+    // That the whole client is at its end, its state tells; what was added is wanted again by the next one.
+    if (error.name === "closed") return;
     this.#note(`${mailbox ?? account}: ${error.message}`);
     if (mailbox === undefined || error.temporary) return;
     this.#forgetAdded(mailbox);

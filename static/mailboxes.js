@@ -261,6 +261,7 @@ const REASONS = {
   rights: "something was held back until your rights were known",
   shared: "it is shared with you from now on",
   renamed: "it was renamed",
+  too_many_shared: "more is shared with you than is watched",
 };
 
 /** Why something may have been missed, for people; a reason of a later version as it is. */

@@ -86,8 +86,13 @@ story("an administrator ends a session, which does not come back by itself", asy
   bob.on("websocket", () => (sockets += 1));
   await bob.getByRole("button", { name: "Sign in" }).click();
   await connected(bob);
+  const added = "#private:bob@example.org:Elsewhere";
+  await bob.getByLabel("Watch another").fill(added);
+  await bob.getByRole("button", { name: "Watch", exact: true }).click();
+  await bob.getByRole("button", { name: "Elsewhere" }).waitFor();
   const page = await operator();
-  await watching(page, "bob").getByRole("button").click();
+  await count(watching(page, "bob"), 2);
+  await watching(page, "bob").first().getByRole("button").click();
   const dialog = page.getByRole("dialog");
   await dialog.getByText("127.0.0.1:").waitFor();
   await dialog.getByText("all of bob@example.org").waitFor();
@@ -102,7 +107,9 @@ story("an administrator ends a session, which does not come back by itself", asy
   assert.equal(await watching(page, "bob").count(), 0);
   await bob.getByRole("button", { name: "Connect again" }).click();
   await connected(bob);
-  await count(watching(page, "bob"), 1);
+  // With what he had added.
+  await count(watching(page, "bob"), 2);
+  await bob.getByRole("button", { name: "Elsewhere" }).waitFor();
   await done(bob);
   await done(page);
 });
