@@ -9,7 +9,7 @@ mod review;
 mod shares;
 mod standing;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
@@ -45,6 +45,8 @@ pub struct Subscriptions {
     serial: AtomicU64,
     /// Sessions whose account subscription covers what is shared with them.
     covering: Mutex<Vec<Arc<Covering>>>,
+    /// Holdings whose mailbox has a name that is not told yet; no fewer than there are.
+    moving: AtomicUsize,
 }
 
 /// What subscriptions are made of.
@@ -80,6 +82,7 @@ impl Subscriptions {
             clock: parts.clock,
             serial: AtomicU64::default(),
             covering: Mutex::default(),
+            moving: AtomicUsize::default(),
         });
         tokio::spawn(review::heed(Arc::downgrade(&subscriptions), parts.notices));
         subscriptions
@@ -94,7 +97,7 @@ impl Subscriptions {
         if !wish.shared && held.iter_mut().any(|h| h.key == key && std::mem::take(&mut h.shared)) {
             self.uncover(session, held);
         }
-        let at = held.iter().position(|h| h.key == key).unwrap_or_else(|| {
+        let at = held.iter().position(|h| *h.name() == key).unwrap_or_else(|| {
             held.push(self.holding(session, key));
             held.len() - 1
         });
@@ -138,6 +141,7 @@ impl Subscriptions {
             waiting: Vec::new(),
             busy: false,
             watched: false,
+            moving: None,
         }
     }
 
@@ -248,14 +252,14 @@ impl Subscriptions {
     pub fn unsubscribe(&self, session: &Arc<SessionHandle>, key: &Key) {
         let mut guard = session.held();
         let Some(held) = guard.as_mut() else { return };
-        let Some(at) = held.iter().position(|h| h.key == *key) else { return };
+        let Some(at) = held.iter().position(|h| h.name() == key) else { return };
         for tag in std::mem::take(&mut held[at].waiting) {
             session.push_settled(tag, key.clone(), Err(SubscribeFailure::Withdrawn));
         }
         if std::mem::take(&mut held[at].shared) {
             self.uncover(session, held);
         }
-        let Some(at) = held.iter().position(|h| h.key == *key) else { return };
+        let Some(at) = held.iter().position(|h| h.name() == key) else { return };
         let holding = &mut held[at];
         holding.asked = None;
         match holding.covered {
@@ -290,7 +294,9 @@ impl Subscriptions {
         }
         if gone.is_active() {
             self.hub.unsubscribe(&gone.key, session);
-            self.sessions.note(false, session.subscription_record(gone.key, gone.since));
+        }
+        if gone.stands() {
+            self.sessions.note(false, session.subscription_record(gone.name().clone(), gone.since));
         }
     }
 

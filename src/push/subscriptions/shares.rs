@@ -1,6 +1,5 @@
 //! Account subscriptions that cover the mailboxes shared with their user, and are kept so.
 
-use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -15,7 +14,7 @@ use crate::mail::key::Key;
 use crate::mail::path::MailboxPath;
 use crate::mail::rights::Identifier;
 use crate::push::hub::Wanted;
-use crate::push::outbox::{Resync, SubscribeFailure};
+use crate::push::outbox::SubscribeFailure;
 use crate::push::session::{Held, SessionHandle};
 
 /// Mailboxes of one subscription that are seen to at once.
@@ -127,6 +126,10 @@ impl Subscriptions {
             }
             return None;
         }
+        if held.iter().any(|holding| *holding.name() == key) {
+            // The client knows another mailbox by this name still: once it has heard what became of that, this is done again.
+            return None;
+        }
         let mut holding = self.holding(session, key.clone());
         (holding.covered, holding.busy, holding.early) = (Some(wanted), true, early);
         let serial = holding.serial;
@@ -232,7 +235,7 @@ async fn keep(this: Arc<Subscriptions>, covering: Arc<Covering>) {
 
 /// Tells of each that is covered from now on.
 async fn take_up(this: Arc<Subscriptions>, covering: Arc<Covering>, session: Arc<SessionHandle>, begun: Vec<(Key, u64)>) {
-    let tell = |key: Key| session.push_resync(Resync::Keys(BTreeSet::from([key])), "shared");
+    let tell = |key: Key| session.push_resync_of(&key, "shared");
     if !this.see_to_all(&session, begun, tell).await {
         drop(session);
         tokio::time::sleep(SOON).await;

@@ -1,6 +1,7 @@
 mod histories;
 mod moves;
 mod play;
+mod renames;
 mod rights;
 mod shares;
 mod standing;
