@@ -18,6 +18,9 @@ use crate::mail::rights::Rights;
 /// More mailboxes than this in one `resync` become "everything".
 const RESYNC_KEYS: usize = 64;
 
+/// So much news of names may wait at least: a parent's new name is one of each mailbox below it.
+const NAMES: Limits = Limits { events: 2_048, bytes: 1 << 20 };
+
 /// Bounds of an outbox.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -164,6 +167,7 @@ impl Outbox {
             return Pushed::Absorbed;
         }
         if is_of_names(&delivery.event) {
+            let limits = Limits { events: limits.events.max(NAMES.events), bytes: limits.bytes.max(NAMES.bytes) };
             if !self.names.takes(delivery.size, limits) {
                 self.give_up();
                 return Pushed::Collapsed;
@@ -461,14 +465,14 @@ mod tests {
         assert_eq!(resync(&mut push_all("d")), Some(Resync::Keys(BTreeSet::from([key("b"), key("d")]))));
         let mut outbox = push_all("d");
         outbox.push_event(&rename("d", "e"), EnvelopeFields::NONE, limits);
-        assert_eq!(resync(&mut outbox), None, "it is ended: there is room for as many names as for other events");
+        assert_eq!(resync(&mut outbox), Some(Resync::Keys(BTreeSet::from([key("b"), key("e")]))));
         assert_eq!(show(&mut push_all("c")), ["a", "c", "resync 2 overflow"], "made anew: {:?}", key("c"));
     }
 
     #[test]
     fn a_session_that_names_alone_fill_is_ended() {
         let mut outbox = Outbox::default();
-        for n in 0..10 {
+        for n in 0..3_000 {
             outbox.push_event(&rename(&n.to_string(), "x"), EnvelopeFields::NONE, LIMITS);
             outbox.push_moved(key(&n.to_string()), Some(key("x")));
         }

@@ -417,7 +417,7 @@ impl Subscriptions {
     }
 }
 
-/// What either wants, and who waits for either. Where somebody sees to the other, it is left to them.
+/// What either wants, and who waits for either. Who waits for the other is answered by whoever sees to that.
 fn merge(holding: &mut Held, other: Held) {
     let either = |a: Option<_>, b: Option<_>| match (a, b) {
         (Some(a), Some(b)) => Some(crate::push::hub::Wanted::or(a, b)),
@@ -428,7 +428,7 @@ fn merge(holding: &mut Held, other: Held) {
     holding.rights = holding.rights.with(other.rights);
     (holding.shared, holding.early, holding.lost) = (holding.shared || other.shared, false, other.lost);
     holding.waiting.extend(other.waiting);
-    if other.busy {
+    if other.busy && !holding.waiting.is_empty() {
         (holding.busy, holding.serial) = (true, other.serial);
     }
 }

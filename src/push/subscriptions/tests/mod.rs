@@ -1,5 +1,7 @@
 mod histories;
 mod moves;
+mod names;
+mod page;
 mod play;
 mod renames;
 mod rights;
