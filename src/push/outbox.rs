@@ -210,6 +210,10 @@ impl Outbox {
                 moved(&mut keys, from, to.as_ref());
                 true
             }
+            Outgoing::Revoked { key } => {
+                keys.remove(key);
+                true
+            }
             _ => true,
         });
         keys.extend(mailboxes(&last.event));
@@ -467,6 +471,19 @@ mod tests {
         outbox.push_event(&rename("d", "e"), EnvelopeFields::NONE, limits);
         assert_eq!(resync(&mut outbox), Some(Resync::Keys(BTreeSet::from([key("b"), key("e")]))));
         assert_eq!(show(&mut push_all("c")), ["a", "c", "resync 2 overflow"], "made anew: {:?}", key("c"));
+    }
+
+    #[test]
+    fn what_has_ended_is_not_told_to_resync() {
+        let mut outbox = Outbox::default();
+        outbox.push_event(&delivery("b"), EnvelopeFields::NONE, LIMITS);
+        outbox.push_event(&rename("b", "a"), EnvelopeFields::NONE, LIMITS);
+        outbox.push_moved(key("b"), Some(key("a")));
+        outbox.push_revoked(key("a"));
+        for _ in 0..3 {
+            outbox.push_event(&delivery("c"), EnvelopeFields::NONE, LIMITS);
+        }
+        assert_eq!(resync(&mut outbox), Some(Resync::Keys(BTreeSet::from([key("c")]))));
     }
 
     #[test]

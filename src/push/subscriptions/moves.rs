@@ -80,6 +80,12 @@ impl Subscriptions {
         }
         for session in &renamed {
             self.regroup(session);
+            for grant in session.held().iter().flatten().filter_map(|holding| holding.grant.as_ref()) {
+                // Of a loss that a first answer shows, nobody has told: it may be half of another rename.
+                if grant.rights().is_none() {
+                    grant.take_announced();
+                }
+            }
         }
     }
 

@@ -227,6 +227,18 @@ async fn nothing_is_told_to_resync_that_has_ended() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_sharee_with_a_new_name_follows_a_rename_that_comes_with_it() {
+    let play = play().await;
+    play.script.set(A, "bob", "");
+    play.script.set(B, "rob", "lr");
+    play.comes("#private:bob:INBOX", Change::AccountRename { to: user("rob") });
+    pass(1_000).await;
+    play.comes(A, rename(B));
+    pass(1_000).await;
+    assert_eq!(play.heard(), ["rename A B", "moved A B", "resync B renamed"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_follows_a_user_sees_their_subscriptions_go_and_come() {
     let play = Play::new().await;
     let alice = session(&play.subscriptions, 2, Transport::Websocket, Subject::alone(user("alice")));
