@@ -1,6 +1,6 @@
 //! A running node: the only file that names concrete adapters, and that starts, drains and stops them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -491,7 +491,7 @@ async fn tell_breaks(gateway: Arc<Gateway>, mut breaks: mpsc::UnboundedReceiver<
             for _ in 0..pace {
                 let Some((key, reason)) = pending.pop_first() else { break };
                 for session in gateway.hub.sessions(&key) {
-                    session.push_resync(Resync::Keys(BTreeSet::from([key.clone()])), reason);
+                    session.push_resync_of(&key, reason);
                 }
             }
             tokio::time::sleep(TICK).await;

@@ -744,8 +744,12 @@ export class Mailpush {
       if (!this.#spend(link)) return;
       link.asked.set(id, asked);
       this.#command(link, "subscribe", { ...asked.key, ...wish }, ({ subscribe, error }) => {
-        // Asked for again, or given up, meanwhile.
-        if (link.asked.get(asked.id) !== asked) return;
+        if (link.asked.get(asked.id) !== asked) {
+          // Asked for again, or given up, meanwhile; by a name that has ended, it would go on unseen.
+          const unseen = subscribe && !link.asked.has(idOf(subscribe.key));
+          if (unseen) this.#command(link, "unsubscribe", subscribe.key, () => {});
+          return;
+        }
         if (subscribe) this.#stands(link, asked, subscribe.key, subscribe.rights);
         else if (error) this.#refused(link, asked, error);
       });

@@ -477,7 +477,10 @@ impl Connection {
                 let actions = self.session.handle_revoked(&key);
                 self.act(actions);
             }
-            Outgoing::Moved { from, to } => self.session.handle_moved(&from, to),
+            Outgoing::Moved { from, to } => {
+                let actions = self.session.handle_moved(&from, to);
+                self.act(actions);
+            }
             Outgoing::Standing { .. } | Outgoing::Health(_) | Outgoing::AskRights { .. } => {}
             Outgoing::End(end) => self.close(goodbye(end)),
         }
@@ -533,5 +536,6 @@ pub fn goodbye(end: End) -> Goodbye {
     match end {
         End::Draining { reconnect_after } => Goodbye { reason: CloseReason::Draining, reconnect_after: Some(reconnect_after) },
         End::Ended => CloseReason::Ended.into(),
+        End::TooSlow => CloseReason::TooSlow.into(),
     }
 }

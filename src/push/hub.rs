@@ -11,7 +11,7 @@ use super::delivery::Delivery;
 use super::outbox::Pushed;
 use super::session::{SessionHandle, Transport};
 use crate::mail::codec::EnvelopeFields;
-use crate::mail::event::{Event, EventType, EventTypes};
+use crate::mail::event::{Change, Event, EventType, EventTypes};
 use crate::mail::key::Key;
 
 const SHARDS: usize = 64;
@@ -52,15 +52,23 @@ impl Subscriber {
         if !self.wanted.types.contains(event_type) && event_type != EventType::MailboxChange && !is_its_own {
             return false;
         }
-        let Some(grant) = &self.grant else { return true };
+        let is_imap = self.session.transport == Transport::Imap;
+        // A rename tells both names: where one of them is not the user's own, `subscriptions::moves` sees to what is told.
+        let Some(grant) = &self.grant else { return is_imap || !changes_owner(event) };
         let is_elsewhere = || matches!(key, Key::Mailbox(path) if *path != event.mailbox);
-        match self.session.transport {
-            Transport::Imap => grant.allows(Need::of(event_type)),
-            // Of a rename both names are told: `subscriptions::moves` does, once it is known that they may be.
-            _ if event_type == EventType::MailboxRename || is_elsewhere() => false,
-            _ => grant.allows(Need::of(event_type)),
+        match event_type {
+            // It has the mailbox selected: what becomes of it, it may know before its rights are known, and tells no names.
+            _ if is_imap => is_its_own && !is_elsewhere() || grant.allows(Need::of(event_type)),
+            // So it does where the subscription ends: by what it tells it ends it.
+            EventType::MailboxRename | EventType::MailboxDelete => false,
+            _ => !is_elsewhere() && grant.allows(Need::of(event_type)),
         }
     }
+}
+
+/// Whether a mailbox is given away with its name.
+pub(super) fn changes_owner(event: &Event) -> bool {
+    matches!(&event.change, Change::MailboxRename { to } if to.owner() != event.mailbox.owner())
 }
 
 type Shard = HashMap<Key, Vec<Subscriber>>;
@@ -216,7 +224,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::mail::event::Change;
     use crate::mail::ids::SessionId;
     use crate::mail::rights::Subject;
     use crate::mail::user::UserName;

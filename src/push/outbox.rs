@@ -1,6 +1,8 @@
 //! What waits to be told to one session: bounded, and on overflow collapsed into a `resync` per mailbox.
 //!
-//! A slow reader costs its own node this much and no more, and never slows another session: pushing never waits.
+//! A slow reader costs its own node this much and no more, and never slows another session: pushing never waits. What mailboxes
+//! and accounts are called from now on, and that they are gone, is never dropped: a client that misses it asks for a name that is
+//! no more, and no `resync` could tell it so. Such news is rare; a session with too much of it waiting is ended.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -8,12 +10,16 @@ use std::time::Duration;
 
 use super::delivery::Delivery;
 use crate::mail::codec::EnvelopeFields;
-use crate::mail::event::Event;
+use crate::mail::event::{Change, Event};
 use crate::mail::key::Key;
+use crate::mail::path::MailboxPath;
 use crate::mail::rights::Rights;
 
 /// More mailboxes than this in one `resync` become "everything".
 const RESYNC_KEYS: usize = 64;
+
+/// So much news of names may wait at least: a parent's new name is one of each mailbox below it.
+const NAMES: Limits = Limits { events: 2_048, bytes: 1 << 20 };
 
 /// Bounds of an outbox.
 #[derive(Debug, Clone, Copy)]
@@ -105,18 +111,42 @@ pub enum End {
     },
     /// An administrator or the user asked for it.
     Ended,
+    /// More waits than may, and none of it can be left out.
+    TooSlow,
 }
 
 #[derive(Debug, Default)]
 pub struct Outbox {
     queue: VecDeque<Outgoing>,
-    events: usize,
-    bytes: usize,
+    /// Of what may be dropped.
+    weight: Weight,
+    /// Of the news of names, which is never dropped.
+    names: Weight,
     /// Mailboxes whose events are dropped because a `resync` for them is waiting already.
     resync: Option<(Resync, &'static str)>,
     /// The latest news counts.
     health: Option<bool>,
     end: Option<End>,
+    /// It is about to end for what cannot be told to it: nothing waits any more.
+    given_up: bool,
+}
+
+/// How many events wait, and how large they are.
+#[derive(Debug, Clone, Copy, Default)]
+struct Weight {
+    events: usize,
+    bytes: usize,
+}
+
+impl Weight {
+    /// Whether there is room for one more.
+    fn takes(&mut self, size: usize, limits: Limits) -> bool {
+        let fits = self.events < limits.events && self.bytes + size <= limits.bytes;
+        if fits {
+            (self.events, self.bytes) = (self.events + 1, self.bytes + size);
+        }
+        fits
+    }
 }
 
 /// What became of a push.
@@ -131,16 +161,26 @@ pub enum Pushed {
 
 impl Outbox {
     pub fn push_event(&mut self, delivery: &Arc<Delivery>, fields: EnvelopeFields, limits: Limits) -> Pushed {
-        if self.is_absorbed(&delivery.event) {
+        if self.given_up {
             return Pushed::Absorbed;
         }
-        if self.events + 1 > limits.events || self.bytes + delivery.size > limits.bytes {
+        if is_of_names(&delivery.event) {
+            let limits = Limits { events: limits.events.max(NAMES.events), bytes: limits.bytes.max(NAMES.bytes) };
+            if !self.names.takes(delivery.size, limits) {
+                self.give_up();
+                return Pushed::Collapsed;
+            }
+            if let Some((Resync::Keys(keys), _)) = &mut self.resync {
+                follow(keys, &delivery.event);
+            }
+            self.forget_empty_resync();
+        } else if self.is_absorbed(&delivery.event) {
+            return Pushed::Absorbed;
+        } else if !self.weight.takes(delivery.size, limits) {
             self.collapse(delivery);
             return Pushed::Collapsed;
         }
-        self.events += 1;
-        self.bytes += delivery.size;
-        self.queue.push_back(Outgoing::Event { delivery: delivery.clone(), fields });
+        self.wait(Outgoing::Event { delivery: delivery.clone(), fields });
         Pushed::Queued
     }
 
@@ -152,22 +192,53 @@ impl Outbox {
         }
     }
 
+    /// What is dropped is named as it is called in the end.
     fn collapse(&mut self, last: &Arc<Delivery>) {
-        let mut keys: BTreeSet<Key> = mailboxes(&last.event).collect();
+        let mut keys = BTreeSet::new();
         self.queue.retain(|outgoing| match outgoing {
+            Outgoing::Event { delivery, .. } if is_of_names(&delivery.event) => {
+                follow(&mut keys, &delivery.event);
+                true
+            }
             Outgoing::Event { delivery, .. } => {
                 keys.extend(mailboxes(&delivery.event));
                 false
             }
+            Outgoing::Moved { from, to } => {
+                moved(&mut keys, from, to.as_ref());
+                true
+            }
+            Outgoing::Revoked { key } => {
+                keys.remove(key);
+                true
+            }
             _ => true,
         });
-        self.events = 0;
-        self.bytes = 0;
+        keys.extend(mailboxes(&last.event));
+        self.weight = Weight::default();
         self.push_resync(Resync::Keys(keys), "overflow");
+    }
+
+    fn give_up(&mut self) {
+        let end = self.end.or(Some(End::TooSlow));
+        *self = Self { end, given_up: true, ..Self::default() };
+    }
+
+    fn wait(&mut self, outgoing: Outgoing) {
+        if !self.given_up {
+            self.queue.push_back(outgoing);
+        }
+    }
+
+    fn forget_empty_resync(&mut self) {
+        self.resync.take_if(|(scope, _)| matches!(scope, Resync::Keys(keys) if keys.is_empty()));
     }
 
     /// Merges into the `resync` that is waiting, if one is.
     pub fn push_resync(&mut self, scope: Resync, reason: &'static str) {
+        if self.given_up {
+            return;
+        }
         self.resync = Some(match (self.resync.take(), scope) {
             (None, scope) => (scope.bounded(), reason),
             (Some((Resync::Keys(mut held), first)), Resync::Keys(keys)) => {
@@ -179,16 +250,18 @@ impl Outbox {
     }
 
     pub fn push_settled(&mut self, tag: u32, key: Key, outcome: Result<Rights, SubscribeFailure>) {
-        self.queue.push_back(Outgoing::Settled { tag, key, outcome });
+        self.wait(Outgoing::Settled { tag, key, outcome });
     }
 
-    /// Nothing of the key that has not been taken yet is told any more.
+    /// Nothing of the key that has not been taken yet is told any more, save what it was called before, or is called now.
     pub fn push_revoked(&mut self, key: Key) {
-        let (events, bytes) = (&mut self.events, &mut self.bytes);
+        let weight = &mut self.weight;
         self.queue.retain(|outgoing| match outgoing {
-            Outgoing::Event { delivery, .. } if matches!(&key, Key::Mailbox(path) if *path == delivery.event.mailbox) => {
-                *events -= 1;
-                *bytes -= delivery.size;
+            Outgoing::Event { delivery, .. }
+                if !is_of_names(&delivery.event) && matches!(&key, Key::Mailbox(path) if *path == delivery.event.mailbox) =>
+            {
+                weight.events -= 1;
+                weight.bytes -= delivery.size;
                 false
             }
             _ => true,
@@ -196,29 +269,28 @@ impl Outbox {
         if let Some((Resync::Keys(keys), _)) = &mut self.resync {
             keys.remove(&key);
         }
-        self.resync.take_if(|(scope, _)| matches!(scope, Resync::Keys(keys) if keys.is_empty()));
-        self.queue.push_back(Outgoing::Revoked { key });
+        self.forget_empty_resync();
+        self.wait(Outgoing::Revoked { key });
     }
 
     pub fn push_moved(&mut self, from: Key, to: Option<Key>) {
-        if let (Some((Resync::Keys(keys), _)), Some(to)) = (&mut self.resync, &to)
-            && keys.remove(&from)
-        {
-            keys.insert(to.clone());
+        if let Some((Resync::Keys(keys), _)) = &mut self.resync {
+            moved(keys, &from, to.as_ref());
         }
-        self.queue.push_back(Outgoing::Moved { from, to });
+        self.forget_empty_resync();
+        self.wait(Outgoing::Moved { from, to });
     }
 
     /// Asked once, however often it is wanted before it is taken.
     pub fn push_ask_rights(&mut self, key: Key) {
         let is_asked = |outgoing: &Outgoing| matches!(outgoing, Outgoing::AskRights { key: asked } if *asked == key);
         if !self.queue.iter().any(is_asked) {
-            self.queue.push_back(Outgoing::AskRights { key });
+            self.wait(Outgoing::AskRights { key });
         }
     }
 
     pub fn push_standing(&mut self, key: Key, standing: Standing) {
-        self.queue.push_back(Outgoing::Standing { key, standing });
+        self.wait(Outgoing::Standing { key, standing });
     }
 
     pub fn push_health(&mut self, healthy: bool) {
@@ -237,7 +309,7 @@ impl Outbox {
     /// Everything that waits, in the order to tell it; gives the memory back too.
     pub fn take(&mut self) -> VecDeque<Outgoing> {
         let mut taken = std::mem::take(&mut self.queue);
-        (self.events, self.bytes) = (0, 0);
+        (self.weight, self.names) = Default::default();
         if let Some((keys, reason)) = self.resync.take() {
             // Behind: what a key is called, and that it is subscribed to, comes first.
             taken.push_back(Outgoing::Resync { keys, reason });
@@ -252,9 +324,45 @@ impl Outbox {
     }
 }
 
-/// The mailboxes whose state an event changes: a rename's are two.
+/// The mailboxes whose state an event changes.
 fn mailboxes(event: &Event) -> impl Iterator<Item = Key> {
     event.keys().into_iter().filter(|key| matches!(key, Key::Mailbox(_)))
+}
+
+/// Whether it says that a name is of something else now, or of nothing.
+fn is_of_names(event: &Event) -> bool {
+    matches!(event.change, Change::MailboxRename { .. } | Change::MailboxDelete | Change::AccountRename { .. })
+}
+
+/// What was named before such news, as it is called after it.
+fn follow(keys: &mut BTreeSet<Key>, event: &Event) {
+    let mailbox = &event.mailbox;
+    match &event.change {
+        Change::MailboxDelete => drop(keys.remove(&Key::Mailbox(mailbox.clone()))),
+        Change::MailboxRename { to } => {
+            // Of what lies below there is news of its own, for those who may know.
+            if mailbox.renamed(mailbox, to).is_some() {
+                moved(keys, &Key::Mailbox(mailbox.clone()), Some(&Key::Mailbox(to.clone())));
+            }
+        }
+        Change::AccountRename { to } => {
+            let name = |key: Key| match &key {
+                Key::Mailbox(path) if path.owner() == mailbox.owner() => {
+                    MailboxPath::new(path.namespace(), to.as_str(), path.name()).map_or(key, Key::Mailbox)
+                }
+                Key::Account(user) if user.as_str() == mailbox.owner() => Key::Account(to.clone()),
+                _ => key,
+            };
+            *keys = std::mem::take(keys).into_iter().map(name).collect();
+        }
+        _ => {}
+    }
+}
+
+fn moved(keys: &mut BTreeSet<Key>, from: &Key, to: Option<&Key>) {
+    if keys.remove(from) {
+        keys.extend(to.cloned());
+    }
 }
 
 impl Resync {
@@ -304,17 +412,87 @@ mod tests {
         assert_eq!(outbox.push_event(&delivery("a"), EnvelopeFields::NONE, LIMITS), Pushed::Queued, "drained: as new");
     }
 
+    fn changed(mailbox: &str, change: Change) -> Arc<Delivery> {
+        let mut delivery = Arc::into_inner(delivery(mailbox)).unwrap();
+        delivery.event.change = change;
+        Arc::new(delivery)
+    }
+
+    fn rename(mailbox: &str, to: &str) -> Arc<Delivery> {
+        changed(mailbox, Change::MailboxRename { to: format!("#private:bob:{to}").parse().unwrap() })
+    }
+
+    fn key(mailbox: &str) -> Key {
+        Key::Mailbox(format!("#private:bob:{mailbox}").parse().unwrap())
+    }
+
+    fn resync(outbox: &mut Outbox) -> Option<Resync> {
+        outbox.take().into_iter().find_map(|outgoing| match outgoing {
+            Outgoing::Resync { keys, .. } => Some(keys),
+            _ => None,
+        })
+    }
+
     #[test]
-    fn a_dropped_rename_is_a_resync_of_both_names() {
-        let mut outbox = Outbox::default();
-        let mut rename = Arc::into_inner(delivery("a")).unwrap();
-        rename.event.change = Change::MailboxRename { to: "#private:bob:b".parse().unwrap() };
-        let rename = Arc::new(rename);
+    fn what_a_mailbox_is_called_is_told_however_much_is_dropped() {
         let limits = Limits { events: 1, bytes: 1000 };
-        let mut push = |delivery: &Arc<Delivery>| outbox.push_event(delivery, EnvelopeFields::NONE, limits);
-        assert_eq!([push(&delivery("a")), push(&delivery("a"))], [Pushed::Queued, Pushed::Collapsed]);
-        assert_eq!([push(&delivery("c")), push(&rename)], [Pushed::Queued, Pushed::Collapsed], "b is not covered yet");
-        assert_eq!(show(&mut outbox), ["resync 3 overflow"]);
+        for everything in [false, true] {
+            let mut outbox = Outbox::default();
+            if everything {
+                outbox.push_resync(Resync::All, "queue_gap");
+            }
+            let mut push = |delivery: &Arc<Delivery>| outbox.push_event(delivery, EnvelopeFields::NONE, limits);
+            push(&delivery("a"));
+            push(&delivery("a"));
+            assert_eq!(push(&rename("a", "b")), Pushed::Queued);
+            outbox.push_moved(key("a"), Some(key("b")));
+            assert_eq!(outbox.push_event(&delivery("b"), EnvelopeFields::NONE, limits), Pushed::Absorbed);
+            let told = show(&mut outbox);
+            assert_eq!(told[0], "a", "the rename: {told:?}");
+            assert_eq!(told.last().unwrap(), if everything { "resync all queue_gap" } else { "resync 1 overflow" });
+        }
+    }
+
+    #[test]
+    fn what_is_dropped_is_named_as_it_is_called_in_the_end() {
+        let limits = Limits { events: 2, bytes: 1000 };
+        let push_all = |last: &str| {
+            let mut outbox = Outbox::default();
+            for delivery in [delivery("a"), rename("a", "b"), delivery("c"), changed("c", Change::MailboxDelete), delivery(last)]
+            {
+                outbox.push_event(&delivery, EnvelopeFields::NONE, limits);
+            }
+            outbox
+        };
+        assert_eq!(resync(&mut push_all("d")), Some(Resync::Keys(BTreeSet::from([key("b"), key("d")]))));
+        let mut outbox = push_all("d");
+        outbox.push_event(&rename("d", "e"), EnvelopeFields::NONE, limits);
+        assert_eq!(resync(&mut outbox), Some(Resync::Keys(BTreeSet::from([key("b"), key("e")]))));
+        assert_eq!(show(&mut push_all("c")), ["a", "c", "resync 2 overflow"], "made anew: {:?}", key("c"));
+    }
+
+    #[test]
+    fn what_has_ended_is_not_told_to_resync() {
+        let mut outbox = Outbox::default();
+        outbox.push_event(&delivery("b"), EnvelopeFields::NONE, LIMITS);
+        outbox.push_event(&rename("b", "a"), EnvelopeFields::NONE, LIMITS);
+        outbox.push_moved(key("b"), Some(key("a")));
+        outbox.push_revoked(key("a"));
+        for _ in 0..3 {
+            outbox.push_event(&delivery("c"), EnvelopeFields::NONE, LIMITS);
+        }
+        assert_eq!(resync(&mut outbox), Some(Resync::Keys(BTreeSet::from([key("c")]))));
+    }
+
+    #[test]
+    fn a_session_that_names_alone_fill_is_ended() {
+        let mut outbox = Outbox::default();
+        for n in 0..3_000 {
+            outbox.push_event(&rename(&n.to_string(), "x"), EnvelopeFields::NONE, LIMITS);
+            outbox.push_moved(key(&n.to_string()), Some(key("x")));
+        }
+        outbox.push_resync(Resync::All, "queue_gap");
+        assert_eq!(show(&mut outbox), ["End(TooSlow)"]);
     }
 
     #[test]

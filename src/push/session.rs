@@ -1,5 +1,6 @@
 //! The handle of one live session: who it is, what it holds, and what waits to be told to it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -75,11 +76,33 @@ pub(super) struct Held {
     pub busy: bool,
     /// Whether it was in the hub from the start, and hears of its registration.
     pub watched: bool,
+    /// Its mailbox is called otherwise now, which is not told yet.
+    pub moving: Option<Box<Moving>>,
+}
+
+/// A mailbox has another name, and whether the client may know it is being asked: nothing of it is told meanwhile.
+#[derive(Debug)]
+pub(super) struct Moving {
+    /// What the client knows it by.
+    pub from: Key,
+    /// What it will be told.
+    pub news: Arc<Delivery>,
 }
 
 impl Held {
+    /// Whether it is in the hub.
     pub fn is_active(&self) -> bool {
+        self.stands() && self.moving.is_none()
+    }
+
+    /// Whether the client was told that it stands, and not that it has ended.
+    pub fn stands(&self) -> bool {
         self.since != 0
+    }
+
+    /// What the client knows it by. No two of a session have one name, and no two that are active one key.
+    pub fn name(&self) -> &Key {
+        self.moving.as_ref().map_or(&self.key, |moving| &moving.from)
     }
 
     /// Both wishes together.
@@ -150,6 +173,14 @@ impl SessionHandle {
     pub fn push_resync(&self, scope: Resync, reason: &'static str) {
         lock(&self.outbox).push_resync(scope, reason);
         self.waker.wake();
+    }
+
+    /// A `resync` of one key, if the session is told of it still: not behind the word that this has ended.
+    pub fn push_resync_of(&self, key: &Key, reason: &'static str) {
+        let held = self.held();
+        if held.iter().flatten().any(|holding| holding.is_active() && holding.key == *key) {
+            self.push_resync(Resync::Keys(BTreeSet::from([key.clone()])), reason);
+        }
     }
 
     /// Who it is.
@@ -232,7 +263,11 @@ impl SessionHandle {
 
     /// The keys of the subscriptions that stand, each with the time since when (ms since 1970).
     pub fn subscriptions(&self) -> Vec<(Key, u64)> {
-        let held = self.held();
-        held.iter().flatten().filter(|h| h.is_active()).map(|h| (h.key.clone(), h.since)).collect()
+        standing(&self.held())
     }
+}
+
+/// What stands of this, by the names that the client knows.
+pub(super) fn standing(held: &Option<Vec<Held>>) -> Vec<(Key, u64)> {
+    held.iter().flatten().filter(|h| h.stands()).map(|h| (h.name().clone(), h.since)).collect()
 }

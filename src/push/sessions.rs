@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::session::{SessionHandle, Transport, lock};
+use super::session::{SessionHandle, Transport, lock, standing};
 use crate::mail::ids::{NodeId, SessionId};
 use crate::mail::key::Key;
 use crate::mail::user::UserName;
@@ -163,7 +163,17 @@ impl Sessions {
             // Over the limit is better than ended.
             *lock(&self.per_user).entry(to.clone()).or_default().of(session.transport) += 1;
             self.uncount(from, session.transport);
+            // Whoever follows the one user's subscriptions sees them go, and who follows the other's sees them come.
+            let held = session.held();
+            let subscriptions = standing(&held);
+            let note = |active| {
+                for (key, since) in &subscriptions {
+                    self.note(active, session.subscription_record(key.clone(), *since));
+                }
+            };
+            note(false);
             session.set_subject(session.subject().renamed(to.clone()));
+            note(true);
         }
         renamed
     }

@@ -170,8 +170,8 @@ impl Grant {
         self.state.fetch_or(WITHHELD[1].0, Ordering::AcqRel);
     }
 
-    /// A session holds it that its mail server lets read: a first answer that denies it is a loss that nobody has told of.
-    pub(super) fn presume_reading(&self) {
+    /// Its holder could read by all that is known: a first answer that denies it is a loss that nobody has told of.
+    pub(in crate::push) fn presume_reading(&self) {
         let mut inner = self.inner();
         if inner.doubts == 0 && self.rights().is_none() {
             inner.announced = false;

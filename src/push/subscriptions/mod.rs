@@ -10,7 +10,7 @@ mod review;
 mod shares;
 mod standing;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
@@ -50,6 +50,8 @@ pub struct Subscriptions {
     line: mpsc::UnboundedSender<Arc<Covering>>,
     /// When it was last logged that not everything is covered.
     warned: Mutex<Option<Instant>>,
+    /// Holdings whose mailbox has a name that is not told yet; no fewer than there are.
+    moving: AtomicUsize,
 }
 
 /// What subscriptions are made of.
@@ -88,6 +90,7 @@ impl Subscriptions {
             covering: Mutex::default(),
             line,
             warned: Mutex::default(),
+            moving: AtomicUsize::default(),
         });
         tokio::spawn(review::heed(Arc::downgrade(&subscriptions), parts.notices));
         tokio::spawn(listings::pace(Arc::downgrade(&subscriptions), waiting));
@@ -106,7 +109,7 @@ impl Subscriptions {
         if !shared && held.iter_mut().any(|h| h.key == key && std::mem::take(&mut h.shared)) {
             self.uncover(session, held);
         }
-        let at = held.iter().position(|h| h.key == key).unwrap_or_else(|| {
+        let at = held.iter().position(|h| *h.name() == key).unwrap_or_else(|| {
             held.push(self.holding(session, key));
             held.len() - 1
         });
@@ -150,6 +153,7 @@ impl Subscriptions {
             waiting: Vec::new(),
             busy: false,
             watched: false,
+            moving: None,
         }
     }
 
@@ -260,14 +264,14 @@ impl Subscriptions {
     pub fn unsubscribe(&self, session: &Arc<SessionHandle>, key: &Key) {
         let mut guard = session.held();
         let Some(held) = guard.as_mut() else { return };
-        let Some(at) = held.iter().position(|h| h.key == *key) else { return };
+        let Some(at) = held.iter().position(|h| h.name() == key) else { return };
         for tag in std::mem::take(&mut held[at].waiting) {
             session.push_settled(tag, key.clone(), Err(SubscribeFailure::Withdrawn));
         }
         if std::mem::take(&mut held[at].shared) {
             self.uncover(session, held);
         }
-        let Some(at) = held.iter().position(|h| h.key == *key) else { return };
+        let Some(at) = held.iter().position(|h| h.name() == key) else { return };
         let holding = &mut held[at];
         holding.asked = None;
         match holding.covered {
@@ -302,7 +306,9 @@ impl Subscriptions {
         }
         if gone.is_active() {
             self.hub.unsubscribe(&gone.key, session);
-            self.sessions.note(false, session.subscription_record(gone.key, gone.since));
+        }
+        if gone.stands() {
+            self.sessions.note(false, session.subscription_record(gone.name().clone(), gone.since));
         }
     }
 

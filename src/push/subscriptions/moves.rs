@@ -1,14 +1,19 @@
 //! Mailboxes and users that are called otherwise now, or are gone: their subscriptions go with them, or end.
 //!
-//! Nothing is missed on the way: a session is registered under the new name before it lets the old one go, and told to
-//! resync once that registration has settled, for publishers may not have found it before.
+//! A holding follows at once. Where the new name is not its user's own, nothing of it is told, neither old name nor new, until
+//! it is known whether the user may look the new one up ([`Moving`]); further renames are followed meanwhile, and the client
+//! hears of one, from the name that it knows. Nothing is missed on the way: it is told to resync once the registration under the
+//! new name has settled, for publishers may not have found it before.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Subscriptions;
+use super::review::UNTOLD;
+use super::{Subscriptions, of_serial};
 use crate::mail::event::{Change, Event};
 use crate::mail::key::Key;
 use crate::mail::path::MailboxPath;
@@ -16,22 +21,41 @@ use crate::mail::rights::Rights;
 use crate::mail::user::UserName;
 use crate::push::access::{Grant, Need};
 use crate::push::delivery::Delivery;
+use crate::push::hub::changes_owner;
 use crate::push::outbox::{Resync, SubscribeFailure};
-use crate::push::session::SessionHandle;
+use crate::push::session::{Held, Moving, SessionHandle, Transport};
 
-/// What becomes of one mailbox: both names, and the news as it is told to its own watchers.
+/// Before what could not be said, and a name that another holding has still, are looked at again; doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// What becomes of one mailbox.
 struct Move {
-    from: Key,
     to: MailboxPath,
+    /// As it is told to its own watchers.
     news: Arc<Delivery>,
-    /// It was delivered as an event of this mailbox already.
+    /// The hub has delivered it as an event of this mailbox to those who own both names.
     is_told: bool,
+}
+
+/// What is to be done about a holding whose new name is not told yet.
+enum Next {
+    /// Nothing.
+    Over,
+    Ask(Arc<Grant>),
+    Wait(Instant),
 }
 
 impl Subscriptions {
     /// A mailbox, and everything below it, is called otherwise now.
     pub(super) fn renamed(self: &Arc<Self>, delivery: &Arc<Delivery>, to: &MailboxPath) {
         let from = &delivery.event.mailbox;
+        // Whoever holds the new name holds another mailbox now.
+        self.access.doubt_all(to);
+        self.resync_untold(delivery, to);
+        if self.moving.load(Ordering::Acquire) > 0 && !changes_owner(&delivery.event) {
+            self.end_what_clashes(from, to);
+        }
         self.move_all(delivery, |path| path.renamed(from, to));
     }
 
@@ -45,10 +69,21 @@ impl Subscriptions {
         });
         let (old, new) = (Key::Account(from), Key::Account(to.clone()));
         for session in self.hub.sessions(&old) {
-            self.move_session(&session, &old, new.clone(), None);
+            let mut guard = session.held();
+            let Some(held) = guard.as_mut() else { continue };
+            let Some(at) = held.iter().position(|holding| holding.key == old && holding.is_active()) else { continue };
+            let mut holding = held.swap_remove(at);
+            self.hub.unsubscribe(&old, &session);
+            holding.key = new.clone();
+            session.push_moved(old.clone(), Some(new.clone()));
+            self.settle_in(&session, held, holding, &old);
         }
         for session in &renamed {
             self.regroup(session);
+            for grant in session.held().iter().flatten().filter_map(|holding| holding.grant.as_ref()) {
+                // Of a loss that a first answer shows, nobody has told: it may be half of another rename.
+                grant.presume_reading();
+            }
         }
     }
 
@@ -59,19 +94,20 @@ impl Subscriptions {
         for session in self.hub.sessions(&key) {
             let mut guard = session.held();
             let Some(held) = guard.as_mut() else { continue };
-            let Some(at) = held.iter().position(|holding| holding.key == key) else { continue };
+            let Some(at) = held.iter().position(|holding| holding.key == key && holding.is_active()) else { continue };
             if held[at].watched {
-                // It has the mailbox selected: that it is gone it may know before its rights are known.
-                if grant_withholds(held[at].grant.as_ref()) {
-                    session.push_event(delivery, Default::default());
-                }
                 continue;
             }
-            let need = Need::Rights(Rights::LOOKUP);
-            if held[at].grant.as_ref().is_some_and(|grant| !grant.allows(need)) {
-                // That it is gone was not told.
-                self.revoke(&session, held, at);
-                continue;
+            match &held[at].grant {
+                // The hub has told it.
+                None => {}
+                Some(grant) if grant.allows(Need::Rights(Rights::LOOKUP)) => {
+                    session.push_event(delivery, Default::default());
+                }
+                Some(_) => {
+                    self.revoke(&session, held, at);
+                    continue;
+                }
             }
             let gone = held.swap_remove(at);
             for tag in &gone.waiting {
@@ -80,8 +116,76 @@ impl Subscriptions {
             self.withdraw(&session, gone);
             session.push_moved(key.clone(), None);
         }
+        self.each_moving(|session, held| {
+            while let Some(at) = held.iter().position(|holding| holding.key == key && holding.moving.is_some()) {
+                self.revoke(session, held, at);
+            }
+        });
         // Whoever is about to subscribe asks again: a mailbox made anew under this name is another one.
         self.access.doubt_all(mailbox);
+    }
+
+    /// What has changed for those to whom the news itself is not told, for it names a mailbox that may be none of their
+    /// business; and for who watches an INBOX: its messages have moved, and it stays (RFC 9051 6.3.6).
+    fn resync_untold(&self, delivery: &Arc<Delivery>, to: &MailboxPath) {
+        let from = &delivery.event.mailbox;
+        let is_given_away = changes_owner(&delivery.event);
+        let accounts = [from, to].into_iter().filter(|_| is_given_away).filter_map(|path| path.owner_name().map(Key::Account));
+        let inbox = (from.name() == "INBOX").then(|| from.clone());
+        for key in inbox.into_iter().chain([to.clone()]).map(Key::Mailbox).chain(accounts) {
+            for session in self.hub.sessions(&key) {
+                let held = session.held();
+                let Some(holding) = held.iter().flatten().find(|holding| holding.key == key && holding.is_active()) else {
+                    continue;
+                };
+                let is_concerned = match &holding.grant {
+                    None => is_given_away,
+                    Some(grant) => grant.allows(Need::Rights(Rights::READ)),
+                };
+                if is_concerned && session.transport != Transport::Imap {
+                    session.push_resync(Resync::Keys(BTreeSet::from([key.clone()])), "renamed");
+                }
+            }
+        }
+    }
+
+    /// A client that hears of both names takes what it knows by the one for what it knows by the other from now on. Where one of
+    /// them is the name of a mailbox that is called otherwise by now, and this is not told yet, it would be wrong: it has to
+    /// begin anew.
+    fn end_what_clashes(&self, from: &MailboxPath, to: &MailboxPath) {
+        let (old, new) = (Key::Mailbox(from.clone()), Key::Mailbox(to.clone()));
+        self.each_moving(|session, held| {
+            let user = session.user();
+            let hears = |holding: &Held| {
+                let watches = holding.key == old || matches!(&holding.key, Key::Account(user) if from.is_owned_by(user));
+                watches && holding.is_active() && holding.grant.is_none()
+            };
+            let clashes = |holding: &Held| holding.moving.is_some() && [&old, &new].contains(&holding.name());
+            if !from.is_owned_by(&user) || !held.iter().any(hears) || !held.iter().any(clashes) {
+                return;
+            }
+            while let Some(at) = held.iter().position(|holding| [&old, &new].contains(&holding.name())) {
+                let gone = held.swap_remove(at);
+                for tag in &gone.waiting {
+                    session.push_settled(*tag, gone.name().clone(), Err(SubscribeFailure::Withdrawn));
+                }
+                self.withdraw(session, gone);
+            }
+            session.push_revoked(new.clone());
+        });
+    }
+
+    /// Every session that has a holding whose new name is not told yet.
+    fn each_moving(&self, act: impl Fn(&Arc<SessionHandle>, &mut Vec<Held>)) {
+        if self.moving.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        for session in self.sessions.all() {
+            let mut guard = session.held();
+            if let Some(held) = guard.as_mut().filter(|held| held.iter().any(|holding| holding.moving.is_some())) {
+                act(&session, held);
+            }
+        }
     }
 
     fn move_all(self: &Arc<Self>, delivery: &Arc<Delivery>, new_name: impl Fn(&MailboxPath) -> Option<MailboxPath>) {
@@ -92,15 +196,40 @@ impl Subscriptions {
         // Those above first: what is told of a mailbox comes before what is told of those below it.
         let mut keys = self.hub.keys_where(is_moved);
         keys.sort_unstable();
-        for from in keys {
-            let Key::Mailbox(path) = &from else { continue };
-            let Some(to) = new_name(path) else { continue };
+        let of = |path: &MailboxPath| {
+            let to = new_name(path)?;
             let is_told = *path == delivery.event.mailbox && matches!(delivery.event.change, Change::MailboxRename { .. });
             let news = if is_told { delivery.clone() } else { Arc::new(derived(delivery, path, &to)) };
+            Some(Move { to, news, is_told })
+        };
+        // Those on their way first: what is moved below is on its way then, and has this name already.
+        self.each_moving(|session, held| {
+            let moves = |holding: &&Held| holding.moving.is_some() && is_moved(&holding.key);
+            let serials: Vec<u64> = held.iter().filter(moves).map(|holding| holding.serial).collect();
+            for serial in serials {
+                let Some(at) = held.iter().position(|holding| holding.serial == serial) else { continue };
+                let Key::Mailbox(path) = &held[at].key else { continue };
+                if let Some(news) = of(path) {
+                    self.access.doubt_all(&news.to);
+                    self.move_on(session, held, at, &news);
+                }
+            }
+        });
+        for from in keys {
+            let Key::Mailbox(path) = &from else { continue };
+            let Some(news) = of(path) else { continue };
             self.access.doubt_all(path);
-            let news = Arc::new(Move { from: from.clone(), to, news, is_told });
+            self.access.doubt_all(&news.to);
             for session in self.hub.sessions(&from) {
-                self.move_on(session, news.clone());
+                let mut guard = session.held();
+                let Some(held) = guard.as_mut() else { continue };
+                let Some(at) = held.iter().position(|holding| holding.key == from && holding.is_active()) else { continue };
+                if !held[at].watched {
+                    self.move_on(&session, held, at, &news);
+                } else if !news.is_told {
+                    // An IMAP session moves itself; what it tells its client names no mailbox.
+                    session.push_event(&news.news, Default::default());
+                }
             }
         }
     }
@@ -109,7 +238,7 @@ impl Subscriptions {
     fn turn_back(&self, session: &Arc<SessionHandle>, is_moved: &impl Fn(&Key) -> bool) {
         let mut guard = session.held();
         let Some(held) = guard.as_mut() else { return };
-        while let Some(at) = held.iter().position(|holding| !holding.is_active() && is_moved(&holding.key)) {
+        while let Some(at) = held.iter().position(|holding| !holding.stands() && is_moved(&holding.key)) {
             let gone = held.swap_remove(at);
             for tag in gone.waiting {
                 session.push_settled(tag, gone.key.clone(), Err(SubscribeFailure::Unavailable { kept: false }));
@@ -117,132 +246,210 @@ impl Subscriptions {
         }
     }
 
-    fn move_on(self: &Arc<Self>, session: Arc<SessionHandle>, news: Arc<Move>) {
-        let fields = Default::default();
-        let Some((watched, grant)) =
-            session.held().iter().flatten().find(|h| h.key == news.from).map(|h| (h.watched, h.grant.clone()))
-        else {
-            return;
+    /// The holding is of the new name from here on. Its client is told at once where that is the user's own, else as soon as it
+    /// is known that it may be.
+    fn move_on(self: &Arc<Self>, session: &Arc<SessionHandle>, held: &mut Vec<Held>, at: usize, news: &Move) {
+        let subject = session.subject();
+        let own = news.to.is_owned_by(&subject.user);
+        let holding = &mut held[at];
+        if holding.is_active() {
+            self.hub.unsubscribe(&holding.key, session);
+        }
+        let is_told = news.is_told && own && holding.grant.is_none() && holding.moving.is_none();
+        let told = match (holding.moving.take(), &news.news.event.mailbox) {
+            // Of the name between the two the client has not heard, and does not.
+            (Some(moving), between) => match &moving.from {
+                Key::Mailbox(from) if from != between => {
+                    Moving { news: Arc::new(derived(&news.news, from, &news.to)), from: moving.from }
+                }
+                _ => Moving { from: moving.from, news: news.news.clone() },
+            },
+            (None, _) => Moving { from: holding.key.clone(), news: news.news.clone() },
         };
-        let is_owner = grant.is_none();
-        match grant {
-            // An IMAP session moves itself; what it tells its client names no mailbox.
-            _ if watched => {
-                if !news.is_told || grant_withholds(grant.as_ref()) {
-                    session.push_event(&news.news, fields);
-                }
-            }
-            None if news.to.is_owned_by(&session.user()) => {
-                if !news.is_told {
-                    session.push_event(&news.news, fields);
-                }
-                self.move_session(&session, &news.from, Key::Mailbox(news.to.clone()), None);
-            }
-            // The new name is told to those only who may look it up; so it is where the mailbox leaves its owner.
-            _ => drop(tokio::spawn(self.clone().move_sharee(session, news, is_owner))),
+        holding.moving = Some(Box::new(told));
+        holding.key = Key::Mailbox(news.to.clone());
+        holding.grant = if own { None } else { self.access.hold(&subject, &news.to) };
+        // Whoever saw to it under the old name does not find it any more.
+        holding.serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        (holding.busy, holding.lost) = (true, false);
+        let serial = holding.serial;
+        if own && !is_blocked(held, at) {
+            return self.arrive(session, held, at, is_told);
         }
+        self.moving.fetch_add(1, Ordering::AcqRel);
+        tokio::spawn(self.clone().tell_once_known(session.clone(), serial, Instant::now()));
     }
 
-    /// `was_owner`: the hub has told it of its own mailbox's new name.
-    async fn move_sharee(self: Arc<Self>, session: Arc<SessionHandle>, news: Arc<Move>, was_owner: bool) {
+    async fn tell_once_known(self: Arc<Self>, session: Arc<SessionHandle>, serial: u64, mut since: Instant) {
+        let (mut denied, mut pause) = (None, FIRST_PAUSE);
         loop {
-            let subject = session.subject();
-            let own = news.to.is_owned_by(&subject.user);
-            let grant = if own { None } else { self.access.hold(&subject, &news.to) };
-            let rights = match &grant {
-                None if own => Rights::ALL,
-                None => Rights::NONE,
-                Some(grant) => {
-                    let asked = tokio::time::timeout(self.timeout, self.access.ask(grant, Instant::now())).await;
-                    asked.ok().and_then(Result::ok).unwrap_or(Rights::NONE)
-                }
+            let next = match of_serial(&mut session.held(), serial) {
+                Some((held, at)) => self.next(&session, held, at, &mut denied, pause),
+                // Given up, or moved further, meanwhile.
+                None => break,
             };
-            if session.subject() != subject {
-                // Somebody else now, as far as rights go.
-                continue;
-            }
-            if !session.held().iter().flatten().any(|holding| holding.key == news.from) {
-                // Given up meanwhile.
-                return;
-            }
-            if rights.contains(Rights::LOOKUP) {
-                let is_held = session.held().iter().flatten().any(|holding| holding.key == news.from);
-                if !is_held {
-                    // Given up meanwhile, it is nothing to them.
-                    return;
+            match next {
+                Next::Over => {
+                    // What could not be covered by a name that it had.
+                    self.cover_again_for(&session);
+                    break;
                 }
-                if !(was_owner && news.is_told) {
-                    session.push_event(&news.news, Default::default());
+                Next::Ask(grant) => {
+                    let asked = tokio::time::timeout(self.timeout, self.access.ask(&grant, since)).await;
+                    if !matches!(asked, Ok(Ok(_))) {
+                        // A source that does not answer says nothing: it is asked until it does.
+                        tokio::time::sleep(pause).await;
+                        pause = (pause * 2).min(LONGEST_PAUSE);
+                    }
+                    since = Instant::now();
                 }
-                self.move_session(&session, &news.from, Key::Mailbox(news.to.clone()), grant);
-                if session.subject() != subject {
-                    self.regroup(&session);
+                Next::Wait(until) => {
+                    tokio::time::sleep_until(until).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
                 }
-                return;
             }
-            let mut guard = session.held();
-            let Some(held) = guard.as_mut() else { return };
-            if let Some(at) = held.iter().position(|holding| holding.key == news.from) {
-                self.revoke(&session, held, at);
-            }
-            return;
         }
+        self.moving.fetch_sub(1, Ordering::AcqRel);
     }
 
-    /// Registers under the new key, then lets the old one go.
-    fn move_session(self: &Arc<Self>, session: &Arc<SessionHandle>, from: &Key, to: Key, grant: Option<Arc<Grant>>) {
-        let mut guard = session.held();
-        let Some(held) = guard.as_mut() else { return };
-        let Some(at) = held.iter().position(|holding| holding.key == *from) else { return };
-        let exists = held.iter().any(|holding| holding.key == to);
-        let mut holding = held.swap_remove(at);
-        let since = holding.since;
-        if exists || !holding.is_active() {
-            for tag in std::mem::take(&mut holding.waiting) {
-                session.push_settled(tag, from.clone(), Err(SubscribeFailure::Withdrawn));
-            }
-            self.withdraw(session, holding);
-            session.push_moved(from.clone(), exists.then_some(to));
-            return;
+    fn next(
+        self: &Arc<Self>,
+        session: &Arc<SessionHandle>,
+        held: &mut Vec<Held>,
+        at: usize,
+        denied: &mut Option<Instant>,
+        pause: Duration,
+    ) -> Next {
+        let (user, now) = (session.user(), Instant::now());
+        let holding = &mut held[at];
+        let own = holding.key.is_owned_by(&user);
+        if own {
+            holding.grant = None;
         }
-        let lease = self.presence.acquire(&to);
+        let rights = match &holding.grant {
+            None if own => Rights::ALL,
+            None => Rights::NONE,
+            Some(grant) => match grant.rights() {
+                Some(rights) => rights,
+                None => return Next::Ask(grant.clone()),
+            },
+        };
+        if !rights.contains(Rights::LOOKUP) {
+            // Perhaps the mailbox has a further name already, and the news of it is on its way.
+            let until = *denied.get_or_insert(now + UNTOLD);
+            if now < until {
+                return Next::Wait(until);
+            }
+            self.revoke(session, held, at);
+        } else if !is_blocked(held, at) {
+            self.arrive(session, held, at, false);
+        } else if is_in_a_circle(held, at) {
+            // No order of telling would be right.
+            self.revoke(session, held, at);
+        } else {
+            return Next::Wait(now + pause);
+        }
+        Next::Over
+    }
+
+    /// The client may know the new name. `is_told`: it does.
+    fn arrive(self: &Arc<Self>, session: &Arc<SessionHandle>, held: &mut Vec<Held>, at: usize, is_told: bool) {
+        let mut holding = held.swap_remove(at);
+        holding.busy = false;
+        let from = match holding.moving.take() {
+            // Not where it has its old name again.
+            Some(moving) if moving.from != holding.key => {
+                if !is_told {
+                    session.push_event(&moving.news, Default::default());
+                }
+                session.push_moved(moving.from.clone(), Some(holding.key.clone()));
+                moving.from
+            }
+            _ => holding.key.clone(),
+        };
+        self.settle_in(session, held, holding, &from);
+    }
+
+    /// Registers a holding under its new key, and lets the old one go. Two that have one key now are one.
+    fn settle_in(self: &Arc<Self>, session: &Arc<SessionHandle>, held: &mut Vec<Held>, mut holding: Held, from: &Key) {
+        let key = holding.key.clone();
+        let lease = self.presence.acquire(&key);
         let settling = self.presence.settling(&lease);
+        if let Some(grant) = &holding.grant {
+            self.confirm_once_settled(&lease, grant);
+        } else {
+            holding.rights = Rights::ALL;
+        }
         let left = holding.lease.replace(lease);
-        (holding.key, holding.lost) = (to.clone(), false);
-        // Of what has left its owner the owner may read less.
-        holding.rights = grant.as_ref().map_or(Rights::ALL, |grant| grant.rights().unwrap_or(holding.rights));
-        let is_others = grant.is_some() || holding.grant.is_some();
-        holding.grant = grant;
-        self.hub.subscribe(&to, session, holding.wanted(), holding.grant.as_ref(), || ());
-        self.hub.unsubscribe(from, session);
+        let other = held.iter().position(|other| other.key == key && other.moving.is_none()).map(|at| held.swap_remove(at));
+        let stood = other.as_ref().is_some_and(Held::stands);
+        if let Some(other) = other {
+            merge(&mut holding, other);
+        }
+        let waiting = if holding.busy { Vec::new() } else { std::mem::take(&mut holding.waiting) };
+        let rights = holding.grant.as_ref().and_then(|grant| grant.rights()).unwrap_or(holding.rights);
+        self.hub.subscribe(&key, session, holding.wanted(), holding.grant.as_ref(), || {
+            for tag in waiting {
+                session.push_settled(tag, key.clone(), Ok(rights));
+            }
+        });
+        // Told of the rights that it had: what it has lost by its new name ends it as any loss does.
         self.look_again(&holding, holding.rights);
-        if let (Some(lease), Some(grant)) = (&holding.lease, &holding.grant) {
-            self.confirm_once_settled(lease, grant);
+        if *from != key {
+            self.sessions.note(false, session.subscription_record(from.clone(), holding.since));
+            if !stood {
+                self.sessions.note(true, session.subscription_record(key.clone(), holding.since));
+            }
         }
         held.push(holding);
-        session.push_moved(from.clone(), Some(to.clone()));
-        self.sessions.note(false, session.subscription_record(from.clone(), since));
-        self.sessions.note(true, session.subscription_record(to.clone(), since));
         drop(left);
-        if settling.is_none() && is_others {
-            // It took a moment to ask whether this may be told.
-            session.push_resync(Resync::Keys(BTreeSet::from([to])), "renamed");
-        } else if let Some(settled) = settling {
-            let session = Arc::downgrade(session);
-            tokio::spawn(async move {
-                // Should the registry not acknowledge, the break in continuity will be told when it does.
-                let _ = settled.await;
-                if let Some(session) = session.upgrade() {
-                    session.push_resync(Resync::Keys(BTreeSet::from([to])), "renamed");
-                }
-            });
+        match settling {
+            // It may have taken a moment to ask whether this may be told; and what others published by the new name may have come
+            // out of the queue before the news of it.
+            None => session.push_resync(Resync::Keys(BTreeSet::from([key])), "renamed"),
+            Some(settled) => {
+                let session = Arc::downgrade(session);
+                tokio::spawn(async move {
+                    // Should the registry not acknowledge, the break in continuity will be told when it does.
+                    let _ = settled.await;
+                    if let Some(session) = session.upgrade() {
+                        session.push_resync_of(&key, "renamed");
+                    }
+                });
+            }
         }
     }
 }
 
-/// Whether the hub did not tell a watcher of others' mail.
-fn grant_withholds(grant: Option<&Arc<Grant>>) -> bool {
-    grant.is_some_and(|grant| grant.rights().is_none_or(|rights| !rights.contains(Rights::LOOKUP)))
+/// What either wants, and who waits for either. Who waits for the other is answered by whoever sees to that.
+fn merge(holding: &mut Held, other: Held) {
+    let either = |a: Option<_>, b: Option<_>| match (a, b) {
+        (Some(a), Some(b)) => Some(crate::push::hub::Wanted::or(a, b)),
+        (one, None) | (None, one) => one,
+    };
+    holding.asked = either(holding.asked, other.asked);
+    holding.covered = either(holding.covered, other.covered);
+    holding.rights = holding.rights.with(other.rights);
+    (holding.shared, holding.early, holding.lost) = (holding.shared || other.shared, false, other.lost);
+    holding.waiting.extend(other.waiting);
+    if other.busy && !holding.waiting.is_empty() {
+        (holding.busy, holding.serial) = (true, other.serial);
+    }
+}
+
+/// Whether the client knows another mailbox by its new name still.
+fn is_blocked(held: &[Held], at: usize) -> bool {
+    blocker(held, at).is_some()
+}
+
+fn blocker(held: &[Held], at: usize) -> Option<usize> {
+    held.iter().position(|other| other.moving.is_some() && *other.name() == held[at].key && other.serial != held[at].serial)
+}
+
+/// Whether each waits for the next, and the last for the first.
+fn is_in_a_circle(held: &[Held], at: usize) -> bool {
+    let next = |at: &usize| blocker(held, *at);
+    std::iter::successors(next(&at), next).take(held.len()).any(|other| other == at)
 }
 
 /// The news of a parent's, or a user's, new name, for one mailbox.

@@ -16,7 +16,7 @@ use crate::push::session::{Held, SessionHandle};
 
 /// A loss of rights that nobody has told of may be half of a rename: the registry's ACLs go by the new name before the
 /// rename comes out of the queue. So long it is waited for, without a word of the mailbox meanwhile.
-const UNTOLD: Duration = Duration::from_secs(2);
+pub(super) const UNTOLD: Duration = Duration::from_secs(2);
 
 /// Runs until the subscriptions are dropped.
 pub(super) async fn heed(subscriptions: WeakSubscriptions, mut notices: mpsc::UnboundedReceiver<Notice>) {
@@ -129,7 +129,7 @@ impl Subscriptions {
     /// Ends a subscription whose right is lost: from here on nothing of it is told, and that is.
     pub(super) fn revoke(&self, session: &Arc<SessionHandle>, held: &mut Vec<Held>, at: usize) {
         let mut gone = held.swap_remove(at);
-        let (key, waiting) = (gone.key.clone(), std::mem::take(&mut gone.waiting));
+        let (key, waiting) = (gone.name().clone(), std::mem::take(&mut gone.waiting));
         self.withdraw(session, gone);
         for tag in waiting {
             session.push_settled(tag, key.clone(), Err(SubscribeFailure::NotFound));

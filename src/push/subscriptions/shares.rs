@@ -202,6 +202,10 @@ impl Listing {
                 self.this.cover_held(&self.session, holding, wanted);
                 return Taken::Already;
             }
+            if *holding.name() == key {
+                // The client knows another mailbox by this name still: once it has heard what became of that, this is done again.
+                return Taken::Already;
+            }
             covered += usize::from(holding.covered.is_some());
         }
         if covered >= self.this.access.options.shared_mailboxes {
@@ -235,7 +239,7 @@ impl Listing {
     }
 
     fn tell(&self, key: Key) {
-        self.session.push_resync(Resync::Keys(BTreeSet::from([key])), "shared");
+        self.session.push_resync_of(&key, "shared");
     }
 
     /// Until it has settled, publishers may not find it: that it has is told, whenever it does.

@@ -268,15 +268,33 @@ impl Session {
     pub fn handle_settled(&mut self, id: u32, key: &Key, rights: Rights) -> Vec<Action> {
         match &self.phase {
             Phase::Connected(who) if who.subscriptions.contains(key) => vec![Action::Send(push::subscribed(id, key, rights))],
+            // Given up, or moved away from this name, before the reply could go out: it is not to go on without the client's
+            // knowing.
+            Phase::Connected(_) => {
+                let refusal = push::refused(&Refusal { id: Some(id), error: CommandError::not_subscribed() });
+                vec![Action::Unsubscribe(key.clone()), Action::Send(refusal)]
+            }
             _ => Vec::new(),
         }
     }
 
-    /// A subscription is of another key now, or has ended with its mailbox: what happened was pushed as an event.
-    pub fn handle_moved(&mut self, from: &Key, to: Option<Key>) {
-        let Phase::Connected(who) = &mut self.phase else { return };
-        who.subscriptions.retain(|held| held != from && Some(held) != to.as_ref());
-        who.subscriptions.extend(to);
+    /// A subscription is of another key now, or has ended with its mailbox: what happened was pushed as an event. What moves
+    /// may be no subscription of the client's own, but a mailbox that its account's covers.
+    pub fn handle_moved(&mut self, from: &Key, to: Option<Key>) -> Vec<Action> {
+        let Phase::Connected(who) = &mut self.phase else { return Vec::new() };
+        let before = who.subscriptions.len();
+        who.subscriptions.retain(|held| held != from);
+        let was_held = who.subscriptions.len() < before;
+        match to {
+            Some(to) if who.subscriptions.contains(&to) => Vec::new(),
+            Some(to) if was_held => {
+                who.subscriptions.push(to);
+                Vec::new()
+            }
+            // Perhaps given up under the old name while it moved.
+            Some(to) => vec![Action::Unsubscribe(to)],
+            None => Vec::new(),
+        }
     }
 
     /// The user is called so now.
@@ -372,6 +390,8 @@ fn expiry(now: Now, expires_at: u64) -> Instant {
 mod tests {
     use super::super::codec::frame_payload;
     use super::*;
+
+    const NOT_SUBSCRIBED: &str = r#"{"id":3,"error":{"code":404,"name":"not_subscribed","message":"this session has no such subscription","temporary":false}}"#;
 
     struct Play {
         session: Session,
@@ -473,9 +493,27 @@ mod tests {
         assert!(said[0].starts_with("Unsubscribe") && said[1] == r#"{"id":7,"unsubscribe":{"key":{"account":"bob"}}}"#);
         assert_eq!(
             show(play.session.handle_settled(3, &key, "lr".parse().unwrap())),
-            [""; 0],
+            [r#"Unsubscribe(Account("bob"))"#, NOT_SUBSCRIBED],
             "too late: unsubscribed meanwhile"
         );
+    }
+
+    #[test]
+    fn a_subscription_goes_by_its_new_name() {
+        let mut play = Play::connected();
+        let key = |name: &str| Key::Mailbox(format!("#private:bob:{name}").parse().unwrap());
+        let moved = |play: &mut Play, from: &str, to: &str| show(play.session.handle_moved(&key(from), Some(key(to))));
+        play.says(r##"{"id":1,"subscribe":{"mailbox":"#private:bob:A"}}"##);
+        assert_eq!(moved(&mut play, "A", "B"), [""; 0]);
+        assert_eq!(
+            show(play.session.handle_settled(1, &key("A"), Rights::ALL))[1],
+            NOT_SUBSCRIBED.replace(":3", ":1"),
+            "it was asked for by a name that is no more"
+        );
+        // What an account covers is none of the client's own: it takes up no place, and stays covered.
+        assert_eq!(moved(&mut play, "X", "Y"), [r##"Unsubscribe(Mailbox("#private:bob:Y"))"##]);
+        assert!(play.says(r##"{"id":2,"subscribe":{"mailbox":"#private:bob:C"}}"##)[0].starts_with("Subscribe"));
+        assert!(play.says(r##"{"id":4,"unsubscribe":{"mailbox":"#private:bob:B"}}"##)[0].starts_with("Unsubscribe"));
     }
 
     #[test]

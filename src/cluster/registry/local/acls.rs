@@ -130,8 +130,12 @@ impl Acls for LocalAcls {
         self.relocate(&mut state, owned)?;
         let renamed: Vec<(MailboxPath, Acl)> =
             state.acls.iter().map(|(mailbox, acl)| (mailbox.clone(), with_user_renamed(acl, from, to))).collect();
-        // One that would become too large does not keep the others from it.
-        renamed.into_iter().fold(Ok(()), |result, (mailbox, acl)| result.and(self.put(&mut state, &mailbox, acl).map(drop)))
+        let mut result = Ok(());
+        for (mailbox, acl) in renamed {
+            // One that would become too large does not keep the others from it.
+            result = result.and(self.put(&mut state, &mailbox, acl).map(drop));
+        }
+        result
     }
 
     async fn shared_with(&self, identifiers: &[Identifier]) -> Result<Vec<MailboxPath>, RegistryError> {

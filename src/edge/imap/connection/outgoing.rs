@@ -66,6 +66,7 @@ impl Connection {
                 Outgoing::End(End::Draining { .. }) => {
                     self.dismiss("draining", "The server is going down, connect again");
                 }
+                Outgoing::End(End::TooSlow) => self.dismiss("too_slow", "Too much of what happened could not be told"),
                 Outgoing::End(End::Ended) => self.dismiss("ended", "The session was ended by an administrator"),
             }
         }
