@@ -32,7 +32,7 @@ pub enum Outgoing {
     /// Continuity is broken: the client reads the state of these keys anew.
     Resync {
         keys: Resync,
-        reason: &'static str,
+        reason: ResyncReason,
     },
     /// How the registration of a watched key stands now.
     Standing {
@@ -71,6 +71,43 @@ pub enum Resync {
     Keys(BTreeSet<Key>),
     /// All that the session is subscribed to.
     All,
+}
+
+/// Why something may have been missed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResyncReason {
+    /// The session reads too slowly.
+    Overflow,
+    /// The queue has lost records, or may have.
+    QueueGap,
+    /// The registration is gone, and the registry cannot be asked: events may go astray from now on.
+    RegistryLost,
+    /// The registration stands again, and every publisher finds it.
+    RegistryRestored,
+    /// Something was withheld while nobody could say whether the user may see it, or they may see more now.
+    Rights,
+    /// The mailbox is shared with the user now.
+    Shared,
+    /// It has this name now.
+    Renamed,
+}
+
+impl ResyncReason {
+    pub const ALL: &[Self] =
+        &[Self::Overflow, Self::QueueGap, Self::RegistryLost, Self::RegistryRestored, Self::Rights, Self::Shared, Self::Renamed];
+
+    /// As clients and metrics are told.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Overflow => "overflow",
+            Self::QueueGap => "queue_gap",
+            Self::RegistryLost => "registry_lost",
+            Self::RegistryRestored => "registry_restored",
+            Self::Rights => "rights",
+            Self::Shared => "shared",
+            Self::Renamed => "renamed",
+        }
+    }
 }
 
 /// How the registration of a watched key stands.
@@ -115,7 +152,7 @@ pub struct Outbox {
     events: usize,
     bytes: usize,
     /// Mailboxes whose events are dropped because a `resync` for them is waiting already.
-    resync: Option<(Resync, &'static str)>,
+    resync: Option<(Resync, ResyncReason)>,
     /// The latest news counts.
     health: Option<bool>,
     end: Option<End>,
@@ -165,11 +202,11 @@ impl Outbox {
         });
         self.events = 0;
         self.bytes = 0;
-        self.push_resync(Resync::Keys(keys), "overflow");
+        self.push_resync(Resync::Keys(keys), ResyncReason::Overflow);
     }
 
     /// Merges into the `resync` that is waiting, if one is.
-    pub fn push_resync(&mut self, scope: Resync, reason: &'static str) {
+    pub fn push_resync(&mut self, scope: Resync, reason: ResyncReason) {
         self.resync = Some(match (self.resync.take(), scope) {
             (None, scope) => (scope.bounded(), reason),
             (Some((Resync::Keys(mut held), first)), Resync::Keys(keys)) => {
@@ -283,8 +320,8 @@ mod tests {
     fn show(outbox: &mut Outbox) -> Vec<String> {
         let line = |outgoing| match outgoing {
             Outgoing::Event { delivery, .. } => delivery.event.mailbox.name().to_owned(),
-            Outgoing::Resync { keys: Resync::All, reason } => format!("resync all {reason}"),
-            Outgoing::Resync { keys: Resync::Keys(keys), reason } => format!("resync {} {reason}", keys.len()),
+            Outgoing::Resync { keys: Resync::All, reason } => format!("resync all {}", reason.as_str()),
+            Outgoing::Resync { keys: Resync::Keys(keys), reason } => format!("resync {} {}", keys.len(), reason.as_str()),
             other => format!("{other:?}"),
         };
         outbox.take().into_iter().map(line).collect()
@@ -326,7 +363,7 @@ mod tests {
             outbox.push_event(&delivery(name), EnvelopeFields::NONE, LIMITS);
         }
         let lost = Key::Mailbox("#private:bob:a".parse().unwrap());
-        outbox.push_resync(Resync::Keys(BTreeSet::from([lost.clone()])), "gap");
+        outbox.push_resync(Resync::Keys(BTreeSet::from([lost.clone()])), ResyncReason::QueueGap);
         outbox.push_revoked(lost);
         assert_eq!(outbox.push_event(&delivery("b"), EnvelopeFields::NONE, LIMITS), Pushed::Queued, "there is room again");
         assert_eq!(show(&mut outbox), ["b", r##"Revoked { key: Mailbox("#private:bob:a") }"##, "b"]);
@@ -345,10 +382,10 @@ mod tests {
         let mut outbox = Outbox::default();
         for n in 0..200 {
             let key = Key::Mailbox(format!("#private:bob:{n}").parse().unwrap());
-            outbox.push_resync(Resync::Keys(BTreeSet::from([key])), "gap");
+            outbox.push_resync(Resync::Keys(BTreeSet::from([key])), ResyncReason::QueueGap);
         }
         assert_eq!(outbox.push_event(&delivery("a"), EnvelopeFields::NONE, LIMITS), Pushed::Absorbed);
-        assert_eq!(show(&mut outbox), ["resync all gap"]);
+        assert_eq!(show(&mut outbox), ["resync all queue_gap"]);
     }
 
     #[test]

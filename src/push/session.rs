@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::access::Grant;
 use super::delivery::Delivery;
 use super::hub::Wanted;
-use super::outbox::{End, Limits, Outbox, Outgoing, Pushed, Resync, Standing, SubscribeFailure};
+use super::outbox::{End, Limits, Outbox, Outgoing, Pushed, Resync, ResyncReason, Standing, SubscribeFailure};
 use super::presence::Lease;
 use crate::mail::codec::EnvelopeFields;
 use crate::mail::ids::SessionId;
@@ -147,7 +147,7 @@ impl SessionHandle {
         pushed
     }
 
-    pub fn push_resync(&self, scope: Resync, reason: &'static str) {
+    pub fn push_resync(&self, scope: Resync, reason: ResyncReason) {
         lock(&self.outbox).push_resync(scope, reason);
         self.waker.wake();
     }

@@ -16,7 +16,7 @@ use crate::mail::rights::Rights;
 use crate::mail::user::UserName;
 use crate::push::access::{Grant, Need};
 use crate::push::delivery::Delivery;
-use crate::push::outbox::{Resync, SubscribeFailure};
+use crate::push::outbox::{Resync, ResyncReason, SubscribeFailure};
 use crate::push::session::SessionHandle;
 
 /// What becomes of one mailbox: both names, and the news as it is told to its own watchers.
@@ -226,14 +226,14 @@ impl Subscriptions {
         drop(left);
         if settling.is_none() && is_others {
             // It took a moment to ask whether this may be told.
-            session.push_resync(Resync::Keys(BTreeSet::from([to])), "renamed");
+            session.push_resync(Resync::Keys(BTreeSet::from([to])), ResyncReason::Renamed);
         } else if let Some(settled) = settling {
             let session = Arc::downgrade(session);
             tokio::spawn(async move {
                 // Should the registry not acknowledge, the break in continuity will be told when it does.
                 let _ = settled.await;
                 if let Some(session) = session.upgrade() {
-                    session.push_resync(Resync::Keys(BTreeSet::from([to])), "renamed");
+                    session.push_resync(Resync::Keys(BTreeSet::from([to])), ResyncReason::Renamed);
                 }
             });
         }

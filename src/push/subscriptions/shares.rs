@@ -15,7 +15,7 @@ use crate::mail::key::Key;
 use crate::mail::path::MailboxPath;
 use crate::mail::rights::Identifier;
 use crate::push::hub::Wanted;
-use crate::push::outbox::{Resync, SubscribeFailure};
+use crate::push::outbox::{Resync, ResyncReason, SubscribeFailure};
 use crate::push::session::{Held, SessionHandle};
 
 /// Mailboxes of one subscription that are seen to at once.
@@ -232,7 +232,7 @@ async fn keep(this: Arc<Subscriptions>, covering: Arc<Covering>) {
 
 /// Tells of each that is covered from now on.
 async fn take_up(this: Arc<Subscriptions>, covering: Arc<Covering>, session: Arc<SessionHandle>, begun: Vec<(Key, u64)>) {
-    let tell = |key: Key| session.push_resync(Resync::Keys(BTreeSet::from([key])), "shared");
+    let tell = |key: Key| session.push_resync(Resync::Keys(BTreeSet::from([key])), ResyncReason::Shared);
     if !this.see_to_all(&session, begun, tell).await {
         drop(session);
         tokio::time::sleep(SOON).await;
