@@ -43,6 +43,9 @@ function words(value) {
 }
 const prose = (value) => (value ?? "").trim().split(/\n\s*\n/).filter(Boolean).map((part) => `<p>${words(part)}</p>`).join("\n");
 
+/** Whether a schema is a list of words, each explained. */
+const isWords = (schema) => Boolean(schema.oneOf?.every((one) => "const" in one));
+
 /** A document, and where its parts are on the page. */
 class Document {
   constructor(source, prefix) {
@@ -73,6 +76,7 @@ class Document {
     if (schema.$ref) return this.link(schema.$ref);
     if ("const" in schema) return code(JSON.stringify(schema.const));
     if (schema.enum) return schema.enum.map((value) => code(JSON.stringify(value))).join(" or ");
+    if (isWords(schema)) return "one of these";
     const some = schema.oneOf ?? schema.anyOf;
     if (some && !schema.properties) return some.map((one) => this.kind(one)).join(" or ");
     if (schema.allOf && !schema.properties) return schema.allOf.map((one) => this.kind(one)).join(" and ");
@@ -115,6 +119,10 @@ class Document {
     if (also?.length) parts.push(`<p class="also">And what is in ${also.join(", ")}.</p>`);
     const extra = (schema.required ?? []).filter((name) => !schema.properties?.[name]);
     if (extra.length) parts.push(`<p class="also">Required: ${extra.map(code).join(", ")}.</p>`);
+    if (isWords(schema)) {
+      const rows = schema.oneOf.map((one) => `<dt>${code(one.const)}</dt>\n<dd>${prose(one.description)}</dd>`);
+      return `<dl class="fields">\n${rows.join("\n")}\n</dl>`;
+    }
     for (const one of schema.oneOf ?? []) if (!one.$ref) parts.push(this.fields(one));
     if (schema.items) parts.push(this.fields(schema.items));
     if (typeof schema.additionalProperties === "object") {
@@ -214,8 +222,10 @@ function schemas(document) {
   return Object.entries(document.source.components.schemas).map(([name, schema]) => {
     const id = `${document.prefix}-${name}`;
     const shown = (schema.examples ?? []).map((one) => example(one)).join("\n");
+    const errors = (schema["x-errors"] ?? []).map((row) => [code(row.code), code(row.name), words(row.words), row.temporary ? "yes" : "no"]);
+    const rows = table("Errors", ["Code", "Name", "Reason", "Temporary"], errors);
     return `<section class="card schema" id="${id}" aria-labelledby="${id}-title"><h4 id="${id}-title"><a class="anchor" href="#${id}">${name}</a></h4>
-<p class="type">${document.kind(schema)}${document.limits(schema)}</p>${prose(schema.description)}${document.fields(schema)}${shown}</section>`;
+<p class="type">${document.kind(schema)}${document.limits(schema)}</p>${prose(schema.description)}${document.fields(schema)}${rows}${shown}</section>`;
   }).join("\n");
 }
 

@@ -39,8 +39,8 @@ use crate::push::clock::unix_ms;
 use crate::push::consumer::NodeConsumer;
 use crate::push::hub::Hub;
 use crate::push::metrics::Metrics;
-use crate::push::outbox::{End, Resync};
-use crate::push::presence::{Break, Presence, RESTORED};
+use crate::push::outbox::{End, Resync, ResyncReason};
+use crate::push::presence::{Break, Presence};
 use crate::push::publisher::{Everyone, Options, Publisher};
 use crate::push::sessions::Sessions;
 use crate::push::subscriptions::{Parts, Subscriptions};
@@ -471,12 +471,12 @@ async fn watch_queue(
 /// Tells the sessions of broken keys to resync, spread over time: they all read their state from one mail store. What
 /// breaks again while it waits to be told waits once.
 async fn tell_breaks(gateway: Arc<Gateway>, mut breaks: mpsc::UnboundedReceiver<Break>) {
-    let mut pending: BTreeMap<Key, &'static str> = BTreeMap::new();
+    let mut pending: BTreeMap<Key, ResyncReason> = BTreeMap::new();
     while let Some(first) = breaks.recv().await {
         let mut per_tick = 1;
-        let mut take_in = |broken: Break, pending: &mut BTreeMap<Key, &'static str>| {
+        let mut take_in = |broken: Break, pending: &mut BTreeMap<Key, ResyncReason>| {
             // While it lasts publishers tell every node; what was missed on the way is asked for once it is over.
-            if broken.reason == RESTORED {
+            if broken.reason == ResyncReason::RegistryRestored {
                 gateway.subscriptions.access.doubt_keys(&broken.keys);
             }
             pending.extend(broken.keys.into_iter().map(|key| (key, broken.reason)));
@@ -508,7 +508,7 @@ async fn tell_gaps(gateway: Arc<Gateway>, mut gaps: mpsc::UnboundedReceiver<()>)
         let sessions = gateway.sessions.all();
         for some in sessions.chunks(per_tick_of(&gateway, sessions.len())) {
             for session in some {
-                session.push_resync(Resync::All, "queue_gap");
+                session.push_resync(Resync::All, ResyncReason::QueueGap);
             }
             tokio::time::sleep(TICK).await;
         }

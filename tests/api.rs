@@ -14,6 +14,8 @@ mod frames;
 mod rest;
 #[path = "api/streams.rs"]
 mod streams;
+#[path = "api/words.rs"]
+mod words;
 
 use std::collections::BTreeSet;
 
@@ -92,4 +94,24 @@ fn a_closed_schema_tells_what_is_not_documented() {
     assert_eq!(faults.len(), 1, "allowed as documented, and noticed here: {faults:?}");
     instance["messages"][0]["modseq"] = json!(7);
     assert_eq!(event.faults(&instance).len(), 2, "a modseq is a string");
+}
+
+#[test]
+fn a_problem_is_closed_too() {
+    let responses = Place::root(Which::Openapi).member("components").member("responses");
+    let places = [
+        responses.member("Unauthorized").member("content"),
+        documents::operation("POST", "/v1/events").member("responses").member("422").member("content"),
+    ];
+    for place in places.iter().map(|content| content.member("application/problem+json")) {
+        let mut instance = place.member("example").value().clone();
+        let schema = place.member("schema");
+        schema.expect(&instance);
+        instance["from_the_future"] = json!(1);
+        assert_eq!(schema.faults(&instance).len(), 1, "{instance}");
+    }
+    let refused = places[0].member("application/problem+json");
+    let mut instance = refused.member("example").value().clone();
+    instance["code"] = json!("token_from_the_future");
+    assert!(!refused.member("schema").faults(&instance).is_empty(), "codes are a closed list");
 }

@@ -257,8 +257,8 @@ impl SseSession {
                 };
                 // Where nothing stands, nothing can have been missed.
                 if !keys.is_empty() {
-                    Metrics::count(&self.gateway.metrics.resyncs, "reason", reason);
-                    self.push("resync", None, &push::resync(&keys, reason));
+                    Metrics::count(&self.gateway.metrics.resyncs, "reason", reason.as_str());
+                    self.push("resync", None, &push::resync(&keys, reason.as_str()));
                 }
             }
             Outgoing::Settled { tag, key, outcome } => {

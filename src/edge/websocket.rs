@@ -455,13 +455,13 @@ impl Connection {
                 }
             }
             Outgoing::Resync { keys, reason } => {
-                Metrics::count(&self.gateway.metrics.resyncs, "reason", reason);
+                Metrics::count(&self.gateway.metrics.resyncs, "reason", reason.as_str());
                 let keys: Vec<Key> = match keys {
                     Resync::Keys(keys) => keys.into_iter().collect(),
                     Resync::All => self.handle.iter().flat_map(|h| h.subscriptions()).map(|(key, _)| key).collect(),
                 };
                 if self.session.is_connected() && !keys.is_empty() {
-                    self.send(push::resync(&keys, reason));
+                    self.send(push::resync(&keys, reason.as_str()));
                 }
             }
             Outgoing::Settled { tag, key, outcome } => self.settled(tag, &key, outcome),

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 /// The code of a request that should have had a token.
-const NO_TOKEN: &str = "no_token";
+pub const NO_TOKEN: &str = "no_token";
 
 /// An answer that is no success.
 #[derive(Debug, Clone, Serialize)]

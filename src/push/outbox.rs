@@ -38,7 +38,7 @@ pub enum Outgoing {
     /// Continuity is broken: the client reads the state of these keys anew.
     Resync {
         keys: Resync,
-        reason: &'static str,
+        reason: ResyncReason,
     },
     /// How the registration of a watched key stands now.
     Standing {
@@ -77,6 +77,54 @@ pub enum Resync {
     Keys(BTreeSet<Key>),
     /// All that the session is subscribed to.
     All,
+}
+
+/// Why something may have been missed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResyncReason {
+    /// The session reads too slowly.
+    Overflow,
+    /// The queue has lost records, or may have.
+    QueueGap,
+    /// The registration is gone, and the registry cannot be asked: events may go astray from now on.
+    RegistryLost,
+    /// The registration stands again, and every publisher finds it.
+    RegistryRestored,
+    /// Something was withheld while nobody could say whether the user may see it, or they may see more now.
+    Rights,
+    /// The mailbox is shared with the user now.
+    Shared,
+    /// More is shared with the user than their account's subscription covers.
+    TooManyShared,
+    /// It has this name now.
+    Renamed,
+}
+
+impl ResyncReason {
+    pub const ALL: &[Self] = &[
+        Self::Overflow,
+        Self::QueueGap,
+        Self::RegistryLost,
+        Self::RegistryRestored,
+        Self::Rights,
+        Self::Shared,
+        Self::TooManyShared,
+        Self::Renamed,
+    ];
+
+    /// As clients and metrics are told.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Overflow => "overflow",
+            Self::QueueGap => "queue_gap",
+            Self::RegistryLost => "registry_lost",
+            Self::RegistryRestored => "registry_restored",
+            Self::Rights => "rights",
+            Self::Shared => "shared",
+            Self::TooManyShared => "too_many_shared",
+            Self::Renamed => "renamed",
+        }
+    }
 }
 
 /// How the registration of a watched key stands.
@@ -123,7 +171,7 @@ pub struct Outbox {
     /// Of the news of names, which is never dropped.
     names: Weight,
     /// Mailboxes whose events are dropped because a `resync` for them is waiting already.
-    resync: Option<(Resync, &'static str)>,
+    resync: Option<(Resync, ResyncReason)>,
     /// The latest news counts.
     health: Option<bool>,
     end: Option<End>,
@@ -216,7 +264,7 @@ impl Outbox {
         });
         keys.extend(mailboxes(&last.event));
         self.weight = Weight::default();
-        self.push_resync(Resync::Keys(keys), "overflow");
+        self.push_resync(Resync::Keys(keys), ResyncReason::Overflow);
     }
 
     fn give_up(&mut self) {
@@ -235,7 +283,7 @@ impl Outbox {
     }
 
     /// Merges into the `resync` that is waiting, if one is.
-    pub fn push_resync(&mut self, scope: Resync, reason: &'static str) {
+    pub fn push_resync(&mut self, scope: Resync, reason: ResyncReason) {
         if self.given_up {
             return;
         }
@@ -389,8 +437,8 @@ mod tests {
     fn show(outbox: &mut Outbox) -> Vec<String> {
         let line = |outgoing| match outgoing {
             Outgoing::Event { delivery, .. } => delivery.event.mailbox.name().to_owned(),
-            Outgoing::Resync { keys: Resync::All, reason } => format!("resync all {reason}"),
-            Outgoing::Resync { keys: Resync::Keys(keys), reason } => format!("resync {} {reason}", keys.len()),
+            Outgoing::Resync { keys: Resync::All, reason } => format!("resync all {}", reason.as_str()),
+            Outgoing::Resync { keys: Resync::Keys(keys), reason } => format!("resync {} {}", keys.len(), reason.as_str()),
             other => format!("{other:?}"),
         };
         outbox.take().into_iter().map(line).collect()
@@ -439,7 +487,7 @@ mod tests {
         for everything in [false, true] {
             let mut outbox = Outbox::default();
             if everything {
-                outbox.push_resync(Resync::All, "queue_gap");
+                outbox.push_resync(Resync::All, ResyncReason::QueueGap);
             }
             let mut push = |delivery: &Arc<Delivery>| outbox.push_event(delivery, EnvelopeFields::NONE, limits);
             push(&delivery("a"));
@@ -491,7 +539,7 @@ mod tests {
             outbox.push_event(&rename(&n.to_string(), "x"), EnvelopeFields::NONE, LIMITS);
             outbox.push_moved(key(&n.to_string()), Some(key("x")));
         }
-        outbox.push_resync(Resync::All, "queue_gap");
+        outbox.push_resync(Resync::All, ResyncReason::QueueGap);
         assert_eq!(show(&mut outbox), ["End(TooSlow)"]);
     }
 
@@ -502,7 +550,7 @@ mod tests {
             outbox.push_event(&delivery(name), EnvelopeFields::NONE, LIMITS);
         }
         let lost = Key::Mailbox("#private:bob:a".parse().unwrap());
-        outbox.push_resync(Resync::Keys(BTreeSet::from([lost.clone()])), "gap");
+        outbox.push_resync(Resync::Keys(BTreeSet::from([lost.clone()])), ResyncReason::QueueGap);
         outbox.push_revoked(lost);
         assert_eq!(outbox.push_event(&delivery("b"), EnvelopeFields::NONE, LIMITS), Pushed::Queued, "there is room again");
         assert_eq!(show(&mut outbox), ["b", r##"Revoked { key: Mailbox("#private:bob:a") }"##, "b"]);
@@ -521,10 +569,10 @@ mod tests {
         let mut outbox = Outbox::default();
         for n in 0..200 {
             let key = Key::Mailbox(format!("#private:bob:{n}").parse().unwrap());
-            outbox.push_resync(Resync::Keys(BTreeSet::from([key])), "gap");
+            outbox.push_resync(Resync::Keys(BTreeSet::from([key])), ResyncReason::QueueGap);
         }
         assert_eq!(outbox.push_event(&delivery("a"), EnvelopeFields::NONE, LIMITS), Pushed::Absorbed);
-        assert_eq!(show(&mut outbox), ["resync all gap"]);
+        assert_eq!(show(&mut outbox), ["resync all queue_gap"]);
     }
 
     #[test]

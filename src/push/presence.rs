@@ -15,13 +15,10 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::outbox::Standing;
+use super::outbox::{ResyncReason, Standing};
 use super::session::{SessionHandle, lock};
 use crate::cluster::registry::{Discontinuity, Registrar, RegistryError};
 use crate::mail::key::Key;
-
-/// Why keys are told to resync whose registration was lost and stands again.
-pub const RESTORED: &str = "registry_restored";
 
 /// After this long a failed registration is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -30,7 +27,7 @@ const RETRY: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Break {
     pub keys: Vec<Key>,
-    pub reason: &'static str,
+    pub reason: ResyncReason,
 }
 
 /// See the module's words.
@@ -337,7 +334,7 @@ async fn heed(presence: Weak<Presence>, mut discontinuities: mpsc::UnboundedRece
             Discontinuity::Lost { keys } => {
                 let keys: Vec<Key> = strong.unsettle(&keys, Standing::Unavailable).into_iter().map(|(key, _)| key).collect();
                 warn!(keys = keys.len(), "registrations are lost while the registry is away: clients read their state anew");
-                let _ = strong.breaks.send(Break { keys, reason: "registry_lost" });
+                let _ = strong.breaks.send(Break { keys, reason: ResyncReason::RegistryLost });
             }
             Discontinuity::Restored { keys } => {
                 let unsettled = strong.unsettle(&keys, Standing::Registered);
@@ -350,7 +347,7 @@ async fn heed(presence: Weak<Presence>, mut discontinuities: mpsc::UnboundedRece
                         strong.settled(key, *epoch);
                     }
                     let keys = unsettled.into_iter().map(|(key, _)| key).collect();
-                    let _ = strong.breaks.send(Break { keys, reason: RESTORED });
+                    let _ = strong.breaks.send(Break { keys, reason: ResyncReason::RegistryRestored });
                 });
             }
         }
@@ -488,7 +485,7 @@ mod tests {
         assert!(play.presence.settling(&lease).is_some(), "not settled any more");
         assert!(play.breaks.try_recv().is_err(), "not before it is settled");
         pass(1).await;
-        assert_eq!(play.breaks.try_recv().unwrap(), Break { keys: vec![bob()], reason: "registry_restored" });
+        assert_eq!(play.breaks.try_recv().unwrap(), Break { keys: vec![bob()], reason: ResyncReason::RegistryRestored });
         assert!(play.presence.settling(&lease).is_none());
     }
 }

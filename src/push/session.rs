@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::access::Grant;
 use super::delivery::Delivery;
 use super::hub::Wanted;
-use super::outbox::{End, Limits, Outbox, Outgoing, Pushed, Resync, Standing, SubscribeFailure};
+use super::outbox::{End, Limits, Outbox, Outgoing, Pushed, Resync, ResyncReason, Standing, SubscribeFailure};
 use super::presence::Lease;
 use crate::mail::codec::EnvelopeFields;
 use crate::mail::ids::SessionId;
@@ -170,13 +170,13 @@ impl SessionHandle {
         pushed
     }
 
-    pub fn push_resync(&self, scope: Resync, reason: &'static str) {
+    pub fn push_resync(&self, scope: Resync, reason: ResyncReason) {
         lock(&self.outbox).push_resync(scope, reason);
         self.waker.wake();
     }
 
     /// A `resync` of one key, if the session is told of it still: not behind the word that this has ended.
-    pub fn push_resync_of(&self, key: &Key, reason: &'static str) {
+    pub fn push_resync_of(&self, key: &Key, reason: ResyncReason) {
         let held = self.held();
         if held.iter().flatten().any(|holding| holding.is_active() && holding.key == *key) {
             self.push_resync(Resync::Keys(BTreeSet::from([key.clone()])), reason);

@@ -65,14 +65,13 @@ fn read(yaml: &str) -> Value {
 }
 
 /// Forbids what is not mentioned, in every schema of an object. One that says `additionalProperties: true` is a part of
-/// others, which forbid on its behalf.
+/// others, which forbid on its behalf; where it is used as a whole, [`Place::faults`] does.
 fn close(value: Value) -> Value {
     match value {
         Value::Object(mut members) => {
-            let is_part = members.get("additionalProperties") == Some(&Value::Bool(true));
-            if is_part {
+            if is_part(members.get("additionalProperties")) {
                 members.remove("additionalProperties");
-            } else if members.get("properties").is_some_and(Value::is_object) {
+            } else if members.get("properties").is_some_and(Value::is_object) || members.contains_key("allOf") {
                 members.insert("unevaluatedProperties".to_owned(), Value::Bool(false));
             }
             Value::Object(members.into_iter().map(|(name, member)| (name, close(member))).collect())
@@ -80,6 +79,10 @@ fn close(value: Value) -> Value {
         Value::Array(elements) => elements.into_iter().map(close).collect(),
         value => value,
     }
+}
+
+fn is_part(additional_properties: Option<&Value>) -> bool {
+    additional_properties == Some(&Value::Bool(true))
 }
 
 /// A place in a document.
@@ -140,9 +143,14 @@ impl Place {
     pub fn faults(&self, instance: &Value) -> Vec<String> {
         let uri = format!("{BASE}{}#{}", self.which.file(), utf8_percent_encode(&self.pointer, POINTER));
         let mut faults = Vec::new();
-        for registry in [&DOCUMENTS.open, &DOCUMENTS.closed] {
+        let open = json!({ "$ref": uri });
+        let mut closed = open.clone();
+        if is_part(self.value().get("additionalProperties")) {
+            closed["unevaluatedProperties"] = false.into();
+        }
+        for (registry, schema) in [(&DOCUMENTS.open, open), (&DOCUMENTS.closed, closed)] {
             let options = jsonschema::options().with_draft(Draft::Draft202012).with_registry(registry);
-            let validator = options.should_validate_formats(true).build(&json!({ "$ref": uri })).expect("a schema");
+            let validator = options.should_validate_formats(true).build(&schema).expect("a schema");
             faults.extend(
                 validator.iter_errors(instance).map(|error| format!("{} at {:?}", error, error.instance_path().as_str())),
             );

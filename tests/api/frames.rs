@@ -10,6 +10,7 @@ use super::rest::{ALICE, INBOX, cluster};
 use super::support::dev::{DevCluster, claims, sign};
 use super::support::imap::ImapClient;
 use super::support::ws::{Said, WsClient};
+use super::words::names_of_errors;
 
 /// The place of a message of a channel.
 pub fn message(channel: &str, name: &str) -> Place {
@@ -36,6 +37,15 @@ fn name_of(said: &Said) -> String {
         [name] => (*name).clone(),
         _ => panic!("{value} has more than one name"),
     }
+}
+
+/// Holds what was said against its message; returns the message's name, the names of the errors in it, and itself.
+pub fn hold(said: &Said) -> (String, Vec<String>, &Value) {
+    let (Said::Client(value) | Said::Server(value)) = said;
+    let name = name_of(said);
+    message("socket", &name).member("payload").expect(value);
+    let errors = if matches!(said, Said::Server(_)) { names_of_errors(value) } else { Vec::new() };
+    (name, errors, value)
 }
 
 /// What a push of an event of every type can hold, but for the envelope of the one message.
@@ -76,10 +86,7 @@ async fn every_frame_is_as_documented() {
     transcript.extend(silence().await);
     let mut met = BTreeSet::new();
     for said in &transcript {
-        let name = name_of(said);
-        let (Said::Client(value) | Said::Server(value)) = said;
-        message("socket", &name).member("payload").expect(value);
-        met.insert(name);
+        met.insert(hold(said).0);
     }
     assert_eq!(met, messages("socket"), "everything documented is met");
 }

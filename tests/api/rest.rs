@@ -46,6 +46,11 @@ impl Met {
         Ask { met: self, method, path, request: reqwest::Client::new().request(method_name, url) }
     }
 
+    /// The statuses that were met.
+    pub fn statuses(&self) -> BTreeSet<u16> {
+        self.0.lock().expect("nobody panics with it").iter().map(|(_, status)| *status).collect()
+    }
+
     fn note(&self, method: &str, path: &str, status: u16) {
         self.0.lock().expect("nobody panics with it").insert((format!("{method} {path}"), status));
     }

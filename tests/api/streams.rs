@@ -11,9 +11,10 @@ use super::frames::{TEAM, message, messages, one_of_every_type, unshare};
 use super::rest::{ALICE, INBOX, cluster};
 use super::support::dev::{claims, sign};
 use super::support::ws::{PATIENCE, WsClient};
+use super::words::names_of_errors;
 
 /// A stream that is being read. Comments and `retry` are passed over.
-struct SseClient {
+pub struct SseClient {
     bytes: Pin<Box<dyn Stream<Item = reqwest::Result<bytes::Bytes>> + Send>>,
     buffer: Vec<u8>,
     channel: &'static str,
@@ -22,7 +23,7 @@ struct SseClient {
 
 impl SseClient {
     /// Opens a URL; what comes is held against the messages of this channel.
-    async fn open(channel: &'static str, url: String, token: &str) -> Self {
+    pub async fn open(channel: &'static str, url: String, token: &str) -> Self {
         let response = reqwest::Client::new().get(url).bearer_auth(token).send().await.expect("an answer");
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["x-accel-buffering"], "no");
@@ -44,7 +45,7 @@ impl SseClient {
     }
 
     /// Waits for an event of this name; returns its data.
-    async fn until(&mut self, name: &str) -> Value {
+    pub async fn until(&mut self, name: &str) -> Value {
         loop {
             let (found, data) = self.next().await.unwrap_or_else(|| panic!("the stream ended before {name}"));
             if found == name {
@@ -71,6 +72,7 @@ impl SseClient {
         let message = message(self.channel, documented);
         message.member("headers").expect(&Value::Object(headers));
         message.member("payload").expect(&data);
+        names_of_errors(&data);
         self.met.insert(documented.to_owned());
         Some((name, data))
     }
@@ -179,6 +181,6 @@ async fn every_change_of_subscriptions_is_as_documented() {
     met.extend(half.met);
     let mut brief = SseClient::open("changes", lines(None), &sign(&claims(2.0))).await;
     while brief.next().await.is_some() {}
-    // The nodes of one process leave together.
+    // Met in words.rs: the nodes of one process of `mailpush dev` leave together.
     assert_met("changes", met, &["gone"]);
 }

@@ -1,5 +1,6 @@
-//! A node in this process whose registry keeps ACLs, and fails when it is told to.
+//! A node in this process whose registry keeps ACLs, and which fails when it is told to.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use async_trait::async_trait;
 use mailpush::cluster::acls::{AclNews, Acls};
 use mailpush::cluster::queue::local::LocalQueues;
 use mailpush::cluster::queue::{Consumer, Delivery, QueueName, QueueSystem};
-use mailpush::cluster::registry::local::{LocalAcls, LocalRegistry};
+use mailpush::cluster::registry::local::{LocalAcls, LocalNode, LocalRegistry};
 use mailpush::cluster::registry::{QueueNames, RegistryError};
 use mailpush::config::{QueueKind, RegistryKind, Secret, Settings};
 use mailpush::mail::rights::{Acl, AclEdit, Identifier};
@@ -25,10 +26,13 @@ pub struct FailingAcls {
     acls: Arc<LocalAcls>,
     /// What every question is answered with, if anything.
     pub failure: Mutex<Option<RegistryError>>,
+    /// Whether every question panics, as one does that meets a mistake of ours.
+    pub panics: AtomicBool,
 }
 
 impl FailingAcls {
     fn whole(&self) -> Result<&LocalAcls, RegistryError> {
+        assert!(!self.panics.load(Ordering::Relaxed), "a test wants this");
         self.failure.lock().expect("nobody panics with it").clone().map_or(Ok(&self.acls), Err)
     }
 }
@@ -68,6 +72,9 @@ impl Acls for FailingAcls {
 pub struct AclNode {
     pub node: Node,
     pub acls: Arc<FailingAcls>,
+    /// The node's own side of the registry.
+    pub registrar: Arc<LocalNode>,
+    registry: Arc<LocalRegistry>,
     queues: Arc<LocalQueues>,
     told: Box<dyn Consumer>,
 }
@@ -80,6 +87,22 @@ impl AclNode {
 
     /// As [`Self::start`], with a registry that keeps ACLs or none.
     pub async fn start_with(keeps: bool, change: impl FnOnce(&mut Settings)) -> Self {
+        let registry = LocalRegistry::new(QueueNames::new("t").expect("a prefix"));
+        let queues = LocalQueues::new(Duration::from_secs(60), 1_000);
+        Self::join(registry, queues, keeps, change).await
+    }
+
+    /// Another node of the same cluster.
+    pub async fn beside(&self, change: impl FnOnce(&mut Settings)) -> Self {
+        Self::join(self.registry.clone(), self.queues.clone(), true, change).await
+    }
+
+    async fn join(
+        registry: Arc<LocalRegistry>,
+        queues: Arc<LocalQueues>,
+        keeps: bool,
+        change: impl FnOnce(&mut Settings),
+    ) -> Self {
         let mut settings = Settings::default();
         settings.http.listen = "127.0.0.1:0".parse().expect("an address");
         settings.auth.secret = Secret::new(SECRET);
@@ -87,22 +110,19 @@ impl AclNode {
         settings.queue.firehose = FIREHOSE.to_owned();
         (settings.registry.kind, settings.queue.kind) = (RegistryKind::Local, QueueKind::Local);
         change(&mut settings);
-        let names = QueueNames::new("t").expect("a prefix");
-        let registry = LocalRegistry::new(names.clone());
-        let local = registry.node();
-        let queues = LocalQueues::new(Duration::from_secs(60), 1_000);
-        let acls = Arc::new(FailingAcls { acls: registry.acls(), failure: Mutex::default() });
+        let registrar = registry.node();
+        let acls = Arc::new(FailingAcls { acls: registry.acls(), failure: Mutex::default(), panics: AtomicBool::new(false) });
         let cluster = Cluster {
-            registrar: local.clone(),
-            directory: local,
+            registrar: registrar.clone(),
+            directory: registrar.clone(),
             queues: queues.clone(),
             acls: keeps.then(|| acls.clone() as Arc<dyn Acls>),
             rights: None,
-            names,
+            names: QueueNames::new("t").expect("a prefix"),
         };
         let node = Node::start(Arc::new(settings), cluster).await.expect("a node");
         let told = queues.open(&firehose()).await.expect("the firehose");
-        Self { node, acls, queues, told }
+        Self { node, acls, registrar, registry, queues, told }
     }
 
     pub fn http(&self) -> String {
@@ -115,6 +135,16 @@ impl AclNode {
         claims["sub"] = "admin@example.org".into();
         claims["scope"] = scopes.into();
         sign(&claims)
+    }
+
+    pub fn ws(&self) -> String {
+        format!("ws://{}/v1/ws", self.node.address())
+    }
+
+    /// The node's own queue loses whatever it holds.
+    pub async fn break_queue(&self) {
+        let queue = QueueName::topic(&format!("t.node.{}", self.node.id())).expect("a topic");
+        self.queues.remove(&queue).await.expect("removed");
     }
 
     /// From now on nothing can be told to everybody.

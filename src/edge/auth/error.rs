@@ -39,6 +39,23 @@ pub enum AuthError {
 }
 
 impl AuthError {
+    /// One of each kind.
+    pub const ALL: &[Self] = &[
+        Self::TooLong,
+        Self::Malformed,
+        Self::UnsupportedHeader,
+        Self::AlgorithmNotAllowed,
+        Self::UnknownKey,
+        Self::BadSignature,
+        Self::Expired,
+        Self::NotYetValid,
+        Self::WrongIssuer,
+        Self::WrongAudience,
+        Self::MissingClaim("exp"),
+        Self::InvalidClaim("exp"),
+        Self::KeysUnavailable,
+    ];
+
     /// A stable name for metrics and answers.
     pub fn name(&self) -> &'static str {
         match self {

@@ -24,8 +24,6 @@ use crate::push::clock::unix_ms;
 
 /// Entries of one ACL, at most: each is an event to every node that watches the mailbox.
 const ENTRIES: usize = 1_000;
-/// For programs: this cluster keeps no ACL of this mailbox.
-const ELSEWHERE: &str = "acl_elsewhere";
 
 /// Who has which rights on a mailbox.
 #[derive(Debug, Serialize)]
@@ -147,11 +145,10 @@ async fn change(
 fn kept(gateway: &Gateway, path: Path) -> Result<(MailboxPath, Arc<dyn Acls>), Problem> {
     let path: MailboxPath = path?.0.parse().map_err(|error| bad("the path", error))?;
     let mailbox = path.normalised(&gateway.names).map_err(|error| bad("the path", error))?;
-    let elsewhere = |detail: String| Problem::new(StatusCode::CONFLICT, detail).with_code(ELSEWHERE);
     let Some(acls) = &gateway.acls else {
         let detail =
             "this cluster keeps no ACLs: change rights at the mail store, or take them from the registry (access.source)";
-        return Err(elsewhere(detail.to_owned()));
+        return Err(Problem::acl_elsewhere(detail));
     };
     let access = &gateway.settings.access;
     let own = access.namespaces().find(|(namespace, _)| *namespace == mailbox.namespace()).and_then(|(_, kind)| kind);
@@ -161,7 +158,7 @@ fn kept(gateway: &Gateway, path: Path) -> Result<(MailboxPath, Arc<dyn Acls>), P
         RightsKind::Registry | RightsKind::Auto => return Ok((mailbox, acls.clone())),
     };
     let namespace = mailbox.namespace();
-    Err(elsewhere(format!("rights on mailboxes of {namespace} {whose} (access.source, access.by_namespace)")))
+    Err(Problem::acl_elsewhere(format!("rights on mailboxes of {namespace} {whose} (access.source, access.by_namespace)")))
 }
 
 /// The entry that `identifier` names.

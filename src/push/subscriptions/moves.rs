@@ -22,7 +22,7 @@ use crate::mail::user::UserName;
 use crate::push::access::{Grant, Need};
 use crate::push::delivery::Delivery;
 use crate::push::hub::changes_owner;
-use crate::push::outbox::{Resync, SubscribeFailure};
+use crate::push::outbox::{Resync, ResyncReason, SubscribeFailure};
 use crate::push::session::{Held, Moving, SessionHandle, Transport};
 
 /// Before what could not be said, and a name that another holding has still, are looked at again; doubled each time.
@@ -143,7 +143,7 @@ impl Subscriptions {
                     Some(grant) => grant.allows(Need::Rights(Rights::READ)),
                 };
                 if is_concerned && session.transport != Transport::Imap {
-                    session.push_resync(Resync::Keys(BTreeSet::from([key.clone()])), "renamed");
+                    session.push_resync(Resync::Keys(BTreeSet::from([key.clone()])), ResyncReason::Renamed);
                 }
             }
         }
@@ -406,14 +406,14 @@ impl Subscriptions {
         match settling {
             // It may have taken a moment to ask whether this may be told; and what others published by the new name may have come
             // out of the queue before the news of it.
-            None => session.push_resync(Resync::Keys(BTreeSet::from([key])), "renamed"),
+            None => session.push_resync(Resync::Keys(BTreeSet::from([key])), ResyncReason::Renamed),
             Some(settled) => {
                 let session = Arc::downgrade(session);
                 tokio::spawn(async move {
                     // Should the registry not acknowledge, the break in continuity will be told when it does.
                     let _ = settled.await;
                     if let Some(session) = session.upgrade() {
-                        session.push_resync_of(&key, "renamed");
+                        session.push_resync_of(&key, ResyncReason::Renamed);
                     }
                 });
             }

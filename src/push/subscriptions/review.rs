@@ -11,7 +11,7 @@ use crate::mail::key::Key;
 use crate::mail::rights::{Rights, Subject};
 use crate::push::access::{Grant, Notice};
 use crate::push::metrics::Metrics;
-use crate::push::outbox::{Resync, Standing, SubscribeFailure};
+use crate::push::outbox::{Resync, ResyncReason, Standing, SubscribeFailure};
 use crate::push::session::{Held, SessionHandle};
 
 /// A loss of rights that nobody has told of may be half of a rename: the registry's ACLs go by the new name before the
@@ -100,7 +100,7 @@ impl Subscriptions {
                 Meaning::Lost => self.revoke(&session, held, at),
                 Meaning::Nothing if !missed => {}
                 Meaning::Nothing | Meaning::Gained => {
-                    session.push_resync(Resync::Keys(BTreeSet::from([grant.key().clone()])), "rights");
+                    session.push_resync(Resync::Keys(BTreeSet::from([grant.key().clone()])), ResyncReason::Rights);
                 }
             }
         }

@@ -24,7 +24,7 @@ use crate::mail::rights::Rights;
 use crate::push::access::Grant;
 use crate::push::access::source::NoAnswer;
 use crate::push::hub::Wanted;
-use crate::push::outbox::{Resync, SubscribeFailure};
+use crate::push::outbox::{Resync, ResyncReason, SubscribeFailure};
 use crate::push::session::{Held, SessionHandle, lock};
 
 /// Questions for the rights on what is shared with one session that are on their way at once.
@@ -38,9 +38,6 @@ pub(super) const SOON: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// At most one line about users who have more shares than are covered in this time.
 const WARN_AGAIN: Duration = Duration::from_secs(60);
-
-/// Why an account is to be read anew of whose shares some are not covered.
-const TOO_MANY: &str = "too_many_shared";
 
 impl Subscriptions {
     /// Covers what is shared now, if the account subscription of that serial number asks for it. Returns once that stands, or
@@ -131,7 +128,7 @@ impl Subscriptions {
         if let Some(account) = account
             && covering.is_exceeded.swap(false, Ordering::AcqRel)
         {
-            session.push_resync(Resync::Keys(BTreeSet::from([account])), TOO_MANY);
+            session.push_resync(Resync::Keys(BTreeSet::from([account])), ResyncReason::TooManyShared);
         }
     }
 
@@ -239,7 +236,7 @@ impl Listing {
     }
 
     fn tell(&self, key: Key) {
-        self.session.push_resync_of(&key, "shared");
+        self.session.push_resync_of(&key, ResyncReason::Shared);
     }
 
     /// Until it has settled, publishers may not find it: that it has is told, whenever it does.

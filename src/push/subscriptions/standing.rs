@@ -10,7 +10,7 @@ use super::{Subscriptions, of_serial};
 use crate::mail::key::Key;
 use crate::mail::rights::{Rights, Subject};
 use crate::push::access::Grant;
-use crate::push::outbox::{Resync, SubscribeFailure};
+use crate::push::outbox::{Resync, ResyncReason, SubscribeFailure};
 use crate::push::session::{Held, SessionHandle};
 
 /// Sees to it that a holding stands, or that who waits for it hears why it does not.
@@ -112,7 +112,7 @@ impl Subscriptions {
         let rights = held[at].grant.as_ref().and_then(|grant| grant.rights());
         if let Some(rights) = rights.filter(|rights| held[at].early && suffices(&held[at], *rights)) {
             self.activate(session, &mut held[at], rights);
-            session.push_resync(Resync::Keys(BTreeSet::from([held[at].key.clone()])), "shared");
+            session.push_resync(Resync::Keys(BTreeSet::from([held[at].key.clone()])), ResyncReason::Shared);
         }
     }
 }

@@ -48,6 +48,73 @@ pub enum Frame {
     Heartbeat,
 }
 
+/// What a refusal is called, where it is not the token that is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorName {
+    /// The frame is no command, or its parameters make no sense.
+    BadRequest,
+    UnknownCommand,
+    NotConnected,
+    /// The token is good and does not allow this.
+    Forbidden,
+    /// No such mailbox, or one that the user may not look up (I-9).
+    NotFound,
+    NotSubscribed,
+    AlreadyConnected,
+    LimitReached,
+    /// Not the client's fault.
+    Unavailable,
+}
+
+impl ErrorName {
+    pub const ALL: &[Self] = &[
+        Self::BadRequest,
+        Self::UnknownCommand,
+        Self::NotConnected,
+        Self::Forbidden,
+        Self::NotFound,
+        Self::NotSubscribed,
+        Self::AlreadyConnected,
+        Self::LimitReached,
+        Self::Unavailable,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::BadRequest => "bad_request",
+            Self::UnknownCommand => "unknown_command",
+            Self::NotConnected => "not_connected",
+            Self::Forbidden => "forbidden",
+            Self::NotFound => "not_found",
+            Self::NotSubscribed => "not_subscribed",
+            Self::AlreadyConnected => "already_connected",
+            Self::LimitReached => "limit_reached",
+            Self::Unavailable => "unavailable",
+        }
+    }
+
+    /// As a status of HTTP.
+    pub fn code(self) -> u16 {
+        match self {
+            Self::BadRequest | Self::UnknownCommand => 400,
+            Self::NotConnected => TOKEN_REFUSED,
+            Self::Forbidden => 403,
+            Self::NotFound | Self::NotSubscribed => 404,
+            Self::AlreadyConnected => 409,
+            Self::LimitReached => 429,
+            Self::Unavailable => 503,
+        }
+    }
+
+    /// Whether the same command may succeed later.
+    pub fn is_temporary(self) -> bool {
+        self == Self::Unavailable
+    }
+}
+
+/// The code of whatever is wrong with a token, as a status of HTTP.
+pub const TOKEN_REFUSED: u16 = 401;
+
 /// Why a command was refused. One refusal never closes the socket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct CommandError {
@@ -68,46 +135,51 @@ pub struct Refusal {
 }
 
 impl CommandError {
-    fn new(code: u16, name: &'static str, message: impl Into<String>) -> Self {
-        Self { code, name, message: message.into(), temporary: false, retry_after_ms: None }
+    fn new(name: ErrorName, message: impl Into<String>) -> Self {
+        let (code, temporary) = (name.code(), name.is_temporary());
+        Self { code, name: name.as_str(), message: message.into(), temporary, retry_after_ms: None }
     }
 
     pub fn bad_request(message: impl Into<String>) -> Self {
-        Self::new(400, "bad_request", message)
+        Self::new(ErrorName::BadRequest, message)
+    }
+
+    fn unknown_command(message: impl Into<String>) -> Self {
+        Self::new(ErrorName::UnknownCommand, message)
     }
 
     pub fn not_connected() -> Self {
-        Self::new(401, "not_connected", "send connect with a token first")
+        Self::new(ErrorName::NotConnected, "send connect with a token first")
     }
 
     pub fn already_connected() -> Self {
-        Self::new(409, "already_connected", "this session is connected already; use refresh for a new token")
+        Self::new(ErrorName::AlreadyConnected, "this session is connected already; use refresh for a new token")
     }
 
     /// The token was refused; `name` is the refusal's stable name.
     pub fn token(name: &'static str, message: impl Into<String>) -> Self {
-        Self::new(401, name, message)
+        Self { code: TOKEN_REFUSED, name, message: message.into(), temporary: false, retry_after_ms: None }
     }
 
     pub fn forbidden(message: impl Into<String>) -> Self {
-        Self::new(403, "forbidden", message)
+        Self::new(ErrorName::Forbidden, message)
     }
 
     /// The same for a mailbox that does not exist and one that the user may not look up (I-9).
     pub fn not_found() -> Self {
-        Self::new(404, "not_found", "there is no such mailbox, or you may not see it")
+        Self::new(ErrorName::NotFound, "there is no such mailbox, or you may not see it")
     }
 
     pub fn not_subscribed() -> Self {
-        Self::new(404, "not_subscribed", "this session has no such subscription")
+        Self::new(ErrorName::NotSubscribed, "this session has no such subscription")
     }
 
     pub fn limit(message: impl Into<String>) -> Self {
-        Self::new(429, "limit_reached", message)
+        Self::new(ErrorName::LimitReached, message)
     }
 
     pub fn unavailable(message: impl Into<String>, retry_after_ms: u64) -> Self {
-        Self { temporary: true, retry_after_ms: Some(retry_after_ms), ..Self::new(503, "unavailable", message) }
+        Self { retry_after_ms: Some(retry_after_ms), ..Self::new(ErrorName::Unavailable, message) }
     }
 }
 
@@ -164,7 +236,7 @@ pub fn parse(text: &str, names: &UserNames) -> Result<Frame, Refusal> {
     let (name, more) = (named.next(), named.next());
     let (Some(name), None) = (name, more) else {
         let message = format!("a command has one of the keys {}", COMMANDS.join(", "));
-        return Err(refuse(id, CommandError::new(400, "unknown_command", message)));
+        return Err(refuse(id, CommandError::unknown_command(message)));
     };
     let body = object.remove(name).unwrap_or_default();
     let command = parse_command(name, body, names).map_err(|error| refuse(id, error))?;

@@ -40,7 +40,7 @@ impl Connection {
                         Resync::Keys(keys) => handle.subscriptions().iter().any(|(key, _)| keys.contains(key)),
                     });
                     if watched {
-                        Metrics::count(&self.door.gateway.metrics.resyncs, "reason", reason);
+                        Metrics::count(&self.door.gateway.metrics.resyncs, "reason", reason.as_str());
                         self.session.handle_resync(now);
                     }
                 }

@@ -175,7 +175,7 @@ impl Page {
                         Resync::Keys(keys) => keys.into_iter().collect(),
                         Resync::All => self.handle.subscriptions().into_iter().map(|(key, _)| key).collect(),
                     };
-                    vec![Action::Send(push::resync(&keys, reason))]
+                    vec![Action::Send(push::resync(&keys, reason.as_str()))]
                 }
                 Outgoing::Settled { tag, key, outcome } => match outcome.map_err(refusal) {
                     Ok(rights) => self.session.handle_settled(tag, &key, rights),

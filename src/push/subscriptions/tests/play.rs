@@ -216,7 +216,7 @@ pub fn word(outgoing: &Outgoing) -> String {
         Outgoing::Revoked { key } => format!("revoked {}", name(key)),
         Outgoing::Moved { from, to } => format!("moved {} {}", name(from), to.as_ref().map(name).unwrap_or_default()),
         Outgoing::Resync { keys: crate::push::outbox::Resync::Keys(keys), reason } => {
-            format!("resync {} {reason}", keys.iter().map(name).collect::<Vec<_>>().join(" "))
+            format!("resync {} {}", keys.iter().map(name).collect::<Vec<_>>().join(" "), reason.as_str())
         }
         Outgoing::AskRights { key } => format!("ask {}", name(key)),
         Outgoing::Standing { standing, .. } => format!("{standing:?}"),
