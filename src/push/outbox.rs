@@ -387,11 +387,9 @@ fn follow(keys: &mut BTreeSet<Key>, event: &Event) {
     let mailbox = &event.mailbox;
     match &event.change {
         Change::MailboxDelete => drop(keys.remove(&Key::Mailbox(mailbox.clone()))),
-        Change::MailboxRename { to } => {
-            // Of what lies below there is news of its own, for those who may know.
-            if mailbox.renamed(mailbox, to).is_some() {
-                moved(keys, &Key::Mailbox(mailbox.clone()), Some(&Key::Mailbox(to.clone())));
-            }
+        // Of what lies below there is news of its own, for those who may know; INBOX keeps its name.
+        Change::MailboxRename { to } if mailbox.renamed(mailbox, to).is_some() => {
+            moved(keys, &Key::Mailbox(mailbox.clone()), Some(&Key::Mailbox(to.clone())));
         }
         Change::AccountRename { to } => {
             let name = |key: Key| match &key {

@@ -109,11 +109,13 @@ impl Subscriptions {
                     continue;
                 }
             }
-            let gone = held.swap_remove(at);
-            for tag in &gone.waiting {
-                session.push_settled(*tag, key.clone(), Err(SubscribeFailure::NotFound));
-            }
+            let mut gone = held.swap_remove(at);
+            let waiting = std::mem::take(&mut gone.waiting);
             self.withdraw(&session, gone);
+            // Once it is out of the hub: no event of it comes behind the answer.
+            for tag in waiting {
+                session.push_settled(tag, key.clone(), Err(SubscribeFailure::NotFound));
+            }
             session.push_moved(key.clone(), None);
         }
         self.each_moving(|session, held| {
@@ -165,11 +167,12 @@ impl Subscriptions {
                 return;
             }
             while let Some(at) = held.iter().position(|holding| [&old, &new].contains(&holding.name())) {
-                let gone = held.swap_remove(at);
-                for tag in &gone.waiting {
-                    session.push_settled(*tag, gone.name().clone(), Err(SubscribeFailure::Withdrawn));
-                }
+                let mut gone = held.swap_remove(at);
+                let (waiting, name) = (std::mem::take(&mut gone.waiting), gone.name().clone());
                 self.withdraw(session, gone);
+                for tag in waiting {
+                    session.push_settled(tag, name.clone(), Err(SubscribeFailure::Withdrawn));
+                }
             }
             session.push_revoked(new.clone());
         });
