@@ -35,6 +35,8 @@ pub(super) struct Covering {
     state: AtomicU8,
     /// Waits for its turn.
     is_in_line: AtomicBool,
+    /// Will be done again in a while, for what could not be asked for.
+    is_put_off: AtomicBool,
     /// Not everything that is shared is covered, and that is still to be told.
     pub is_exceeded: AtomicBool,
     /// Turns to ask for rights.
@@ -69,6 +71,7 @@ impl Subscriptions {
             session: Arc::downgrade(session),
             state: AtomicU8::new(IDLE),
             is_in_line: AtomicBool::default(),
+            is_put_off: AtomicBool::default(),
             is_exceeded: AtomicBool::default(),
             questions: Semaphore::new(QUESTIONS_AT_ONCE),
             places: Arc::new(Semaphore::new(AT_ONCE)),
@@ -167,11 +170,16 @@ pub(super) async fn recheck(subscriptions: WeakSubscriptions) {
     }
 }
 
-/// Lists again what could not be asked for.
+/// Lists again what could not be asked for, in a while and in its turn; once, however many listings met it.
 pub(super) async fn again_soon(subscriptions: WeakSubscriptions, covering: Arc<Covering>) {
+    if covering.is_put_off.swap(true, Ordering::AcqRel) {
+        return;
+    }
     tokio::time::sleep(SOON).await;
+    // First: what cannot be asked for from now on is put off anew.
+    covering.is_put_off.store(false, Ordering::Release);
     if let Some(this) = subscriptions.upgrade() {
-        this.begin_again(covering);
+        this.stand_in_line(covering);
     }
 }
 

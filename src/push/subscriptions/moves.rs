@@ -91,6 +91,12 @@ impl Subscriptions {
     pub(super) fn deleted(self: &Arc<Self>, delivery: &Arc<Delivery>) {
         let mailbox = &delivery.event.mailbox;
         let key = Key::Mailbox(mailbox.clone());
+        // Those on their way first: what arrives meanwhile is in the hub then.
+        self.each_moving(|session, held| {
+            while let Some(at) = held.iter().position(|holding| holding.key == key && holding.moving.is_some()) {
+                self.revoke(session, held, at);
+            }
+        });
         for session in self.hub.sessions(&key) {
             let mut guard = session.held();
             let Some(held) = guard.as_mut() else { continue };
@@ -118,11 +124,6 @@ impl Subscriptions {
             }
             session.push_moved(key.clone(), None);
         }
-        self.each_moving(|session, held| {
-            while let Some(at) = held.iter().position(|holding| holding.key == key && holding.moving.is_some()) {
-                self.revoke(session, held, at);
-            }
-        });
         // Whoever is about to subscribe asks again: a mailbox made anew under this name is another one.
         self.access.doubt_all(mailbox);
     }
@@ -196,9 +197,6 @@ impl Subscriptions {
         for session in self.sessions.all() {
             self.turn_back(&session, &is_moved);
         }
-        // Those above first: what is told of a mailbox comes before what is told of those below it.
-        let mut keys = self.hub.keys_where(is_moved);
-        keys.sort_unstable();
         let of = |path: &MailboxPath| {
             let to = new_name(path)?;
             let is_told = *path == delivery.event.mailbox && matches!(delivery.event.change, Change::MailboxRename { .. });
@@ -218,6 +216,10 @@ impl Subscriptions {
                 }
             }
         });
+        // What has arrived meanwhile is in the hub by now. Those above first: what is told of a mailbox comes before what is told of
+        // those below it.
+        let mut keys = self.hub.keys_where(is_moved);
+        keys.sort_unstable();
         for from in keys {
             let Key::Mailbox(path) = &from else { continue };
             let Some(news) = of(path) else { continue };
@@ -292,11 +294,7 @@ impl Subscriptions {
                 None => break,
             };
             match next {
-                Next::Over => {
-                    // What could not be covered by a name that it had.
-                    self.cover_again_for(&session);
-                    break;
-                }
+                Next::Over => break,
                 Next::Ask(grant) => {
                     let asked = tokio::time::timeout(self.timeout, self.access.ask(&grant, since)).await;
                     if !matches!(asked, Ok(Ok(_))) {
@@ -312,6 +310,8 @@ impl Subscriptions {
                 }
             }
         }
+        // What could not be covered by a name that it had.
+        self.cover_again_for(&session);
         self.moving.fetch_sub(1, Ordering::AcqRel);
     }
 

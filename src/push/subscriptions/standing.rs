@@ -213,8 +213,9 @@ fn give_up(
             this.uncover(session, held);
         }
         match held.iter().position(|h| h.serial == serial) {
-            // It was told of before it had settled, and nobody has asked for it who could be answered.
-            Some(at) if stands && held[at].covered.is_some() => this.revoke(session, held, at),
+            // It was told of before it had settled, and nobody has asked for it who could be answered, or who asked has been
+            // answered already.
+            Some(at) if stands && (held[at].covered.is_some() || waiting.is_empty()) => this.revoke(session, held, at),
             Some(at) => {
                 let gone = held.swap_remove(at);
                 this.withdraw(session, gone);

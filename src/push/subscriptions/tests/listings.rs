@@ -76,3 +76,18 @@ async fn listings_for_their_age_are_spread_over_the_time() {
     pass(120_000).await;
     assert_eq!(listed(&play, "bob"), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_can_never_be_asked_for_is_listed_again_and_not_ever_more_often() {
+    let play = Play::new().await;
+    play.script.set(TEAM, "bob", "lr");
+    play.script.broken.lock().unwrap().push(TEAM.to_owned());
+    let _bobs = sessions(&play, "bob", 1).await;
+    // For its age once a minute, and for what could not be asked for every five seconds.
+    for minute in 0..30 {
+        play.script.listings.lock().unwrap().clear();
+        pass(60_000).await;
+        let count = listed(&play, "bob");
+        assert!((10..=14).contains(&count), "{count} in minute {minute}");
+    }
+}
