@@ -24,7 +24,8 @@ use crate::push::metrics::Metrics;
 const WAITING: usize = 1024;
 pub(super) const WAITING_IN_ALL: usize = 65_536;
 /// How long one is tried to be published before it is lost, and the pauses in between. Nobody tells of it again: what
-/// rights the mail server knows is asked for anew by and by, and ACLs that the registry keeps would stay wrong.
+/// rights the mail server knows is asked for anew by and by, and ACLs that the registry keeps would stay wrong. The changes
+/// of two connections come in no certain order meanwhile.
 const PERSISTENCE: Duration = Duration::from_secs(3600);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);

@@ -327,6 +327,8 @@ impl Connection {
 
     fn timed_out(&mut self) {
         let now = Instant::now();
+        // What is due is written next, before which nothing would take its deadline away.
+        self.promise.take_if(|promise| now >= promise.deadline());
         if let Some(ending) = &self.ending {
             self.over = now >= ending.deadline;
             return;

@@ -98,9 +98,10 @@ impl Session {
             Heeded::Unknown => {
                 idle.ask_again(&questions);
                 idle.numbers = questions.numbers;
-                let moves = idle.is_about_to_move();
+                // What an event says of the mailbox itself was allowed when that was delivered.
+                let has_news = idle.is_about_to_move() || idle.is_about_to_end();
                 self.retry(now, why, false);
-                if moves {
+                if has_news {
                     self.take_waiting(now);
                 }
                 return;

@@ -40,6 +40,17 @@ fn while_they_are_not_known_a_look_tells_nothing_and_is_repeated() {
 }
 
 #[test]
+fn that_the_mailbox_is_gone_is_told_although_they_are_not_known_any_more() {
+    let mut play = idling(Reading::Allowed);
+    play.session.handle_resync(play.now);
+    play.event(Change::MailboxDelete, None);
+    // It is another mailbox's rights that would be asked for from here on.
+    play.session.handle_reading(Reading::Unknown);
+    answers(&mut play, 4, "", "1,3,5");
+    play.hears("* BYE The mailbox has been deleted\r\n");
+}
+
+#[test]
 fn the_audit_tells_nothing_either() {
     let mut play = idling(Reading::Unknown);
     loop {
