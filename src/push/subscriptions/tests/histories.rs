@@ -1,17 +1,7 @@
 //! Rights that come and go while messages arrive: many histories, the same every time.
 
+use super::chance::Random;
 use super::play::*;
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
-}
 
 /// What histories are worth: one in which nobody hears anything shows nothing.
 #[derive(Debug, Default)]

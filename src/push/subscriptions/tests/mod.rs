@@ -1,5 +1,6 @@
 mod allows;
 mod asking;
+mod chance;
 mod histories;
 mod listings;
 mod moves;

@@ -1,22 +1,8 @@
 //! Names that change while rights come and go, messages arrive and outboxes overflow: many histories, the same every time.
 
+use super::chance::Random;
 use super::page::*;
 use super::play::*;
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
-
-    fn one_of<'a, T>(&mut self, all: &'a [T]) -> Option<&'a T> {
-        (!all.is_empty()).then(|| &all[self.below(all.len() as u64) as usize])
-    }
-}
 
 /// A mailbox as the mail server has it. `rights` are those of the page's user where it is another's.
 struct Mailbox {
