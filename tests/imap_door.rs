@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 use mailpush::cluster::queue::local::LocalQueues;
 use mailpush::cluster::registry::QueueNames;
 use mailpush::cluster::registry::local::LocalRegistry;
-use mailpush::config::{ImapTls, Millis, PlaintextAuth, ProxyHeader, QueueKind, RegistryKind, Secret, Settings};
+use mailpush::config::{ImapTls, Millis, Park, PlaintextAuth, ProxyHeader, QueueKind, RegistryKind, Secret, Settings};
 use mailpush::edge::imap::proxy_protocol;
 use mailpush::node::{Cluster, Node};
 use mailpush::push::outbox::End;
 use mailpush::push::session::Transport;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use support::imap_upstream::{FakeUpstream, Manners, pattern};
+use support::imap_upstream::{Deed, FakeUpstream, Liar, Manners, pattern};
 use support::wait::eventually;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -352,6 +352,112 @@ async fn who_shuts_its_own_side_still_gets_its_answers() {
     assert!(rest.ends_with(b"c OK done\r\n"), "{}", rest.escape_ascii());
     let ended = async || (upstream.seen.ended.load(std::sync::atomic::Ordering::Acquire) == 1).then_some(());
     eventually("the server is let go too", PATIENCE, ended).await;
+}
+
+/// All that is said to a client that sends these bytes at once and shuts its side.
+async fn answers_to(address: SocketAddr, script: &str) -> String {
+    said_after(TcpStream::connect(address).await.expect("a connection"), script).await
+}
+
+async fn said_after(mut stream: impl AsyncRead + AsyncWrite + Unpin, script: &str) -> String {
+    stream.write_all(script.as_bytes()).await.expect("send");
+    stream.shutdown().await.expect("half a close");
+    let mut said = Vec::new();
+    let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut said)).await.expect("an end in time");
+    read.expect("a clean end");
+    String::from_utf8_lossy(&said).into_owned()
+}
+
+/// The tags of the commands in a script, in order; DONE, literals and lines of a SASL exchange have none.
+fn answered(said: &str) -> Vec<&str> {
+    said.lines()
+        .filter_map(|line| line.split_once(" OK").map(|(tag, _)| tag))
+        .filter(|tag| tag.len() == 1 && *tag != "*")
+        .collect()
+}
+
+#[tokio::test]
+async fn what_waits_behind_a_login_or_an_idle_is_answered_though_the_client_has_shut_its_side() {
+    let fake = FakeUpstream::start().await;
+    let before_fake = node(settings(&[fake.address])).await;
+    let liar = Liar::start(|_, _, _| None).await;
+    let before_liar = node(settings(&[liar.address])).await;
+    let scripts = [
+        (&before_fake, "a LOGIN alice alice\r\nb SELECT INBOX\r\nc LOGOUT\r\n", "abc"),
+        (&before_fake, "a LOGIN {5}\r\nalice {5}\r\nalice\r\nb SELECT INBOX\r\nc LOGOUT\r\n", "abc"),
+        (&before_fake, "a AUTHENTICATE PLAIN\r\nAGFsaWNlAGFsaWNl\r\nb SELECT INBOX\r\nc LOGOUT\r\n", "abc"),
+        (&before_fake, "a LOGIN alice alice\r\n", "a"),
+        (&before_liar, "a LOGIN alice pw\r\nb SELECT INBOX\r\nc IDLE\r\nDONE\r\nd NOOP\r\ne LOGOUT\r\n", "abcde"),
+        (&before_liar, "a LOGIN alice pw\r\nb SELECT INBOX\r\nc IDLE\r\nDONE\r\n", "abc"),
+        (&before_liar, "a LOGIN alice pw\r\nb SELECT INBOX\r\nc IDLE\r\n", "ab"),
+    ];
+    for (node, script, tags) in scripts {
+        let said = answers_to(node.imap().plain.expect("a port"), script).await;
+        assert_eq!(answered(&said).concat(), tags, "{script:?} came to {said:?}");
+        assert_eq!(said.contains("\r\n+ idling\r\n"), script.contains("IDLE"), "{script:?} came to {said:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_shuts_its_side_of_tls_with_or_without_a_word_gets_its_answers() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let connector = certificate(folder.path(), "one.example");
+    let upstream = FakeUpstream::start().await;
+    let mut settings = settings(&[upstream.address]);
+    settings.imap.listen_tls = LOOPBACK.parse().ok();
+    with_certificate(&mut settings, folder.path());
+    let node = node(settings).await;
+    let script = "a LOGIN alice alice\r\nb SELECT INBOX\r\nc LOGOUT\r\n";
+    let tcp = || TcpStream::connect(node.imap().tls.expect("a port for TLS"));
+
+    let stream = encrypt(&connector, tcp().await.expect("a connection"), "one.example").await.expect("TLS");
+    let said = said_after(stream, script).await;
+    assert_eq!(answered(&said).concat(), "abc", "with a close_notify: {said:?}");
+
+    let mut stream = encrypt(&connector, tcp().await.expect("a connection"), "one.example").await.expect("TLS");
+    stream.write_all(script.as_bytes()).await.expect("send");
+    stream.flush().await.expect("send");
+    stream.get_mut().0.shutdown().await.expect("half a close");
+    let mut said = String::new();
+    let read = tokio::time::timeout(PATIENCE, stream.read_to_string(&mut said)).await.expect("an end in time");
+    read.expect("a clean end");
+    assert_eq!(answered(&said).concat(), "abc", "without one: {said:?}");
+
+    let mut plain = plain(&node).await;
+    plain.send("a STARTTLS\r\n").await;
+    plain.expect("* OK").await;
+    plain.expect("a OK").await;
+    let stream = encrypt(&connector, plain.0.into_inner(), "one.example").await.expect("TLS");
+    let said = said_after(stream, script).await;
+    assert_eq!(answered(&said).concat(), "abc", "behind STARTTLS: {said:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_takes_its_time_still_answers_who_has_shut_its_side() {
+    // Longer than a client without open commands is waited for.
+    let upstream = Liar::start(|_, _, line| {
+        line.ends_with("NOOP").then(|| vec![Deed::Wait(Duration::from_secs(7)), Deed::Say("TAG OK done\r\n".to_owned())])
+    })
+    .await;
+    let node = node(settings(&[upstream.address])).await;
+    let said = answers_to(node.imap().plain.expect("a port"), "a LOGIN alice pw\r\nb NOOP\r\nc LOGOUT\r\n").await;
+    assert_eq!(answered(&said).concat(), "abc", "{said:?}");
+}
+
+#[tokio::test]
+async fn who_ends_a_parked_idle_and_shuts_its_side_gets_its_answers() {
+    let upstream = Liar::start(|_, _, _| None).await;
+    let mut settings = settings(&[upstream.address]);
+    (settings.imap.park, settings.imap.park_after_ms) = (Park::Credentials, Millis(100));
+    settings.registry.settle_ms = Millis(100);
+    let node = node(settings).await;
+    let mut client = plain(&node).await;
+    client.send("a LOGIN alice pw\r\nb SELECT INBOX\r\nc IDLE\r\n").await;
+    while !client.line().await.expect("a line").starts_with("+ idling") {}
+    let parked = async || (node.gateway().metrics.imap_parked.get() == 1).then_some(());
+    eventually("it is parked", PATIENCE, parked).await;
+    let said = said_after(client.0.into_inner(), "DONE\r\nd FETCH 1 UID\r\ne LOGOUT\r\n").await;
+    assert_eq!(answered(&said).concat(), "cde", "{said:?}");
 }
 
 #[tokio::test]

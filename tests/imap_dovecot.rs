@@ -3,14 +3,17 @@
 
 mod support;
 
+use data_encoding::BASE64;
 use futures::future::join_all;
 use serde_json::json;
 use support::cluster::PATIENCE;
-use support::dovecot::TestDovecot;
+use support::dovecot::{TestDovecot, password};
 use support::imap::ImapClient;
 use support::lab::Lab;
 use support::wait::eventually;
 use support::watcher::{Enabled, Message, Watcher, truth};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 /// Shows what all processes said where a test fails.
 struct Witness(&'static Lab);
@@ -192,6 +195,37 @@ async fn every_change_is_told_while_parked_by_a_master_user() {
 #[tokio::test]
 async fn every_change_is_told_while_parked_with_the_clients_credentials() {
     every_change(3, true, "Own").await;
+}
+
+/// All that comes back when these bytes are sent at once and the sending side is shut, as by `nc -N`.
+async fn said_to(port: u16, script: &str) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.expect("connect");
+    stream.write_all(script.as_bytes()).await.expect("send");
+    stream.shutdown().await.expect("half a close");
+    let mut said = Vec::new();
+    let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut said)).await.expect("an end in time");
+    read.expect("a clean end");
+    String::from_utf8_lossy(&said).into_owned()
+}
+
+#[tokio::test]
+async fn who_sends_all_at_once_and_shuts_its_side_gets_every_answer() {
+    let lab = Lab::shared();
+    let _witness = Witness(lab);
+    let password = password("carol");
+    let sasl = BASE64.encode(format!("\0carol\0{password}").as_bytes());
+    let logins = [format!("a LOGIN carol {password}\r\n"), format!("a AUTHENTICATE PLAIN\r\n{sasl}\r\n")];
+    let rests = ["b SELECT INBOX\r\nc LOGOUT\r\n", "b SELECT INBOX\r\nd IDLE\r\nDONE\r\nc LOGOUT\r\n"];
+    for (login, rest) in logins.iter().flat_map(|login| rests.map(|rest| (login, rest))) {
+        for port in [lab.dovecot.imap_port, lab.cluster.imap(0), lab.cluster.imap(2)] {
+            let said = said_to(port, &format!("{login}{rest}")).await;
+            for tag in ["a", "b", "c"] {
+                let answer = said.lines().any(|line| line.starts_with(&format!("{tag} OK ")));
+                assert!(answer, "no answer to {tag} of {rest:?} at port {port}: {said}");
+            }
+            assert_eq!(said.contains("\r\nd OK "), rest.contains("IDLE"), "{rest:?} at port {port}: {said}");
+        }
+    }
 }
 
 #[tokio::test]

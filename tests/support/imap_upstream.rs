@@ -152,6 +152,26 @@ async fn talk(stream: impl AsyncRead + AsyncWrite + Unpin, seen: &Seen) -> std::
         let (tag, command) = (words.next().unwrap_or_default(), words.next().unwrap_or_default().to_ascii_uppercase());
         let number = text.rsplit_once('{').and_then(|(_, n)| n.trim_end_matches(['}', '+']).parse::<u64>().ok());
         match (command.as_str(), number) {
+            ("LOGIN", Some(length)) => {
+                // A login's literals follow one by one, each once it is asked for.
+                let mut left = Some(length);
+                while let Some(length) = left {
+                    stream.write_all(b"+ go on\r\n").await?;
+                    stream.flush().await?;
+                    let mut literal = vec![0; length as usize];
+                    stream.read_exact(&mut literal).await?;
+                    let mut rest = String::new();
+                    stream.read_line(&mut rest).await?;
+                    left = rest.trim_end().strip_suffix('}').and_then(|rest| rest.rsplit_once('{')?.1.parse().ok());
+                }
+                stream.write_all(format!("{tag} OK done\r\n").as_bytes()).await?;
+            }
+            ("AUTHENTICATE", _) if words.next() == Some("PLAIN") && words.next().is_none() => {
+                stream.write_all(b"+ \r\n").await?;
+                stream.flush().await?;
+                stream.read_until(b'\n', &mut Vec::new()).await?;
+                stream.write_all(format!("{tag} OK done\r\n").as_bytes()).await?;
+            }
             ("APPEND", Some(length)) => {
                 let mut bytes = vec![0; 64 * 1024];
                 let mut at = 0;
@@ -201,6 +221,8 @@ async fn talk(stream: impl AsyncRead + AsyncWrite + Unpin, seen: &Seen) -> std::
 #[derive(Debug, Clone)]
 pub enum Deed {
     Say(String),
+    /// Says nothing for so long, and then goes on.
+    Wait(std::time::Duration),
     /// This over and over, until nobody takes it any more or so much is sent.
     Flood(&'static [u8], u64),
     /// Never says anything again.
@@ -266,6 +288,7 @@ async fn lie(stream: TcpStream, lies: Lies, users: &std::sync::Mutex<Vec<String>
         let deeds = lies(&user, connection, &line).unwrap_or_else(|| vec![Deed::Say(honest(tag, &upper, &user, &mut idles))]);
         for deed in deeds {
             match deed {
+                Deed::Wait(time) => tokio::time::sleep(time).await,
                 Deed::Say(text) => stream.write_all(text.replace("TAG", tag).as_bytes()).await?,
                 Deed::Flood(bytes, most) => {
                     let many = bytes.repeat(64 * 1024 / bytes.len());

@@ -44,6 +44,8 @@ use crate::wire::imap::session::{Action, Session, Setting};
 const UNTAKEN: usize = 4 * HIGH;
 /// How long a session may take over its last words.
 const FAREWELL: Duration = Duration::from_secs(5);
+/// How long a server may be silent over the commands of a client that has shut its side.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long the client's side of the close is waited for.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -102,7 +104,7 @@ pub struct Connection {
     promise: Option<Promise>,
     /// When the oldest event among what waits for the client was consumed.
     oldest: Option<Instant>,
-    /// The client has shut its side: until when the server may still answer.
+    /// The client has shut its side, but may still read. When it did, or when the server last said something since.
     half_closed: Option<Instant>,
     /// The session was told to end: until when it may take over it.
     farewell: Option<Instant>,
@@ -322,7 +324,13 @@ impl Connection {
         let patience = self.patience();
         let all = stalls.map(|since| since + patience).chain(self.session.poll_timeout());
         let far = || Instant::now() + Duration::from_secs(3600);
-        all.chain(self.half_closed).chain(self.farewell).chain(promised).min().unwrap_or_else(far)
+        all.chain(self.half_close_deadline()).chain(self.farewell).chain(promised).min().unwrap_or_else(far)
+    }
+
+    /// When a client that has shut its side is given up, because the server says nothing.
+    fn half_close_deadline(&self) -> Option<Instant> {
+        let timeout = if self.session.owes_answer() { ANSWER_TIMEOUT } else { FAREWELL };
+        self.half_closed.map(|since| since + timeout)
     }
 
     fn timed_out(&mut self) {
@@ -343,7 +351,7 @@ impl Connection {
             self.drop_upstream();
         } else if stalled(&self.to_upstream) {
             self.upstream_closed();
-        } else if self.half_closed.is_some_and(|deadline| now >= deadline) {
+        } else if self.half_close_deadline().is_some_and(|deadline| now >= deadline) {
             self.end("client_closed");
         } else if self.farewell.is_some_and(|deadline| now >= deadline) {
             self.end(self.reason);
@@ -502,8 +510,8 @@ impl Connection {
         let hear = |bytes: &[u8]| outgoing::hear(session, handle, bytes);
         let read = ready!(poll_read(cx, stream, hear));
         if read.is_ok_and(|read| read > 0) {
-            if let Some(deadline) = &mut self.half_closed {
-                *deadline = Instant::now() + FAREWELL;
+            if let Some(since) = &mut self.half_closed {
+                *since = Instant::now();
             }
         } else {
             self.upstream_closed();
@@ -519,8 +527,8 @@ impl Connection {
 
     fn upstream_closed(&mut self) {
         self.drop_upstream();
-        if self.half_closed.is_some() {
-            // Everything it asked for is answered.
+        if self.half_closed.is_some() && !self.session.is_holding() {
+            // The server has been sent everything, and has nothing more to say.
             self.end("client_closed");
         } else {
             self.session.handle_upstream_closed(Instant::now());
@@ -530,31 +538,33 @@ impl Connection {
     fn poll_client_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let room = self.session.to_upstream.len() - self.to_upstream.written < HIGH
             && self.session.to_client.len() - self.to_client.written < UNTAKEN;
-        let Client::Open(stream) = &mut self.client else { return Poll::Pending };
         if self.half_closed.is_some() {
             return self.poll_half_close(cx);
         }
+        let Client::Open(stream) = &mut self.client else { return Poll::Pending };
         if !room || self.doing != Doing::Nothing || !self.session.wants_client() {
             return Poll::Pending;
         }
         let session = &mut self.session;
         match ready!(poll_read(cx, stream, |bytes| session.handle_client(Instant::now(), bytes))) {
-            Ok(0) if matches!(self.upstream, Upstream::Open(_)) => {
-                // It may still read: what it has asked for is answered.
-                self.half_closed = Some(Instant::now() + FAREWELL);
-            }
-            Ok(0) => self.end("client_closed"),
+            // It may still read: what it has asked for is answered.
+            Ok(0) => self.half_closed = Some(Instant::now()),
             Ok(_) => {}
             Err(_) => self.over = true,
         }
         Poll::Ready(())
     }
 
-    /// Shuts our side to the server once it has been sent everything.
+    /// Shuts our side to the server once it has been sent everything, and not before: it would be taken at its word.
     fn poll_half_close(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.to_upstream.is_idle(&self.session.to_upstream)
-            && let Upstream::Open(stream) = &mut self.upstream
-        {
+        if self.session.is_holding() {
+            return Poll::Pending;
+        }
+        let Upstream::Open(stream) = &mut self.upstream else {
+            self.end("client_closed");
+            return Poll::Ready(());
+        };
+        if self.to_upstream.is_idle(&self.session.to_upstream) {
             let _ = Pin::new(stream).poll_shutdown(cx);
         }
         Poll::Pending

@@ -62,11 +62,16 @@ impl Progress {
     }
 }
 
-/// Reads once, into the thread's own buffer: an idle connection keeps none.
+/// Reads once, into the thread's own buffer: an idle connection keeps none. `Ok(0)` at the end of what is sent.
 pub fn poll_read(cx: &mut Context<'_>, stream: &mut Stream, take: impl FnOnce(&[u8])) -> Poll<io::Result<usize>> {
     SCRATCH.with_borrow_mut(|scratch| {
         let mut buffer = ReadBuf::new(scratch);
-        ready!(Pin::new(stream).poll_read(cx, &mut buffer))?;
+        match ready!(Pin::new(stream).poll_read(cx, &mut buffer)) {
+            // TLS that ends without a close_notify, as many clients end it. Nobody can cut off anything by that: what
+            // is not a whole command is not one.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Poll::Ready(Ok(0)),
+            read => read?,
+        }
         let read = buffer.filled();
         if !read.is_empty() {
             take(read);

@@ -279,6 +279,19 @@ impl Session {
         self.idle.is_some()
     }
 
+    /// Whether the session has yet to send something to the server for the client: bytes that are held, or questions
+    /// around IDLE. Until then the server must not be told that the client sends nothing more.
+    pub fn is_holding(&self) -> bool {
+        let waits = matches!(self.hold, Hold::Login | Hold::Admission | Hold::Barrier { .. });
+        let asks = self.idle.as_ref().is_some_and(|idle| !idle.is_told() || idle.is_ending());
+        waits || asks || !self.held.is_empty() || self.prelude.as_ref().is_some_and(|prelude| prelude.has_more())
+    }
+
+    /// Whether a command of the client's is not answered yet. IDLE does not count before the client ends it.
+    pub fn owes_answer(&self) -> bool {
+        self.is_holding() || !self.due.is_empty()
+    }
+
     pub fn handle_client(&mut self, now: Instant, bytes: &[u8]) {
         if !self.held.is_empty() {
             self.held.extend_from_slice(bytes);

@@ -19,6 +19,13 @@ pub(super) struct Prelude {
     stops: Vec<usize>,
 }
 
+impl Prelude {
+    /// Whether the server has not been sent all of it.
+    pub(super) fn has_more(&self) -> bool {
+        self.sent < self.bytes.len()
+    }
+}
+
 /// The same on its way in.
 #[derive(Debug, Default)]
 pub(super) struct Stops(Vec<usize>);
@@ -78,7 +85,7 @@ impl Session {
     /// The server asks for the next part; `false` if none is waiting.
     pub(super) fn send_prelude(&mut self) -> bool {
         let Some(prelude) = &mut self.prelude else { return false };
-        if prelude.sent == prelude.bytes.len() {
+        if !prelude.has_more() {
             return false;
         }
         prelude.stops.remove(0);
