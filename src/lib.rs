@@ -25,6 +25,7 @@
 //! | [`push`] | moving events: publisher, consumer, hub, presence | client protocols |
 //! | [`http`] | what every HTTP server of ours shares: accept loop, refusals, reading events | routes |
 //! | [`imap`] | asking a mail server something, as its client | what is asked |
+//! | [`lock`] | the locks of every room, and the order in which they may be taken | what they guard |
 //! | [`tls`] | certificates and authorities, for servers and for clients | protocols |
 //! | [`edge`] | the doors: HTTP, WebSocket, SSE, IMAP, tokens | rules of a protocol |
 //! | [`agent`] | the origin's side: spool, adapters of mail servers | client protocols |
@@ -34,7 +35,7 @@
 //! | [`cli`] | the commands | logic |
 //!
 //! `edge → http, imap, tls, push, wire, mail` · `agent → http, imap, tls, push, wire, mail` · `http → push, mail` · `imap → wire, mail` · `push → cluster, mail` · `wire → mail` · `cluster → mail` · `mail → nothing of ours`; a
-//! test (`tests/rooms.rs`) holds this table.
+//! test (`tests/rooms.rs`) holds this table. Every room but `mail` and `wire` knows [`lock`].
 //!
 //! # The invariants that bind
 //!
@@ -47,8 +48,15 @@
 
 #![forbid(unsafe_code)]
 // A panic in a task takes a session with it: say why it cannot happen, or return an error. Standard output is for
-// results and goes through `cli::print`; everything else goes through `tracing`.
-#![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
+// results and goes through `cli::print`; everything else goes through `tracing`. Locks know their order (`lock`).
+#![warn(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_types
+)]
 
 pub mod agent;
 pub mod cli;
@@ -58,6 +66,7 @@ pub mod dev;
 pub mod edge;
 pub mod http;
 pub mod imap;
+pub mod lock;
 pub mod mail;
 pub mod node;
 pub mod push;

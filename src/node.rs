@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -30,6 +30,7 @@ use crate::edge::imap::rights::ImapRights;
 use crate::edge::imap::upstream::Upstreams;
 use crate::edge::tickets::Tickets;
 use crate::http::server::{Bounds, serve};
+use crate::lock::Mutex;
 use crate::mail::ids::NodeId;
 use crate::mail::key::Key;
 use crate::push::access::registry::RegistryRights;

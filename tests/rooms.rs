@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 const TABLE: &[(&str, &[&str])] = &[
     ("mail", &[]),
     ("wire", &["mail"]),
-    ("cluster", &["mail", "config"]),
-    ("push", &["cluster", "mail"]),
-    ("http", &["push", "mail"]),
-    ("imap", &["wire", "mail"]),
-    ("tls", &["config"]),
-    ("edge", &["http", "imap", "tls", "push", "wire", "cluster", "mail", "config"]),
-    ("agent", &["http", "imap", "tls", "push", "wire", "cluster", "mail", "config"]),
+    ("cluster", &["mail", "config", "lock"]),
+    ("push", &["cluster", "mail", "lock"]),
+    ("http", &["push", "mail", "lock"]),
+    ("imap", &["wire", "mail", "lock"]),
+    ("tls", &["config", "lock"]),
+    ("edge", &["http", "imap", "tls", "push", "wire", "cluster", "mail", "config", "lock"]),
+    ("agent", &["http", "imap", "tls", "push", "wire", "cluster", "mail", "config", "lock"]),
     ("config", &["cluster", "edge", "mail"]),
 ];
 

@@ -4,7 +4,7 @@
 //! queue holds up no other. What is read ahead of the spool's head is bounded by bytes.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,6 +16,7 @@ use tracing::{error, info, warn};
 use super::complete::{FlagSource, complete};
 use super::metrics::AgentMetrics;
 use super::spool::{Cursor, Spool};
+use crate::lock::{Mutex, rank};
 use crate::mail::codec::from_msgpack;
 use crate::mail::event::{Change, Event};
 use crate::mail::path::MailboxPath;
@@ -75,7 +76,7 @@ pub struct Parts {
 /// See the module's words. Ends, at once, with the token.
 pub struct Pipeline {
     parts: Parts,
-    lanes: Mutex<HashMap<MailboxPath, Arc<Lane>>>,
+    lanes: Mutex<HashMap<MailboxPath, Arc<Lane>>, { rank::LANES }>,
     budget: Arc<Semaphore>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -115,7 +116,7 @@ impl Pipeline {
 
     /// Why events are not published at the moment, if they are not.
     pub fn trouble(&self) -> Option<String> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.trouble.lock().clone()
     }
 
     /// Waits until everything has ended, after the token was cancelled.
@@ -160,7 +161,7 @@ impl Pipeline {
 
     /// Puts an event into its mailbox's lane. Both names of a renamed mailbox are one lane, as long as it stands.
     fn enter(self: &Arc<Self>, waiting: Waiting) {
-        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lanes = self.lanes.lock();
         let path = waiting.event.mailbox.clone();
         let to = match &waiting.event.change {
             Change::MailboxRename { to } => Some(to.clone()),
@@ -192,8 +193,8 @@ impl Pipeline {
     async fn drive(self: Arc<Self>, lane: Arc<Lane>) {
         loop {
             let batch: Vec<Waiting> = {
-                let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-                let mut waiting = lane.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut lanes = self.lanes.lock();
+                let mut waiting = lane.waiting.lock();
                 if waiting.is_empty() {
                     lanes.retain(|_, other| !Arc::ptr_eq(other, &lane));
                     return;
@@ -243,13 +244,13 @@ impl Pipeline {
     }
 
     fn note_published(&self) {
-        if self.trouble.lock().unwrap_or_else(PoisonError::into_inner).take().is_some() {
+        if self.trouble.lock().take().is_some() {
             info!("events are being published again");
         }
     }
 
     fn note_trouble(&self, reason: String) {
-        let before = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).replace(reason.clone());
+        let before = self.trouble.lock().replace(reason.clone());
         if before.is_none() {
             warn!(reason, "events cannot be published for now, and wait in the spool");
         }
@@ -258,7 +259,7 @@ impl Pipeline {
 
 impl Lane {
     fn push(&self, waiting: Waiting) {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push_back(waiting);
+        self.waiting.lock().push_back(waiting);
     }
 }
 

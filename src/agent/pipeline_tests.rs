@@ -21,7 +21,7 @@ struct Recorder {
 #[async_trait]
 impl Sink for Recorder {
     async fn publish(&self, events: &[Event]) -> Vec<Result<(), Refusal>> {
-        let mut taken = self.taken.lock().unwrap();
+        let mut taken = self.taken.lock();
         let results = events
             .iter()
             .map(|event| match (&event.change, self.away.load(Ordering::SeqCst)) {
@@ -120,7 +120,7 @@ impl Bench {
 
     /// The mailboxes' names and types, in the order taken.
     fn taken(&self) -> Vec<String> {
-        let taken = self.sink.taken.lock().unwrap();
+        let taken = self.sink.taken.lock();
         taken.iter().map(|event| format!("{} {}", event.mailbox.name(), event.event_type())).collect()
     }
 }
@@ -131,7 +131,7 @@ async fn events_are_completed_published_and_done() {
     let other = Event { uidvalidity: UidValidity::new(8), ..flagged("Older", &[1]) };
     bench.put(&[flagged("INBOX", &[1, 404]), other, event("INBOX", Change::MailboxChange)]);
     bench.spool.emptied().await;
-    let taken = bench.sink.taken.lock().unwrap().clone();
+    let taken = bench.sink.taken.lock().clone();
     let flags = |name: &str| {
         let event = taken.iter().find(|e| e.mailbox.name() == name && matches!(e.change, Change::FlagsSet { .. })).unwrap();
         let Change::FlagsSet { messages } = &event.change else { panic!("another type") };

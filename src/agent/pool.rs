@@ -1,7 +1,7 @@
 //! Connections to the mail server, few and for a while: one question goes over one connection of its mailbox's owner.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,6 +14,7 @@ use super::imap::Connection;
 use super::naming::Naming;
 use super::tls::Tls;
 use crate::imap::client::ImapError;
+use crate::lock::{Mutex, MutexGuard};
 use crate::mail::path::{MailboxPath, PRIVATE};
 use crate::mail::uid::{Uid, UidValidity};
 use crate::mail::user::UserName;
@@ -87,7 +88,7 @@ impl Pool {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Closes connections that nobody has used for the idle time-out.

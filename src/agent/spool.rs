@@ -10,12 +10,13 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use tokio::sync::Notify;
 use tracing::{error, warn};
 
 use super::record::{self, Found, HEADER};
+use crate::lock::{Mutex, MutexGuard, rank};
 
 /// Segments that a full spool has, about: so much of it may be done and not yet free.
 const SEGMENTS: u64 = 16;
@@ -65,7 +66,7 @@ pub struct Spool {
     segment_bytes: u64,
     state: Mutex<State>,
     /// One at a time, so that a later checkpoint is not overwritten by an earlier one.
-    checkpointing: Mutex<()>,
+    checkpointing: Mutex<(), { rank::CHECKPOINT }>,
     appended: Notify,
     emptied: Notify,
     /// Held for its lock.
@@ -127,7 +128,7 @@ impl Spool {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Takes records in, all or none. Once it returns, they outlive this process. Blocks for a write to the page cache.
@@ -247,7 +248,7 @@ impl Spool {
 
     /// Writes down what is done, and removes the segments that are. Blocks.
     pub fn checkpoint(&self) -> io::Result<()> {
-        let _one = self.checkpointing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one = self.checkpointing.lock();
         let (head, saved) = {
             let state = self.state();
             (state.head, state.saved)

@@ -1,8 +1,8 @@
 //! The store's sockets: a loopback listener and a task for each connection; and the store as the rest of dev sees it.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -22,6 +22,7 @@ use super::store::messages::Arrival;
 use super::store::model::{Faults, Limits, Model, Refusal};
 use super::store::names::Style;
 use crate::cluster::acls::AclNews;
+use crate::lock::{Mutex, MutexGuard};
 use crate::mail::rights::Rights;
 use crate::mail::{Event, Flags, Uid, UserName};
 use crate::push::clock::unix_ms;
@@ -95,8 +96,7 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn model(&self) -> MutexGuard<'_, Model> {
-        // What a panicking task left is whole: each change is made at once.
-        self.model.lock().unwrap_or_else(PoisonError::into_inner)
+        self.model.lock()
     }
 
     /// Carries out something, and wakes whoever waits for changes if there was one.
@@ -119,13 +119,13 @@ impl Shared {
     /// News of rights, from now on.
     pub(super) fn listen(&self) -> mpsc::UnboundedReceiver<AclNews> {
         let (sender, receiver) = mpsc::unbounded_channel();
-        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
+        self.listeners.lock().push(sender);
         receiver
     }
 
     fn tell_news(&self, news: Vec<AclNews>) {
         if !news.is_empty() {
-            let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut listeners = self.listeners.lock();
             listeners.retain(|listener| news.iter().all(|told| listener.send(told.clone()).is_ok()));
         }
     }

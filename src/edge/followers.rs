@@ -1,8 +1,9 @@
 //! How many may follow the subscriptions at once: each of them costs a task, and one connection to every other node.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use crate::lock::Mutex;
 use crate::mail::user::UserName;
 
 /// Bounds of one kind of stream.
@@ -55,7 +56,7 @@ impl Followers {
 
     /// Room for one more stream; `own` is the user, where it tells of nobody else.
     pub fn begin(&self, own: Option<UserName>) -> Result<Following, TooManyFollowers> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.open.lock();
         if own.as_ref().and_then(|user| open.own.get(user)).is_some_and(|count| *count >= self.bound.own) {
             return Err(TooManyFollowers::OfUser);
         }
@@ -72,7 +73,7 @@ impl Followers {
 
 impl Drop for Following {
     fn drop(&mut self) {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.open.lock();
         open.all -= 1;
         let Some(user) = &self.own else { return };
         if let Some(count) = open.own.get_mut(user) {
@@ -100,6 +101,6 @@ mod tests {
         drop(first);
         let again = followers.begin(bob()).unwrap();
         drop((again, second));
-        assert!(followers.open.lock().unwrap().own.is_empty());
+        assert!(followers.open.lock().own.is_empty());
     }
 }

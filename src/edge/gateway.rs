@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,7 @@ use crate::cluster::acls::Acls;
 use crate::cluster::queue::QueueHealth;
 use crate::cluster::registry::{Directory, NodeRecord, RegistryHealth};
 use crate::config::Settings;
+use crate::lock::Mutex;
 use crate::mail::ids::{NodeId, SessionId};
 use crate::mail::rights::Subject;
 use crate::mail::user::UserNames;
@@ -135,7 +136,7 @@ impl Gateway {
     }
 
     pub fn note_departure(&self, id: NodeId) {
-        let mut departed = self.departed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut departed = self.departed.lock();
         if departed.len() == DEPARTED {
             departed.pop_front();
         }
@@ -143,7 +144,7 @@ impl Gateway {
     }
 
     pub fn departed(&self) -> Vec<Departed> {
-        self.departed.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        self.departed.lock().iter().cloned().collect()
     }
 
     /// Refreshes the gauges that are read from elsewhere, and renders everything.

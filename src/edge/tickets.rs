@@ -4,7 +4,6 @@
 //! the ticket, so that any node behind a load balancer knows whom to ask.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use data_encoding::BASE64URL_NOPAD;
@@ -12,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::auth::Identity;
+use crate::lock::Mutex;
 use crate::mail::ids::NodeId;
 use crate::mail::user::UserName;
 
@@ -96,7 +96,7 @@ fn forget_one(per_user: &mut HashMap<UserName, usize>, user: &UserName) {
 impl Tickets {
     /// Gives one out for an identity.
     pub fn issue(&self, node: &NodeId, identity: Identity, now: Instant) -> Result<String, TooManyTickets> {
-        let mut outstanding = self.outstanding.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut outstanding = self.outstanding.lock();
         if outstanding.refusal(&identity.user).is_some() {
             outstanding.forget_expired(now);
             if let Some(refusal) = outstanding.refusal(&identity.user) {
@@ -113,7 +113,7 @@ impl Tickets {
 
     /// Takes one in; it works once.
     pub fn redeem(&self, number: &str, now: Instant) -> Option<Identity> {
-        let mut outstanding = self.outstanding.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut outstanding = self.outstanding.lock();
         let (until, identity) = outstanding.by_number.remove(number)?;
         forget_one(&mut outstanding.per_user, &identity.user);
         (until > now).then_some(identity)
@@ -143,6 +143,6 @@ mod tests {
         assert!(issue("bob", now).is_ok(), "one is redeemed");
         assert_eq!(issue("bob", now), Err(TooManyTickets::OfUser));
         assert!(issue("bob", now + LIFETIME).is_ok(), "all are too old");
-        assert_eq!(tickets.outstanding.lock().unwrap().by_number.len(), 1);
+        assert_eq!(tickets.outstanding.lock().by_number.len(), 1);
     }
 }

@@ -4,12 +4,13 @@
 
 use std::collections::hash_map::{Entry, HashMap, RandomState};
 use std::hash::BuildHasher;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use super::access::{Grant, Need};
 use super::delivery::Delivery;
 use super::outbox::Pushed;
 use super::session::{SessionHandle, Transport};
+use crate::lock::{RwLock, rank};
 use crate::mail::codec::EnvelopeFields;
 use crate::mail::event::{Change, Event, EventType, EventTypes};
 use crate::mail::key::Key;
@@ -75,7 +76,7 @@ type Shard = HashMap<Key, Vec<Subscriber>>;
 
 /// Sessions by key.
 pub struct Hub {
-    shards: Vec<RwLock<Shard>>,
+    shards: Vec<RwLock<Shard, { rank::HUB }>>,
     hasher: RandomState,
 }
 
@@ -110,7 +111,7 @@ impl Hub {
         self.hasher.hash_one(key) as usize % SHARDS
     }
 
-    fn shard(&self, key: &Key) -> &RwLock<Shard> {
+    fn shard(&self, key: &Key) -> &RwLock<Shard, { rank::HUB }> {
         &self.shards[self.index(key)]
     }
 
@@ -124,7 +125,7 @@ impl Hub {
         grant: Option<&Arc<Grant>>,
         announce: impl FnOnce(),
     ) {
-        let mut shard = self.shard(key).write().unwrap_or_else(PoisonError::into_inner);
+        let mut shard = self.shard(key).write();
         let subscribers = shard.entry(key.clone()).or_default();
         announce();
         match subscribers.iter_mut().find(|s| Arc::ptr_eq(&s.session, session)) {
@@ -134,7 +135,7 @@ impl Hub {
     }
 
     pub fn unsubscribe(&self, key: &Key, session: &Arc<SessionHandle>) {
-        let mut shard = self.shard(key).write().unwrap_or_else(PoisonError::into_inner);
+        let mut shard = self.shard(key).write();
         if let Entry::Occupied(mut entry) = shard.entry(key.clone()) {
             let subscribers = entry.get_mut();
             if let Some(at) = subscribers.iter().position(|s| Arc::ptr_eq(&s.session, session)) {
@@ -156,10 +157,10 @@ impl Hub {
         if event_type.is_account_only() {
             keys.retain(|key| matches!(key, Key::Account(_)));
         }
-        keys.retain(|key| self.shard(key).read().unwrap_or_else(PoisonError::into_inner).contains_key(key));
+        keys.retain(|key| self.shard(key).read().contains_key(key));
         if let [key] = &keys[..] {
             // The common case: one key is watched, so no session can be met twice.
-            let shard = self.shard(key).read().unwrap_or_else(PoisonError::into_inner);
+            let shard = self.shard(key).read();
             for s in shard.get(key).into_iter().flatten().filter(|s| s.hears(key, &delivery.event, event_type)) {
                 fanout.count(s.session.push_event(delivery, s.wanted.fields));
             }
@@ -170,7 +171,7 @@ impl Hub {
         let mut indices: Vec<usize> = keys.iter().map(|key| self.index(key)).collect();
         indices.sort_unstable();
         indices.dedup();
-        let shards: Vec<_> = indices.iter().map(|at| self.shards[*at].read().unwrap_or_else(PoisonError::into_inner)).collect();
+        let shards: Vec<_> = indices.iter().map(|at| self.shards[*at].read_in_order()).collect();
         let mut once: HashMap<*const SessionHandle, (&Arc<SessionHandle>, EnvelopeFields)> = HashMap::new();
         for key in &keys {
             let Ok(at) = indices.binary_search(&self.index(key)) else { continue };
@@ -187,13 +188,13 @@ impl Hub {
 
     /// The sessions under a key.
     pub fn sessions(&self, key: &Key) -> Vec<Arc<SessionHandle>> {
-        let shard = self.shard(key).read().unwrap_or_else(PoisonError::into_inner);
+        let shard = self.shard(key).read();
         shard.get(key).into_iter().flatten().map(|s| s.session.clone()).collect()
     }
 
     /// The sessions that hear of a mailbox by this grant.
     pub fn sessions_by(&self, grant: &Arc<Grant>) -> Vec<Arc<SessionHandle>> {
-        let shard = self.shard(grant.key()).read().unwrap_or_else(PoisonError::into_inner);
+        let shard = self.shard(grant.key()).read();
         let by = |s: &&Subscriber| s.grant.as_ref().is_some_and(|held| Arc::ptr_eq(held, grant));
         shard.get(grant.key()).into_iter().flatten().filter(by).map(|s| s.session.clone()).collect()
     }
@@ -202,7 +203,7 @@ impl Hub {
     pub fn keys_where(&self, is: impl Fn(&Key) -> bool) -> Vec<Key> {
         let mut found = Vec::new();
         for shard in &self.shards {
-            let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
+            let shard = shard.read();
             found.extend(shard.keys().filter(|key| is(key)).cloned());
         }
         found
@@ -210,7 +211,7 @@ impl Hub {
 
     /// How many keys have subscribers.
     pub fn keys(&self) -> usize {
-        self.shards.iter().map(|shard| shard.read().unwrap_or_else(PoisonError::into_inner).len()).sum()
+        self.shards.iter().map(|shard| shard.read().len()).sum()
     }
 }
 

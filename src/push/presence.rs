@@ -5,7 +5,7 @@
 //! acknowledged and the settle window has passed: from then on every publisher finds it (I-4, I-5).
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -16,8 +16,9 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::outbox::{ResyncReason, Standing};
-use super::session::{SessionHandle, lock};
+use super::session::SessionHandle;
 use crate::cluster::registry::{Discontinuity, Registrar, RegistryError};
+use crate::lock::{Mutex, rank};
 use crate::mail::key::Key;
 
 /// After this long a failed registration is tried again.
@@ -37,7 +38,7 @@ pub struct Presence {
     linger: Duration,
     /// A registration that is not acknowledged for so long counts as unavailable, though it is still waited for.
     patience: Duration,
-    state: Mutex<State>,
+    state: Mutex<State, { rank::PRESENCE }>,
     /// Wakes the sweeper when a key begins to linger.
     lingering: Notify,
     breaks: mpsc::UnboundedSender<Break>,
@@ -127,7 +128,7 @@ impl Presence {
 
     /// Takes a share in a key, and registers it if nobody else has one.
     pub fn acquire(self: &Arc<Self>, key: &Key) -> Lease {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         match state.keys.get_mut(key) {
             Some(entry) => entry.holders += 1,
             None => {
@@ -143,7 +144,7 @@ impl Presence {
 
     /// `None` if the key is settled, else what resolves once it is.
     pub fn settling(&self, lease: &Lease) -> Option<oneshot::Receiver<()>> {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let waiters = state.keys.get_mut(&lease.key)?.waiters.as_mut()?;
         let (sender, receiver) = oneshot::channel();
         waiters.retain(|waiter| !waiter.is_closed());
@@ -153,7 +154,7 @@ impl Presence {
 
     /// Tells the session how the key stands, as soon as that is known, and of each change.
     pub(super) fn listen(&self, lease: &Lease, session: &Arc<SessionHandle>) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let Some(entry) = state.keys.get_mut(&lease.key) else { return };
         entry.listeners.push(Arc::downgrade(session));
         if let Some(standing) = entry.standing {
@@ -162,7 +163,7 @@ impl Presence {
     }
 
     pub(super) fn unlisten(&self, lease: &Lease, session: &Arc<SessionHandle>) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let Some(entry) = state.keys.get_mut(&lease.key) else { return };
         entry.listeners.retain(|listener| !std::ptr::eq(listener.as_ptr(), Arc::as_ptr(session)));
         if entry.listeners.is_empty() {
@@ -172,7 +173,7 @@ impl Presence {
 
     /// Keys registered or being registered.
     pub fn len(&self) -> usize {
-        lock(&self.state).keys.len()
+        self.state.lock().keys.len()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -180,7 +181,7 @@ impl Presence {
     }
 
     fn release(&self, key: &Key) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         state.generation += 1;
         let generation = state.generation;
         let Some(entry) = state.keys.get_mut(key) else { return };
@@ -194,7 +195,7 @@ impl Presence {
 
     /// Lets go of what has lingered long enough; tells when to come again.
     fn let_go(&self, now: Instant) -> Option<Instant> {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         while let Some((due, ..)) = state.lingering.front() {
             if *due > now {
                 return Some(*due);
@@ -210,7 +211,7 @@ impl Presence {
     }
 
     fn settled(&self, key: &Key, epoch: u64) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let Some(entry) = state.keys.get_mut(key).filter(|entry| entry.epoch == epoch) else { return };
         entry.stand(key, Standing::Settled);
         for waiter in entry.waiters.take().into_iter().flatten() {
@@ -221,7 +222,7 @@ impl Presence {
 
     /// These are not settled any more; returns those that are held here, with their new epochs.
     fn unsettle(&self, keys: &[Key], standing: Standing) -> Vec<(Key, u64)> {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let mut unsettled = Vec::new();
         state.generation += 1;
         let epoch = state.generation;
@@ -238,7 +239,7 @@ impl Presence {
 
     /// The registry has acknowledged: the epoch of the key, if somebody holds it or it lingers.
     fn acknowledged(&self, key: &Key) -> Option<u64> {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let entry = state.keys.get_mut(key)?;
         // It may have been restored and have settled meanwhile.
         if entry.standing != Some(Standing::Settled) {
@@ -249,7 +250,7 @@ impl Presence {
 
     /// The registry has not acknowledged so far.
     fn unavailable(&self, key: &Key) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if let Some(entry) = state.keys.get_mut(key).filter(|entry| entry.standing.is_none()) {
             entry.stand(key, Standing::Unavailable);
         }
@@ -278,7 +279,7 @@ async fn register(presence: Weak<Presence>, key: Key, mut registering: Registeri
         }
         tokio::time::sleep(RETRY).await;
         let Some(presence) = presence.upgrade() else { return };
-        let state = lock(&presence.state);
+        let state = presence.state.lock();
         if !state.keys.contains_key(&key) {
             return;
         }
@@ -378,16 +379,16 @@ mod tests {
         }
 
         async fn register(&self, key: Key) -> Result<(), RegistryError> {
-            lock(&self.log).push(format!("+{key}"));
+            self.log.lock().push(format!("+{key}"));
             Ok(())
         }
 
         fn unregister(&self, key: Key) {
-            lock(&self.log).push(format!("-{key}"));
+            self.log.lock().push(format!("-{key}"));
         }
 
         fn discontinuities(&self) -> mpsc::UnboundedReceiver<Discontinuity> {
-            lock(&self.discontinuities).take().unwrap()
+            self.discontinuities.lock().take().unwrap()
         }
 
         fn health(&self) -> watch::Receiver<RegistryHealth> {
@@ -413,7 +414,7 @@ mod tests {
 
     impl Play {
         fn log(&self) -> Vec<String> {
-            lock(&self.recorder.log).clone()
+            self.recorder.log.lock().clone()
         }
     }
 

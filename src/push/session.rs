@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures::task::AtomicWaker;
@@ -14,6 +14,7 @@ use super::delivery::Delivery;
 use super::hub::Wanted;
 use super::outbox::{End, Limits, Outbox, Outgoing, Pushed, Resync, ResyncReason, Standing, SubscribeFailure};
 use super::presence::Lease;
+use crate::lock::{Mutex, MutexGuard, rank};
 use crate::mail::codec::EnvelopeFields;
 use crate::mail::ids::SessionId;
 use crate::mail::key::Key;
@@ -127,19 +128,14 @@ pub struct SessionHandle {
     limits: Limits,
     outbox: Mutex<Outbox>,
     waker: AtomicWaker,
-    /// `None` once the session has ended. Locked before a hub's shard, never after.
-    held: Mutex<Option<Vec<Held>>>,
+    /// `None` once the session has ended.
+    held: Mutex<Option<Vec<Held>>, { rank::SUBSCRIPTIONS }>,
 }
 
 impl fmt::Debug for SessionHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionHandle").field("id", &self.id).finish_non_exhaustive()
     }
-}
-
-/// No code of ours panics while it holds a lock; were it so, the data is still whole.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl SessionHandle {
@@ -160,18 +156,18 @@ impl SessionHandle {
             limits,
             outbox: Mutex::default(),
             waker: AtomicWaker::new(),
-            held: Mutex::new(Some(Vec::new())),
+            held: Mutex::ranked(Some(Vec::new())),
         })
     }
 
     pub fn push_event(&self, delivery: &Arc<Delivery>, fields: EnvelopeFields) -> Pushed {
-        let pushed = lock(&self.outbox).push_event(delivery, fields, self.limits);
+        let pushed = self.outbox.lock().push_event(delivery, fields, self.limits);
         self.waker.wake();
         pushed
     }
 
     pub fn push_resync(&self, scope: Resync, reason: ResyncReason) {
-        lock(&self.outbox).push_resync(scope, reason);
+        self.outbox.lock().push_resync(scope, reason);
         self.waker.wake();
     }
 
@@ -185,63 +181,63 @@ impl SessionHandle {
 
     /// Who it is.
     pub fn subject(&self) -> Subject {
-        lock(&self.subject).clone()
+        self.subject.lock().clone()
     }
 
     pub fn user(&self) -> UserName {
-        lock(&self.subject).user.clone()
+        self.subject.lock().user.clone()
     }
 
     pub(super) fn set_subject(&self, subject: Subject) {
-        *lock(&self.subject) = subject;
+        *self.subject.lock() = subject;
     }
 
     pub(super) fn push_revoked(&self, key: Key) {
-        lock(&self.outbox).push_revoked(key);
+        self.outbox.lock().push_revoked(key);
         self.waker.wake();
     }
 
     pub(super) fn push_moved(&self, from: Key, to: Option<Key>) {
-        lock(&self.outbox).push_moved(from, to);
+        self.outbox.lock().push_moved(from, to);
         self.waker.wake();
     }
 
     pub(super) fn push_ask_rights(&self, key: Key) {
-        lock(&self.outbox).push_ask_rights(key);
+        self.outbox.lock().push_ask_rights(key);
         self.waker.wake();
     }
 
     pub(super) fn push_settled(&self, tag: u32, key: Key, outcome: Result<Rights, SubscribeFailure>) {
-        lock(&self.outbox).push_settled(tag, key, outcome);
+        self.outbox.lock().push_settled(tag, key, outcome);
         self.waker.wake();
     }
 
     pub(super) fn push_standing(&self, key: Key, standing: Standing) {
-        lock(&self.outbox).push_standing(key, standing);
+        self.outbox.lock().push_standing(key, standing);
         self.waker.wake();
     }
 
     /// Tells whether the node can promise to hear of changes now.
     pub fn push_health(&self, healthy: bool) {
-        lock(&self.outbox).push_health(healthy);
+        self.outbox.lock().push_health(healthy);
         self.waker.wake();
     }
 
     /// Asks the session to end.
     pub fn end(&self, end: End) {
-        lock(&self.outbox).push_end(end);
+        self.outbox.lock().push_end(end);
         self.waker.wake();
     }
 
     /// Everything that waits, once something does. For the session's own task alone.
     pub fn poll_take(&self, context: &mut Context<'_>) -> Poll<std::collections::VecDeque<Outgoing>> {
         self.waker.register(context.waker());
-        let mut outbox = lock(&self.outbox);
+        let mut outbox = self.outbox.lock();
         if outbox.is_empty() { Poll::Pending } else { Poll::Ready(outbox.take()) }
     }
 
     pub(super) fn held(&self) -> MutexGuard<'_, Option<Vec<Held>>> {
-        lock(&self.held)
+        self.held.lock()
     }
 
     /// Whether the session may tell of the messages of what it watches; `None`: that is not known now, or it does not know yet

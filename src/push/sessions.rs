@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::session::{SessionHandle, Transport, lock, standing};
+use super::session::{SessionHandle, Transport, standing};
+use crate::lock::{Mutex, RwLock, rank};
 use crate::mail::ids::{NodeId, SessionId};
 use crate::mail::key::Key;
 use crate::mail::user::UserName;
@@ -99,7 +100,7 @@ impl Counts {
 /// See the module's words.
 #[derive(Debug)]
 pub struct Sessions {
-    live: RwLock<BTreeMap<SessionId, Arc<SessionHandle>>>,
+    live: RwLock<BTreeMap<SessionId, Arc<SessionHandle>>, { rank::SESSIONS }>,
     per_user: Mutex<HashMap<UserName, Counts>>,
     per_user_limit: usize,
     imap_per_user_limit: usize,
@@ -124,27 +125,28 @@ impl Sessions {
 
     pub fn add(&self, session: &Arc<SessionHandle>) -> Result<(), TooManySessions> {
         {
-            let mut per_user = lock(&self.per_user);
+            let user = session.user();
+            let mut per_user = self.per_user.lock();
             let limit = if session.transport == Transport::Imap { self.imap_per_user_limit } else { self.per_user_limit };
-            let count = per_user.entry(session.user()).or_default().of(session.transport);
+            let count = per_user.entry(user).or_default().of(session.transport);
             if *count >= limit {
                 return Err(TooManySessions);
             }
             *count += 1;
         }
-        self.live.write().unwrap_or_else(PoisonError::into_inner).insert(session.id.clone(), session.clone());
+        self.live.write().insert(session.id.clone(), session.clone());
         Ok(())
     }
 
     pub fn remove(&self, session: &SessionHandle) {
-        let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
+        let mut live = self.live.write();
         if live.remove(&session.id).is_some() {
             self.uncount(&session.user(), session.transport);
         }
     }
 
     fn uncount(&self, user: &UserName, transport: Transport) {
-        let mut per_user = lock(&self.per_user);
+        let mut per_user = self.per_user.lock();
         if let Some(counts) = per_user.get_mut(user) {
             let count = counts.of(transport);
             *count = count.saturating_sub(1);
@@ -157,11 +159,11 @@ impl Sessions {
     /// The user is called otherwise now. Returns the sessions concerned.
     pub(super) fn rename_user(&self, from: &UserName, to: &UserName) -> Vec<Arc<SessionHandle>> {
         // Under this lock nobody comes or goes.
-        let live = self.live.write().unwrap_or_else(PoisonError::into_inner);
+        let live = self.live.write();
         let renamed: Vec<_> = live.values().filter(|session| session.user() == *from).cloned().collect();
         for session in &renamed {
             // Over the limit is better than ended.
-            *lock(&self.per_user).entry(to.clone()).or_default().of(session.transport) += 1;
+            *self.per_user.lock().entry(to.clone()).or_default().of(session.transport) += 1;
             self.uncount(from, session.transport);
             // Whoever follows the one user's subscriptions sees them go, and who follows the other's sees them come.
             let held = session.held();
@@ -179,7 +181,7 @@ impl Sessions {
     }
 
     pub fn len(&self) -> usize {
-        self.live.read().unwrap_or_else(PoisonError::into_inner).len()
+        self.live.read().len()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -187,7 +189,7 @@ impl Sessions {
     }
 
     pub fn get(&self, id: &SessionId) -> Option<Arc<SessionHandle>> {
-        self.live.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+        self.live.read().get(id).cloned()
     }
 
     /// All of them, in the order of their ids.
@@ -197,7 +199,7 @@ impl Sessions {
 
     /// Those with `id` and a later one, in the order of their ids.
     pub fn after(&self, id: Option<&SessionId>) -> Vec<Arc<SessionHandle>> {
-        let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
+        let live = self.live.read();
         let from = id.map_or(Bound::Unbounded, Bound::Included);
         live.range::<SessionId, _>((from, Bound::Unbounded)).map(|(_, session)| session.clone()).collect()
     }
@@ -213,7 +215,7 @@ impl Sessions {
     }
 
     pub(super) fn note(&self, active: bool, subscription: SubscriptionRecord) {
-        let mut log = lock(&self.log);
+        let mut log = self.log.lock();
         let seq = self.seq() + 1;
         if log.len() == LOG {
             log.pop_front();
@@ -224,7 +226,7 @@ impl Sessions {
 
     /// The changes after `seq`; `None` if some of them are forgotten.
     pub fn changes_since(&self, seq: u64) -> Option<Vec<SubscriptionChange>> {
-        let log = lock(&self.log);
+        let log = self.log.lock();
         let known_from = log.front().map_or(self.seq() + 1, |change| change.seq);
         if seq + 1 < known_from || seq > self.seq() {
             return None;

@@ -2,15 +2,15 @@
 //! whoever asks because of the event is answered by it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use tracing::warn;
 
 use super::dedup::Dedup;
-use super::session::lock;
 
 use crate::cluster::acls::Acls;
 use crate::cluster::registry::RegistryError;
+use crate::lock::Mutex;
 use crate::mail::event::{Change, Event};
 use crate::mail::path::MailboxPath;
 use crate::mail::rights::{Acl, AclEdit, InvalidIdentifier, InvalidRights};
@@ -40,7 +40,7 @@ impl WriteThrough {
 
     /// Writes what the event says; most say nothing. An event is written once.
     pub async fn write(&self, event: &Event) -> Result<(), RegistryError> {
-        if !self.says_something(event) || lock(&self.written).contains(event.id) {
+        if !self.says_something(event) || self.written.lock().contains(event.id) {
             return Ok(());
         }
         let written = self.write_now(event).await;
@@ -55,7 +55,7 @@ impl WriteThrough {
             (_, written) => written,
         };
         if written.is_ok() {
-            lock(&self.written).admit(event.id);
+            self.written.lock().admit(event.id);
         }
         written
     }

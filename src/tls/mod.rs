@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use rustls_pki_types::pem::PemObject;
@@ -14,6 +14,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedP
 use tracing::{info, warn};
 
 use crate::config::TlsVersion;
+use crate::lock::Mutex;
 
 /// How often the files are looked at, at most.
 const LOOK: Duration = Duration::from_secs(1);
@@ -71,7 +72,7 @@ impl ServerTls {
 
     /// What a handshake that begins now is done with. A renewal that cannot be read leaves what was there before.
     pub fn config(&self) -> Arc<ServerConfig> {
-        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut loaded = self.loaded.lock();
         if loaded.looked.elapsed() >= LOOK {
             loaded.looked = Instant::now();
             let stamps = [stamp(&self.certificate), stamp(&self.key)];
@@ -158,7 +159,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (certificate, key) = write(folder.path(), "one.example");
         let tls = ServerTls::load(&certificate, &key, TlsVersion::V1_2).unwrap();
-        let look_again = || tls.loaded.lock().unwrap().looked = Instant::now().checked_sub(LOOK).unwrap();
+        let look_again = || tls.loaded.lock().looked = Instant::now().checked_sub(LOOK).unwrap();
         let first = tls.config();
         look_again();
         assert!(Arc::ptr_eq(&first, &tls.config()), "nothing has changed");

@@ -1,11 +1,11 @@
 //! Who hears the news, and what there is to be heard of.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::mpsc;
 
 use super::AclNews;
+use crate::lock::Mutex;
 
 /// Answers of one ensemble that are remembered, so that their change can be told; of those beyond it the longest unused is
 /// forgotten. That is not told: where more are in use than are remembered, each would be asked for again, and make the next
@@ -23,21 +23,21 @@ impl Listeners {
     /// A channel with the news from now on; at its end already where there will be no more.
     pub fn subscribe(&self) -> mpsc::UnboundedReceiver<AclNews> {
         let (telling, told) = mpsc::unbounded_channel();
-        if let Some(listeners) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(listeners) = &mut *self.0.lock() {
             listeners.push(telling);
         }
         told
     }
 
     pub fn tell(&self, news: &AclNews) {
-        if let Some(listeners) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(listeners) = &mut *self.0.lock() {
             listeners.retain(|listener| listener.send(news.clone()).is_ok());
         }
     }
 
     /// Ends every channel.
     pub fn close(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.0.lock().take();
     }
 }
 

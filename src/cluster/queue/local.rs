@@ -2,7 +2,7 @@
 //! offsets, a retention, gaps for whoever falls behind it, topics that can be removed under a reader.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
@@ -10,6 +10,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::{Consumer, Delivery, NodeQueue, Producer, QueueError, QueueHealth, QueueName, QueueSystem, Record};
+use crate::lock::{Mutex, rank};
 
 /// Queues that all nodes of one process share.
 pub struct LocalQueues {
@@ -20,7 +21,7 @@ pub struct LocalQueues {
 struct Logs {
     retention: Duration,
     max_records: usize,
-    by_queue: Mutex<BTreeMap<QueueName, Arc<Log>>>,
+    by_queue: Mutex<BTreeMap<QueueName, Arc<Log>>, { rank::LOCAL_QUEUES }>,
 }
 
 /// One queue's records.
@@ -67,7 +68,7 @@ impl LocalQueues {
 
 impl Logs {
     fn get(&self, queue: &QueueName) -> Result<Arc<Log>, QueueError> {
-        locked(&self.by_queue).get(queue).cloned().ok_or_else(|| QueueError::NoSuchQueue(queue.clone()))
+        self.by_queue.lock().get(queue).cloned().ok_or_else(|| QueueError::NoSuchQueue(queue.clone()))
     }
 
     fn ensure(&self, queue: &QueueName) -> Arc<Log> {
@@ -75,13 +76,13 @@ impl Logs {
             let inner = Records { first: 0, kept: VecDeque::new(), made_at: now(), removed: false };
             Arc::new(Log { inner: Mutex::new(inner), changed: Notify::new() })
         };
-        Arc::clone(locked(&self.by_queue).entry(queue.clone()).or_insert_with(made))
+        Arc::clone(self.by_queue.lock().entry(queue.clone()).or_insert_with(made))
     }
 
     fn append(&self, queue: &QueueName, payload: Bytes) -> Result<(), QueueError> {
         let log = self.get(queue)?;
         {
-            let mut records = locked(&log.inner);
+            let mut records = log.inner.lock();
             if records.removed {
                 return Err(QueueError::NoSuchQueue(queue.clone()));
             }
@@ -122,7 +123,7 @@ impl LocalConsumer {
     /// The next delivery, where there is one.
     fn take(&mut self) -> Option<Delivery> {
         let log = Arc::clone(&self.log);
-        let records = locked(&log.inner);
+        let records = log.inner.lock();
         if records.removed {
             drop(records);
             self.log = self.logs.ensure(&self.queue);
@@ -170,15 +171,15 @@ impl QueueSystem for LocalQueues {
 
     async fn open(&self, queue: &QueueName) -> Result<Box<dyn Consumer>, QueueError> {
         let log = self.logs.get(queue)?;
-        let due = locked(&log.inner).end();
+        let due = log.inner.lock().end();
         Ok(Box::new(LocalConsumer { logs: Arc::clone(&self.logs), queue: queue.clone(), log, due }))
     }
 
     async fn list(&self, topic_prefix: &str) -> Result<Vec<NodeQueue>, QueueError> {
-        let logs = locked(&self.logs.by_queue);
+        let logs = self.logs.by_queue.lock();
         let own = logs.iter().filter(|(queue, _)| !queue.is_partition() && queue.topic_name().starts_with(topic_prefix));
         let listed = own.map(|(queue, log)| {
-            let records = locked(&log.inner);
+            let records = log.inner.lock();
             let last_used = records.kept.back().map_or(records.made_at, |newest| newest.queued_at);
             NodeQueue { queue: queue.clone(), last_used: Some(last_used) }
         });
@@ -193,9 +194,9 @@ impl QueueSystem for LocalQueues {
         if queue.is_partition() {
             return Err(QueueError::Refused(format!("{queue} is a part of a topic that other nodes use")));
         }
-        let removed = locked(&self.logs.by_queue).remove(queue);
+        let removed = self.logs.by_queue.lock().remove(queue);
         if let Some(log) = removed {
-            locked(&log.inner).removed = true;
+            log.inner.lock().removed = true;
             log.changed.notify_waiters();
         }
         Ok(())
@@ -204,7 +205,7 @@ impl QueueSystem for LocalQueues {
     async fn health(&self, queue: &QueueName, position: Option<u64>) -> QueueHealth {
         match self.logs.get(queue) {
             Ok(log) => {
-                let end = locked(&log.inner).end();
+                let end = log.inner.lock().end();
                 QueueHealth { reachable: true, error: None, lag: position.map(|next| end.saturating_sub(next)) }
             }
             Err(error) => QueueHealth { reachable: true, error: Some(error.to_string()), lag: None },
@@ -215,11 +216,6 @@ impl QueueSystem for LocalQueues {
 /// Milliseconds since 1970, UTC.
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
-}
-
-/// Every critical section here leaves the records whole, whatever panics around it.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -287,7 +283,7 @@ mod tests {
         queues.ensure(&queue("q")).await.unwrap();
         let mut consumer = queues.open(&queue("q")).await.unwrap();
         send(&queues, "q", "old").await.unwrap();
-        locked(&queues.logs.get(&queue("q")).unwrap().inner).kept[0].queued_at -= 61_000;
+        queues.logs.get(&queue("q")).unwrap().inner.lock().kept[0].queued_at -= 61_000;
         send(&queues, "q", "new").await.unwrap();
         assert_eq!(hear(&mut consumer).await, "gap");
         assert_eq!(hear(&mut consumer).await, "1 new");

@@ -1,6 +1,8 @@
 //! No registry at all: one queue that every node reads, and every event goes into it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use crate::lock::Mutex;
 
 use async_trait::async_trait;
 use tokio::sync::{mpsc, watch};
@@ -47,7 +49,7 @@ impl Registrar for BroadcastRegistry {
     fn unregister(&self, _key: Key) {}
 
     fn discontinuities(&self) -> mpsc::UnboundedReceiver<Discontinuity> {
-        let taken = self.discontinuities.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let taken = self.discontinuities.lock().take();
         taken.unwrap_or_else(|| mpsc::unbounded_channel().1)
     }
 

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::sync::{mpsc, watch};
 
 use super::{Directory, Discontinuity, Interest, NodeRecord, QueueId, QueueNames, Registrar, RegistryError, RegistryHealth};
 use crate::cluster::queue::QueueName;
+use crate::lock::{Mutex, MutexGuard};
 use crate::mail::ids::NodeId;
 use crate::mail::key::Key;
 
@@ -58,7 +59,7 @@ impl LocalRegistry {
     }
 
     fn registrations(&self) -> MutexGuard<'_, HashMap<Key, BTreeSet<String>>> {
-        self.registrations.lock().unwrap_or_else(PoisonError::into_inner)
+        self.registrations.lock()
     }
 }
 
@@ -85,7 +86,7 @@ impl LocalNode {
     }
 
     fn announced(&self) -> MutexGuard<'_, Option<NodeRecord>> {
-        self.announced.lock().unwrap_or_else(PoisonError::into_inner)
+        self.announced.lock()
     }
 
     fn is_connected(&self) -> bool {
@@ -171,7 +172,7 @@ impl Registrar for LocalNode {
     }
 
     fn discontinuities(&self) -> mpsc::UnboundedReceiver<Discontinuity> {
-        let taken = self.discontinuities.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let taken = self.discontinuities.lock().take();
         taken.unwrap_or_else(|| mpsc::unbounded_channel().1)
     }
 

@@ -1,7 +1,7 @@
 //! Key sets that change: read from a file or fetched from a URL, again and again.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, watch};
@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::KeyError;
 use super::keys::{Allowed, KeySet};
 use crate::config::is_loopback_http;
+use crate::lock::RwLock;
 
 /// A key set larger than this is not read: bytes.
 const MAX_SET_BYTES: usize = 512 * 1024;
@@ -33,14 +34,14 @@ impl Shared {
         Self { keys: RwLock::new(Arc::new(keys)), ..Self::default() }
     }
 
-    /// A poisoned lock holds a whole value all the same: values are only ever replaced.
+    /// What verifies tokens now.
     pub fn keys(&self) -> Arc<KeySet> {
-        self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.keys.read().clone()
     }
 
     /// Why the last attempt failed, if it did.
     pub fn last_error(&self) -> Option<String> {
-        self.last_error.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.last_error.read().clone()
     }
 
     /// Asks for a refresh as soon as the rate allows.
@@ -59,7 +60,7 @@ impl Shared {
             Ok(fetched) => {
                 if let Some(keys) = fetched {
                     tracing::info!(keys = keys.len(), "took up a new key set");
-                    *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+                    *self.keys.write() = Arc::new(keys);
                 }
                 None
             }
@@ -69,7 +70,7 @@ impl Shared {
             }
         };
         let good = error.is_none();
-        *self.last_error.write().unwrap_or_else(PoisonError::into_inner) = error;
+        *self.last_error.write() = error;
         self.attempts.send_modify(|attempts| *attempts += 1);
         good
     }

@@ -13,8 +13,8 @@ use crate::config::Millis;
 /// A tiny issuer, whose answer tests set.
 mod issuer {
     use super::*;
+    use crate::lock::Mutex;
     use axum::http::StatusCode;
-    use std::sync::Mutex;
 
     pub type Answer = (StatusCode, String);
 
@@ -30,7 +30,7 @@ mod issuer {
             let (served, counted) = (answer.clone(), asked.clone());
             let keys = axum::routing::get(move || async move {
                 counted.fetch_add(1, Ordering::SeqCst);
-                served.lock().unwrap().clone()
+                served.lock().clone()
             });
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             let url = format!("http://{}/keys", listener.local_addr().unwrap());
@@ -41,7 +41,7 @@ mod issuer {
         }
 
         pub fn answer(&self, answer: Answer) {
-            *self.answer.lock().unwrap() = answer;
+            *self.answer.lock() = answer;
         }
     }
 }

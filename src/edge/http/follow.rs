@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -28,6 +28,7 @@ use super::{Caller, Query};
 use crate::edge::auth::{Identity, Scopes};
 use crate::edge::followers::{Followers, Following, TooManyFollowers};
 use crate::edge::gateway::Gateway;
+use crate::lock::Mutex;
 use crate::mail::ids::NodeId;
 use crate::push::clock::unix_ms;
 use crate::push::sessions::SubscriptionChange;
@@ -147,7 +148,7 @@ async fn follow_all(gateway: Arc<Gateway>, token: String, filter: Filter, mut cu
     let own_since = cursor.0.remove(gateway.node());
     let query = filter.to_query().finish();
     let mut followed: HashSet<String> = HashSet::new();
-    let taken = Taken::new(HashMap::from([(gateway.node().clone(), String::new())]).into());
+    let taken = Taken::new(Mutex::new(HashMap::from([(gateway.node().clone(), String::new())])));
     let mut followers = tokio::task::JoinSet::new();
     let mut nodes = gateway.directory.nodes();
     {
@@ -249,7 +250,7 @@ impl Follower {
 
     /// Takes the node whose line this is; `false` if somebody else has it.
     fn take(&mut self, node: NodeId) -> bool {
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.taken.lock();
         let name = self.peer.name();
         if *taken.entry(node.clone()).or_insert_with(|| name.clone()) != name {
             return false;
@@ -263,7 +264,7 @@ impl Follower {
 
     fn release(&self) {
         let name = self.peer.name();
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, holder| *holder != name);
+        self.taken.lock().retain(|_, holder| *holder != name);
     }
 
     /// Passes a node's lines on until the connection ends.

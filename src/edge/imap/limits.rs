@@ -1,8 +1,9 @@
 //! How many connections one address may have.
 
+use crate::lock::Mutex;
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// What counts as one address: of IPv6 a /64, for that is what one customer has at least (RFC 6177).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -42,7 +43,7 @@ impl PerAddress {
     /// `None` where this address has as many as it may.
     pub fn enter(self: &Arc<Self>, address: IpAddr) -> Option<AddressPermit> {
         let site = Site::of(address);
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.counts.lock();
         let count = counts.entry(site).or_default();
         if *count >= self.limit {
             return None;
@@ -54,7 +55,7 @@ impl PerAddress {
 
 impl Drop for AddressPermit {
     fn drop(&mut self) {
-        let mut counts = self.limits.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.limits.counts.lock();
         if let Some(count) = counts.get_mut(&self.site) {
             *count -= 1;
             if *count == 0 {
@@ -82,6 +83,6 @@ mod tests {
         assert!(enter("2001:db8:0:1:ffff::").is_none());
         assert!(enter("2001:db8:0:2::1").is_some());
         drop((_two, _three, _four));
-        assert!(limits.counts.lock().unwrap().is_empty(), "nothing is left of those who are gone");
+        assert!(limits.counts.lock().is_empty(), "nothing is left of those who are gone");
     }
 }

@@ -1,6 +1,6 @@
 //! The pace at which upstream connections are taken up again.
 
-use std::sync::{Mutex, PoisonError};
+use crate::lock::Mutex;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -25,7 +25,7 @@ impl Pace {
 
     /// When the next one may go; `None` where that is too far away.
     fn reserve(&self, now: Instant) -> Option<Instant> {
-        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = self.next.lock();
         let moment = (*next).max(now.checked_sub(SAVED).unwrap_or(now));
         if moment > now + LONGEST_WAIT {
             return None;

@@ -16,8 +16,8 @@ mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -32,6 +32,7 @@ use super::upstream::Upstreams;
 use crate::cluster::acls::AclNews;
 use crate::config::{AccessSettings, ImapSettings};
 use crate::imap::client::ImapError;
+use crate::lock::{Mutex, MutexGuard};
 use crate::mail::path::MailboxPath;
 use crate::mail::rights::{Rights, Subject};
 use crate::mail::user::{UserName, UserNames};
@@ -180,7 +181,7 @@ impl RightsSource for ImapRights {
 
 impl Inner {
     fn waiting(&self) -> MutexGuard<'_, HashMap<UserName, Batch>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock()
     }
 
     /// Asks one batch after the other until nobody waits.

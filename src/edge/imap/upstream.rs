@@ -2,8 +2,8 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustls_pki_types::ServerName;
@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use super::proxy_protocol;
 use super::stream::{Stream, tune};
 use crate::config::{ImapTls, ProxyHeader, UpstreamSettings};
+use crate::lock::{Mutex, MutexGuard};
 use crate::push::metrics::Metrics;
 use crate::tls::{TlsError, client_config};
 
@@ -205,8 +206,8 @@ impl Upstreams {
 }
 
 impl Target {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Health> {
-        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Health> {
+        self.health.lock()
     }
 
     /// Whether to try this one now. Of those who find one that was set aside due again, the first tries it for all.

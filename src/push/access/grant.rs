@@ -1,13 +1,14 @@
 //! What is known of one subject's rights on one mailbox: read at every delivery, without a lock.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::source::NoAnswer;
+use crate::lock::{Mutex, MutexGuard};
 use crate::mail::event::EventType;
 use crate::mail::key::Key;
 use crate::mail::path::MailboxPath;
@@ -121,7 +122,7 @@ impl Grant {
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 
     pub fn key(&self) -> &Key {

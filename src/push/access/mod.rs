@@ -13,7 +13,7 @@ pub mod registry;
 pub mod source;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -26,6 +26,7 @@ use self::source::{NoAnswer, RightsSource};
 use super::metrics::Metrics;
 use super::session::SessionHandle;
 use crate::cluster::acls::AclNews;
+use crate::lock::{Mutex, MutexGuard};
 use crate::mail::key::Key;
 use crate::mail::path::MailboxPath;
 use crate::mail::rights::{Entry, Identifier, Rights, RightsChange, Subject};
@@ -167,7 +168,7 @@ impl Access {
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock()
     }
 
     pub(super) fn grants(&self, mailbox: &MailboxPath) -> Vec<Arc<Grant>> {
@@ -304,7 +305,7 @@ impl Access {
     }
 
     fn warn(&self, error: &NoAnswer) {
-        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut warned = self.warned.lock();
         if warned.is_none_or(|at| at.elapsed() >= WARN_AGAIN) {
             *warned = Some(Instant::now());
             warn!(%error, "rights cannot be asked for: what is not known to be allowed is not told");

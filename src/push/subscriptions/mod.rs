@@ -11,7 +11,7 @@ mod shares;
 mod standing;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -23,8 +23,9 @@ use super::hub::{Hub, Wanted};
 use super::metrics::Metrics;
 use super::outbox::{Standing, SubscribeFailure};
 use super::presence::{Lease, Presence};
-use super::session::{Held, SessionHandle, lock};
+use super::session::{Held, SessionHandle};
 use super::sessions::Sessions;
+use crate::lock::{Mutex, MutexGuard};
 use crate::mail::event::Change;
 use crate::mail::key::Key;
 use crate::mail::rights::Rights;
@@ -328,7 +329,7 @@ impl Subscriptions {
     }
 
     fn covering(&self) -> MutexGuard<'_, Vec<Arc<Covering>>> {
-        lock(&self.covering)
+        self.covering.lock()
     }
 }
 

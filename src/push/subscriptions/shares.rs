@@ -25,7 +25,7 @@ use crate::push::access::Grant;
 use crate::push::access::source::NoAnswer;
 use crate::push::hub::Wanted;
 use crate::push::outbox::{Resync, ResyncReason, SubscribeFailure};
-use crate::push::session::{Held, SessionHandle, lock};
+use crate::push::session::{Held, SessionHandle};
 
 /// Questions for the rights on what is shared with one session that are on their way at once.
 pub(super) const QUESTIONS_AT_ONCE: usize = 32;
@@ -133,7 +133,7 @@ impl Subscriptions {
     }
 
     fn warn_of_too_many(&self, session: &SessionHandle) {
-        let mut warned = lock(&self.warned);
+        let mut warned = self.warned.lock();
         if warned.is_none_or(|at| at.elapsed() >= WARN_AGAIN) {
             *warned = Some(Instant::now());
             warn!(session = %session.id, "more is shared with a user than access.shared_mailboxes covers: the client is told");

@@ -5,8 +5,8 @@
 //! nothing is on its way.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
 use async_trait::async_trait;
@@ -20,6 +20,7 @@ use tokio::sync::Semaphore;
 
 use super::client::{ASK_TIMEOUT, Cluster, Logged, blocking, drop_aside, is_missing, meaning, refused};
 use crate::cluster::queue::{Producer, QueueError, QueueHealth, QueueName};
+use crate::lock::{Mutex, RwLock, rank};
 
 /// Missing topics after which a producer is replaced once it is idle.
 const MANY_MISSING: usize = 64;
@@ -54,7 +55,7 @@ impl Generation {
             self.broken.store(true, Ordering::Relaxed);
         }
         if is_missing(error) {
-            locked(&self.missing).insert(queue.clone());
+            self.missing.lock().insert(queue.clone());
         }
         meaning(queue, error)
     }
@@ -64,7 +65,7 @@ impl Generation {
 pub(super) struct KafkaProducer {
     cluster: Arc<Cluster>,
     /// Read to enqueue, written to replace: a replacement never overtakes a send.
-    current: RwLock<Arc<Generation>>,
+    current: RwLock<Arc<Generation>, { rank::KAFKA_PRODUCER }>,
     room: Semaphore,
     doubts: Mutex<HashMap<QueueName, Arc<Doubt>>>,
 }
@@ -81,7 +82,7 @@ struct Place<'a> {
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        let mut doubts = locked(&self.producer.doubts);
+        let mut doubts = self.producer.doubts.lock();
         // The map's own and this one: nobody is left in the line.
         if Arc::strong_count(&self.doubt) <= 2 {
             doubts.remove(self.queue);
@@ -91,18 +92,18 @@ impl Drop for Place<'_> {
 
 impl KafkaProducer {
     pub(super) fn new(cluster: Arc<Cluster>) -> Result<Self, QueueError> {
-        let current = RwLock::new(Generation::new(&cluster)?);
+        let current = RwLock::ranked(Generation::new(&cluster)?);
         let room = Semaphore::new(cluster.settings.max_in_flight.clamp(1, Semaphore::MAX_PERMITS));
         Ok(Self { cluster, current, room, doubts: Mutex::default() })
     }
 
     fn current(&self) -> Arc<Generation> {
-        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.current.read())
     }
 
     /// Hands the message to librdkafka, at once; from here on its place in the order is fixed.
     fn enqueue(&self, queue: &QueueName, key: &str, payload: &[u8]) -> Result<Enqueued, (QueueError, bool)> {
-        let generation = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        let generation = self.current.read();
         let Ok(partition) = i32::try_from(queue.partition_number()) else {
             return Err((QueueError::NoSuchQueue(queue.clone()), false));
         };
@@ -116,12 +117,12 @@ impl KafkaProducer {
 
     /// The line of a queue that is in doubt; none where nobody doubts it.
     fn line<'a>(&'a self, queue: &'a QueueName) -> Option<Place<'a>> {
-        let doubt = Arc::clone(locked(&self.doubts).get(queue)?);
+        let doubt = Arc::clone(self.doubts.lock().get(queue)?);
         Some(Place { producer: self, queue, doubt })
     }
 
     fn doubt<'a>(&'a self, queue: &'a QueueName) -> Place<'a> {
-        let doubt = Arc::clone(locked(&self.doubts).entry(queue.clone()).or_default());
+        let doubt = Arc::clone(self.doubts.lock().entry(queue.clone()).or_default());
         Place { producer: self, queue, doubt }
     }
 
@@ -173,11 +174,11 @@ impl KafkaProducer {
     /// Replaces a producer that is broken, or that has met many missing topics and is idle.
     fn renew(&self) -> Result<(), QueueError> {
         let generation = self.current();
-        let missing = locked(&generation.missing).len();
+        let missing = generation.missing.lock().len();
         if missing < MANY_MISSING && !generation.broken.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.current.write();
         if !Arc::ptr_eq(&current, &generation) {
             return Ok(());
         }
@@ -248,9 +249,4 @@ impl Producer for KafkaProducer {
             tracing::warn!("not everything could be sent to Kafka: {error}");
         }
     }
-}
-
-/// A panic elsewhere does not spoil a set of names.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

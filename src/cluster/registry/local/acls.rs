@@ -1,7 +1,7 @@
 //! ACLs in process, for `dev` and tests: exact and immediate.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
@@ -9,13 +9,14 @@ use tokio::sync::mpsc;
 use crate::cluster::acls::news::{Listeners, WATCHED, Watched};
 use crate::cluster::acls::{AclNews, Acls, check_size, edited, moves, with_owner_renamed, with_user_renamed};
 use crate::cluster::registry::RegistryError;
+use crate::lock::{Mutex, MutexGuard, rank};
 use crate::mail::path::MailboxPath;
 use crate::mail::rights::{Acl, AclEdit, Identifier};
 use crate::mail::user::UserName;
 
 /// The ACLs of a [`super::LocalRegistry`]. News is told as ZooKeeper's watches would: of what was asked for, and once.
 pub struct LocalAcls {
-    state: Mutex<State>,
+    state: Mutex<State, { rank::LOCAL_ACLS }>,
     listeners: Listeners,
 }
 
@@ -29,7 +30,7 @@ struct State {
 impl LocalAcls {
     pub fn new() -> Arc<Self> {
         let state = State { acls: BTreeMap::new(), watched: Watched::new(WATCHED), outage: None };
-        Arc::new(Self { state: Mutex::new(state), listeners: Listeners::new() })
+        Arc::new(Self { state: Mutex::ranked(state), listeners: Listeners::new() })
     }
 
     /// For tests: from now on every call fails, as unreachable for this reason.
@@ -52,7 +53,7 @@ impl LocalAcls {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     fn reached(&self) -> Result<MutexGuard<'_, State>, RegistryError> {

@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
 use super::standing::severity;
 use crate::cluster::registry::RegistryHealth;
+use crate::lock::Mutex;
 
 /// What every connection to ZooKeeper reports to.
 pub struct HealthBoard {
@@ -28,7 +29,7 @@ impl HealthBoard {
 
     /// `part` is doing so from now on; `None`: it has ended and counts no more.
     pub fn set(&self, part: &str, health: Option<RegistryHealth>) {
-        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut parts = self.parts.lock();
         match health {
             Some(health) if parts.get(part) == Some(&health) => return,
             Some(health) => parts.insert(part.to_owned(), health),

@@ -9,7 +9,7 @@
 //! publisher's half of I-5 (no answer is older than `settle`).
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -31,6 +31,7 @@ use self::slot::Shared;
 use super::{Directory, Discontinuity, Interest, NodeRecord, QueueNames, Registrar, RegistryError, RegistryHealth};
 use crate::cluster::queue::QueueName;
 use crate::config::RegistrySettings;
+use crate::lock::Mutex;
 use crate::mail::key::Key;
 
 mod access;
@@ -163,7 +164,7 @@ impl Registrar for ZookeeperRegistry {
         if self.child.get().is_some_and(|known| *known != child) {
             return Err(RegistryError::Refused(format!("this process is {} already", self.child.get().map_or("", |c| c))));
         }
-        let announcement = self.announcement.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let announcement = self.announcement.lock().take();
         if let Some(announcement) = announcement {
             self.registrars[0].start(announcement);
         }
@@ -195,7 +196,7 @@ impl Registrar for ZookeeperRegistry {
     }
 
     fn discontinuities(&self) -> mpsc::UnboundedReceiver<Discontinuity> {
-        let taken = self.discontinuities.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let taken = self.discontinuities.lock().take();
         // Taken before: a channel that is at its end.
         taken.unwrap_or_else(|| mpsc::unbounded_channel().1)
     }

@@ -1,6 +1,8 @@
 //! The running nodes, as last known.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
+
+use crate::lock::RwLock;
 
 use tokio::sync::watch;
 use zookeeper_client::{Client, Error, MultiReadResult, OneshotWatcher};
@@ -28,7 +30,7 @@ impl Nodes {
 
     /// The queues of every node, each once.
     pub fn queues(&self) -> Arc<[QueueName]> {
-        self.queues.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.queues.read().clone()
     }
 
     pub fn set(&self, mut records: Vec<NodeRecord>) {
@@ -36,7 +38,7 @@ impl Nodes {
         let mut queues: Vec<QueueName> = records.iter().map(|record| self.names.queue(&record.queue_id)).collect();
         queues.sort_unstable();
         queues.dedup();
-        *self.queues.write().unwrap_or_else(PoisonError::into_inner) = queues.into();
+        *self.queues.write() = queues.into();
         self.known.send_if_modified(|known| {
             let changed = **known != *records;
             *known = records.into();

@@ -1,6 +1,8 @@
 //! The registrations of one ensemble, spread over as many session slots as they need (I-14).
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use crate::lock::{Mutex, MutexGuard, rank};
 
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -17,7 +19,7 @@ pub const SESSION_BUDGET: usize = 512 * 1024;
 
 pub struct EnsembleRegistrar {
     shared: Arc<Shared>,
-    slots: Mutex<Vec<Handle>>,
+    slots: Mutex<Vec<Handle>, { rank::ZOOKEEPER_SESSIONS }>,
 }
 
 struct Handle {
@@ -98,7 +100,7 @@ impl EnsembleRegistrar {
         number
     }
 
-    fn slots(&self) -> std::sync::MutexGuard<'_, Vec<Handle>> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    fn slots(&self) -> MutexGuard<'_, Vec<Handle>> {
+        self.slots.lock()
     }
 }

@@ -3,7 +3,9 @@
 //! The slot's task is the only one that acts on its part of the [`Book`]. Requests run as futures that are
 //! kept until they are answered, never dropped while their session lives.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
+
+use crate::lock::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
@@ -58,8 +60,7 @@ pub struct Shared {
 
 impl Shared {
     pub fn book(&self) -> MutexGuard<'_, Book<Waiter>> {
-        // The book is consistent after each of its methods; one that panicked is a bug that stops nobody else.
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+        self.book.lock()
     }
 }
 

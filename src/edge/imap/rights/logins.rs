@@ -4,11 +4,11 @@
 //! told apart by logging in as somebody else who was let in before.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::lock::{Mutex, MutexGuard};
 use crate::mail::user::UserName;
 
 /// How long a user who was refused is left alone: servers slow everybody down after failed logins from one address. For
@@ -39,7 +39,7 @@ struct Refused {
 
 impl Logins {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     pub fn let_in(&self, user: &UserName) {

@@ -88,7 +88,7 @@ impl Server {
     }
 
     fn lines(&self) -> Vec<String> {
-        std::mem::take(&mut self.seen.lines.lock().unwrap())
+        std::mem::take(&mut self.seen.lines.lock())
     }
 
     fn connections(&self) -> usize {
@@ -157,7 +157,7 @@ async fn talk(stream: TcpStream, script: Script, seen: &Seen) -> std::io::Result
             }
             Some((new, command)) => {
                 tag = new.to_owned();
-                seen.lines.lock().unwrap().push(format!("{user} {command}"));
+                seen.lines.lock().push(format!("{user} {command}"));
                 script(&user, command)
             }
             None => {
@@ -165,7 +165,7 @@ async fn talk(stream: TcpStream, script: Script, seen: &Seen) -> std::io::Result
                 let (authzid, rest) = plain.split_once('\0').unwrap();
                 assert_eq!(rest, "gw\0gwpw");
                 user = authzid.to_owned();
-                seen.lines.lock().unwrap().push(format!("{user} LOGIN"));
+                seen.lines.lock().push(format!("{user} LOGIN"));
                 script(&user, "LOGIN")
             }
         };

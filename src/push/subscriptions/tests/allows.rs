@@ -23,10 +23,10 @@ async fn what_is_hidden_and_what_is_not_there_are_denied_after_the_same_time() {
         (0, Key::Account(user("alice"))),
         (0, Key::Account(user("nobody"))),
     ] {
-        play.script.pauses.lock().unwrap().push(pause);
+        play.script.pauses.lock().push(pause);
         let denied = asked(&play, key.clone()).await;
         assert_eq!(denied, (Err(SubscribeFailure::NotFound), DENIAL.as_millis()), "{key} by a source that takes {pause} ms");
-        play.script.pauses.lock().unwrap().clear();
+        play.script.pauses.lock().clear();
     }
     assert_eq!(play.subscriptions.presence.len(), 0, "nothing was registered for it");
 }
@@ -35,7 +35,7 @@ async fn what_is_hidden_and_what_is_not_there_are_denied_after_the_same_time() {
 async fn who_may_is_answered_as_soon_as_the_source_has_answered() {
     let play = Play::new().await;
     play.script.set(TEAM, "bob", "l");
-    play.script.pauses.lock().unwrap().push(30);
+    play.script.pauses.lock().push(30);
     assert_eq!(asked(&play, mailbox(TEAM)).await, (Ok(()), 30));
     for own in [mailbox("#private:bob:Any"), Key::Account(user("bob"))] {
         assert_eq!(asked(&play, own).await, (Ok(()), 0), "what is the user's own needs no question");
@@ -45,10 +45,10 @@ async fn who_may_is_answered_as_soon_as_the_source_has_answered() {
 #[tokio::test(start_paused = true)]
 async fn a_source_that_cannot_say_is_no_denial() {
     let play = Play::new().await;
-    *play.script.away.lock().unwrap() = true;
+    *play.script.away.lock() = true;
     let (answer, _) = asked(&play, mailbox(TEAM)).await;
     assert_eq!(answer, Err(SubscribeFailure::RightsUnknown { kept: false }));
-    *play.script.away.lock().unwrap() = false;
+    *play.script.away.lock() = false;
     play.script.set(TEAM, "bob", "lr");
     assert_eq!(asked(&play, mailbox(TEAM)).await.0, Ok(()), "and is asked again");
 }
@@ -58,7 +58,7 @@ async fn a_source_that_cannot_say_is_no_denial() {
 async fn an_answer_older_than_the_change_does_not_let_anybody_in() {
     let play = Play::new().await;
     play.script.set(TEAM, "bob", "lr");
-    play.script.pauses.lock().unwrap().push(50);
+    play.script.pauses.lock().push(50);
     let (answer, ()) = tokio::join!(asked(&play, mailbox(TEAM)), async {
         pass(20).await;
         play.script.set(TEAM, "bob", "");

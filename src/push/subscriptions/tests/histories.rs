@@ -16,7 +16,7 @@ struct Counts {
 async fn history(seed: u64, counts: &mut Counts) {
     let play = Play::new().await;
     let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-    play.script.pauses.lock().unwrap().extend((0..200).map(|_| random.below(30)));
+    play.script.pauses.lock().extend((0..200).map(|_| random.below(30)));
     let mut allowed = random.below(2) == 0;
     play.script.set(TEAM, "bob", if allowed { "lr" } else { "" });
     // For each message, whether it may be told, and whether there is a subscription.
@@ -108,7 +108,7 @@ async fn whatever_was_withheld_is_made_good() {
         play.subscribe(mailbox(TEAM));
         pass(300).await;
         play.heard();
-        play.script.pauses.lock().unwrap().extend((0..100).map(|_| random.below(20)));
+        play.script.pauses.lock().extend((0..100).map(|_| random.below(20)));
         // Rights are said to change all the time, and never do.
         let (mut missing, mut next, mut told) = (0, 1, Vec::new());
         let mut take = |sent: u32| {

@@ -20,12 +20,12 @@ async fn sessions(play: &Play, of: &str, count: u64) -> Vec<Arc<SessionHandle>> 
         play.subscriptions.subscribe(session, 1, Key::Account(user(of)), Wish { shared: true, ..ALL });
     }
     pass(2_000).await;
-    play.script.listings.lock().unwrap().clear();
+    play.script.listings.lock().clear();
     sessions
 }
 
 fn listed(play: &Play, of: &str) -> usize {
-    play.script.listings.lock().unwrap().get(of).copied().unwrap_or_default()
+    play.script.listings.lock().get(of).copied().unwrap_or_default()
 }
 
 #[tokio::test(start_paused = true)]
@@ -40,7 +40,7 @@ async fn what_concerns_everybody_is_listed_at_a_rate_and_what_concerns_one_at_on
     pass(1_000).await;
     let count = listed(&play, "bob");
     assert!((40..=60).contains(&count), "{count} in a second");
-    play.script.listings.lock().unwrap().remove("carol");
+    play.script.listings.lock().remove("carol");
     play.comes(TEAM, acl("carol", "lr"));
     pass(1).await;
     assert_eq!(listed(&play, "carol"), 1);
@@ -68,7 +68,7 @@ async fn listings_for_their_age_are_spread_over_the_time() {
         pass(10_000).await;
         let count = listed(&play, "bob");
         assert!((8..=12).contains(&count), "{count} in ten seconds");
-        play.script.listings.lock().unwrap().clear();
+        play.script.listings.lock().clear();
     }
     for session in &bobs {
         play.subscriptions.end(session);
@@ -81,11 +81,11 @@ async fn listings_for_their_age_are_spread_over_the_time() {
 async fn what_can_never_be_asked_for_is_listed_again_and_not_ever_more_often() {
     let play = Play::new().await;
     play.script.set(TEAM, "bob", "lr");
-    play.script.broken.lock().unwrap().push(TEAM.to_owned());
+    play.script.broken.lock().push(TEAM.to_owned());
     let _bobs = sessions(&play, "bob", 1).await;
     // For its age once a minute, and for what could not be asked for every five seconds.
     for minute in 0..30 {
-        play.script.listings.lock().unwrap().clear();
+        play.script.listings.lock().clear();
         pass(60_000).await;
         let count = listed(&play, "bob");
         assert!((10..=14).contains(&count), "{count} in minute {minute}");

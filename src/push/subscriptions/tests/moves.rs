@@ -67,7 +67,7 @@ async fn a_sharee_hears_of_a_new_name_only_where_it_may_be_known() {
 async fn a_sharee_follows_a_rename_although_the_old_name_was_seen_to_be_nobodys_first() {
     let play = Play::new().await;
     let news = |path: &str| {
-        let news = play.script.news.lock().unwrap();
+        let news = play.script.news.lock();
         news.as_ref().unwrap().send(AclNews::Changed(path.parse().unwrap())).unwrap();
     };
     play.script.set(TEAM, "bob", "lr");
@@ -216,7 +216,7 @@ async fn who_begins_to_idle_meanwhile_hears_what_became_of_the_mailbox() {
 async fn a_deleted_mailbox_is_told_to_who_idles_there_before_its_rights_are_known() {
     let play = Play::new().await;
     let idling = session(&play.subscriptions, 2, Transport::Imap, Subject::alone(user("bob")));
-    *play.script.away.lock().unwrap() = true;
+    *play.script.away.lock() = true;
     play.subscriptions.watch(&idling, &mailbox(TEAM));
     pass(1_000).await;
     heard(&idling);

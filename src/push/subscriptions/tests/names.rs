@@ -87,7 +87,7 @@ impl World {
             }
         }
         self.page.log.push(format!("= {:?} {rights:?}", self.began.elapsed()));
-        *self.play.script.rights.lock().unwrap() = rights;
+        *self.play.script.rights.lock() = rights;
     }
 
     fn alive(&self) -> Vec<usize> {
@@ -207,7 +207,7 @@ impl World {
             (10, _) if self.random.below(3) == 0 => {
                 let away = self.random.below(2) == 0;
                 self.page.log.push(format!("= {:?} away: {away}", self.began.elapsed()));
-                *self.play.script.away.lock().unwrap() = away;
+                *self.play.script.away.lock() = away;
             }
             (_, Some(of)) => self.deliver(of),
             (_, None) => {}
@@ -279,8 +279,8 @@ impl World {
     }
 
     async fn end(mut self) {
-        *self.play.script.away.lock().unwrap() = false;
-        self.play.script.pauses.lock().unwrap().clear();
+        *self.play.script.away.lock() = false;
+        self.play.script.pauses.lock().clear();
         for _ in 0..8 {
             self.say();
             pass(6_000).await;
@@ -321,7 +321,7 @@ impl World {
 async fn history(seed: u64) {
     let mut world = World::new(seed).await;
     let pauses: Vec<u64> = (0..300).map(|_| world.random.below(40)).collect();
-    world.play.script.pauses.lock().unwrap().extend(pauses);
+    world.play.script.pauses.lock().extend(pauses);
     for _ in 0..60 {
         world.step().await;
         if world.random.below(3) == 0 {

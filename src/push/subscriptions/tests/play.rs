@@ -48,13 +48,13 @@ pub struct Script {
 impl Script {
     pub fn set(&self, mailbox: &str, user: &str, rights: &str) {
         let key = (mailbox.to_owned(), user.to_owned());
-        self.rights.lock().unwrap().insert(key, rights.parse().unwrap());
+        self.rights.lock().insert(key, rights.parse().unwrap());
     }
 
     pub async fn pause(&self) -> Result<(), NoAnswer> {
-        let pause = self.pauses.lock().unwrap().pop().unwrap_or(0);
+        let pause = self.pauses.lock().pop().unwrap_or(0);
         tokio::time::sleep(Duration::from_millis(pause)).await;
-        if *self.away.lock().unwrap() { Err(NoAnswer::Failed("away".into())) } else { Ok(()) }
+        if *self.away.lock() { Err(NoAnswer::Failed("away".into())) } else { Ok(()) }
     }
 }
 
@@ -64,23 +64,23 @@ impl RightsSource for Script {
         self.questions.fetch_add(1, Ordering::Relaxed);
         let read = || {
             let key = (mailbox.to_string(), subject.user.to_string());
-            self.rights.lock().unwrap().get(&key).copied().unwrap_or_default()
+            self.rights.lock().get(&key).copied().unwrap_or_default()
         };
         // Read at once and answered late: the answer is as old as an answer may be.
         let rights = read();
-        if self.broken.lock().unwrap().contains(&mailbox.to_string()) {
+        if self.broken.lock().contains(&mailbox.to_string()) {
             return Err(NoAnswer::Failed("broken".into()));
         }
-        if *self.undecided.lock().unwrap() {
+        if *self.undecided.lock() {
             return Err(NoAnswer::Undecidable);
         }
         self.pause().await.map(|()| rights)
     }
 
     async fn shared_with(&self, subject: &Subject) -> Result<Vec<MailboxPath>, NoAnswer> {
-        *self.listings.lock().unwrap().entry(subject.user.to_string()).or_default() += 1;
+        *self.listings.lock().entry(subject.user.to_string()).or_default() += 1;
         self.pause().await?;
-        let rights = self.rights.lock().unwrap();
+        let rights = self.rights.lock();
         let theirs = rights.iter().filter(|((_, user), rights)| user == subject.user.as_str() && !rights.is_empty());
         let mut paths: Vec<MailboxPath> = theirs.map(|((mailbox, _), _)| mailbox.parse().unwrap()).collect();
         paths.sort();
@@ -93,7 +93,7 @@ impl RightsSource for Script {
 
     fn news(&self) -> UnboundedReceiver<AclNews> {
         let (sender, receiver) = unbounded_channel();
-        *self.news.lock().unwrap() = Some(sender);
+        *self.news.lock() = Some(sender);
         receiver
     }
 }

@@ -38,7 +38,7 @@ async fn a_right_that_is_lost_with_the_new_name_ends_the_subscription() {
 async fn a_right_that_is_taken_while_it_is_asked_for_ends_the_subscription() {
     let play = play().await;
     play.script.set(B, "bob", "lr");
-    play.script.pauses.lock().unwrap().push(50);
+    play.script.pauses.lock().push(50);
     play.comes(A, rename(B));
     pass(10).await;
     play.script.set(B, "bob", "");
@@ -82,13 +82,13 @@ async fn a_mailbox_that_has_its_old_name_again_was_never_away() {
 async fn a_source_that_does_not_answer_ends_nothing() {
     let play = play().await;
     play.script.set(B, "bob", "lr");
-    *play.script.away.lock().unwrap() = true;
+    *play.script.away.lock() = true;
     play.comes(A, rename(B));
     pass(120_000).await;
     play.comes(B, message(1));
     assert_eq!(play.heard(), [""; 0]);
     assert_eq!(play.session.subscriptions(), [(mailbox(A), 5)], "as far as the client knows");
-    *play.script.away.lock().unwrap() = false;
+    *play.script.away.lock() = false;
     pass(10_000).await;
     assert_eq!(play.heard(), ["rename A B", "moved A B", "resync B renamed"]);
 }
@@ -97,13 +97,13 @@ async fn a_source_that_does_not_answer_ends_nothing() {
 async fn what_a_client_says_by_the_old_name_is_heeded_meanwhile() {
     let play = play().await;
     play.script.set(B, "bob", "lr");
-    play.script.pauses.lock().unwrap().push(50);
+    play.script.pauses.lock().push(50);
     play.comes(A, rename(B));
     play.subscribe(mailbox(A));
     pass(1_000).await;
     assert_eq!(play.heard(), ["rename A B", "moved A B", "settled lr", "resync B renamed"]);
     play.script.set(C, "bob", "lr");
-    play.script.pauses.lock().unwrap().push(50);
+    play.script.pauses.lock().push(50);
     play.comes(B, rename(C));
     play.subscriptions.unsubscribe(&play.session, &mailbox(B));
     pass(5_000).await;
@@ -114,7 +114,7 @@ async fn what_a_client_says_by_the_old_name_is_heeded_meanwhile() {
 #[tokio::test(start_paused = true)]
 async fn a_mailbox_that_is_deleted_on_its_way_is_gone() {
     let play = play().await;
-    *play.script.away.lock().unwrap() = true;
+    *play.script.away.lock() = true;
     play.comes(A, rename(B));
     play.comes(B, Change::MailboxDelete);
     assert_eq!(play.heard(), ["revoked A"]);
@@ -130,7 +130,7 @@ async fn a_name_is_told_once_the_one_before_has_left_it() {
     play.heard();
     // B makes way for A, and it takes longer to say whether its new name may be told.
     play.script.set(C, "bob", "lr");
-    play.script.pauses.lock().unwrap().extend([0, 0, 500]);
+    play.script.pauses.lock().extend([0, 0, 500]);
     play.comes(B, rename(C));
     pass(1).await;
     play.comes(A, rename(B));

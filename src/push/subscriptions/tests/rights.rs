@@ -32,13 +32,13 @@ async fn what_is_not_there_and_what_may_not_be_seen_are_answered_alike_and_at_th
         (0, Key::Account(user("alice"))),
         (0, Key::Account(user("nobody"))),
     ] {
-        play.script.pauses.lock().unwrap().push(pause);
+        play.script.pauses.lock().push(pause);
         play.subscribe(key);
         pass(DENIAL.as_millis() as u64 - 1).await;
         assert_eq!(play.heard(), [""; 0]);
         pass(2).await;
         assert_eq!(play.heard(), ["NotFound"]);
-        play.script.pauses.lock().unwrap().clear();
+        play.script.pauses.lock().clear();
     }
     assert_eq!(play.subscriptions.presence.len(), 0, "nothing was registered for it");
 }
@@ -99,7 +99,7 @@ async fn a_source_that_is_away_closes_and_opens_with_a_resync() {
     play.script.set(TEAM, "bob", "lr");
     play.subscribe(mailbox(TEAM));
     pass(300).await;
-    *play.script.away.lock().unwrap() = true;
+    *play.script.away.lock() = true;
     play.comes(TEAM, message(1));
     pass(3_000).await;
     play.comes(TEAM, message(2));
@@ -109,7 +109,7 @@ async fn a_source_that_is_away_closes_and_opens_with_a_resync() {
     play.subscribe(mailbox("#private:alice:Other"));
     pass(20_000).await;
     assert_eq!(play.heard(), ["RightsUnknown { kept: false }"]);
-    *play.script.away.lock().unwrap() = false;
+    *play.script.away.lock() = false;
     pass(8_000).await;
     assert_eq!(play.heard(), ["resync Team rights"]);
     play.comes(TEAM, message(4));
@@ -123,7 +123,7 @@ async fn the_sources_own_news_are_heeded() {
     play.subscribe(mailbox(TEAM));
     pass(300).await;
     play.script.set(TEAM, "bob", "");
-    let news = play.script.news.lock().unwrap().clone().unwrap();
+    let news = play.script.news.lock().clone().unwrap();
     news.send(AclNews::Changed(TEAM.parse().unwrap())).unwrap();
     pass(1).await;
     play.comes(TEAM, message(1));
@@ -187,7 +187,7 @@ async fn an_imap_session_tells_what_it_may_and_is_told_what_it_did_not() {
     assert_eq!(idling.reads_watched(), None);
     pass(300).await;
     assert_eq!(idling.reads_watched(), Some(true));
-    play.script.pauses.lock().unwrap().push(50);
+    play.script.pauses.lock().push(50);
     play.comes(TEAM, acl("anyone", "l"));
     assert_eq!(idling.reads_watched(), None);
     idling.owe(&mailbox(TEAM));
@@ -206,7 +206,7 @@ async fn what_nobody_can_decide_is_left_to_the_mail_server() {
     play.script.set(TEAM, "bob", "lrs");
     play.subscriptions.watch(&idling, &mailbox(TEAM));
     pass(300).await;
-    *play.script.undecided.lock().unwrap() = true;
+    *play.script.undecided.lock() = true;
     play.comes(TEAM, acl("anyone", "l"));
     play.comes(TEAM, message(1));
     pass(10).await;
@@ -216,7 +216,7 @@ async fn what_nobody_can_decide_is_left_to_the_mail_server() {
     play.subscriptions.watch(&idling, &mailbox(TEAM));
     pass(10).await;
     assert_eq!(heard(&idling), ["Settled", "Unavailable"]);
-    *play.script.undecided.lock().unwrap() = false;
+    *play.script.undecided.lock() = false;
     play.subscriptions.watch(&idling, &mailbox(TEAM));
     pass(10).await;
     play.comes(TEAM, message(2));
@@ -260,7 +260,7 @@ async fn what_a_replaced_grant_owes_is_made_good() {
     play.script.set(TEAM, "bob", "lr");
     play.subscribe(mailbox(TEAM));
     pass(300).await;
-    play.script.pauses.lock().unwrap().push(50);
+    play.script.pauses.lock().push(50);
     play.comes(TEAM, acl("anyone", "l"));
     play.comes(TEAM, message(1));
     play.subscriptions.change_subject(&play.session, Subject::new(user("bob"), ["staff"]));

@@ -16,7 +16,7 @@ impl Registrar for Stuck {
     }
 
     async fn register(&self, key: Key) -> Result<(), RegistryError> {
-        while self.keys.lock().unwrap().contains(&key) {
+        while self.keys.lock().contains(&key) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         self.node.register(key).await
@@ -60,7 +60,7 @@ async fn a_registration_that_hangs_keeps_neither_the_account_nor_who_asks_for_it
     play.subscribe(mailbox(TEAM));
     pass(25_000).await;
     assert_eq!(play.heard(), ["Unavailable { kept: false }"]);
-    keys.lock().unwrap().clear();
+    keys.lock().clear();
     pass(10_000).await;
     assert_eq!(play.heard(), ["resync Team shared"]);
     play.comes(TEAM, message(2));
@@ -74,7 +74,7 @@ async fn what_an_account_that_stood_already_takes_in_comes_to_an_end() {
     let (play, keys) = stuck().await;
     account(&play, false);
     pass(1_000).await;
-    play.script.pauses.lock().unwrap().push(3_000);
+    play.script.pauses.lock().push(3_000);
     account(&play, true);
     pass(4_000).await;
     assert_eq!(play.heard(), ["settled lrswipkxtea", "resync Plans Team shared"], "early");
@@ -87,7 +87,7 @@ async fn what_an_account_that_stood_already_takes_in_comes_to_an_end() {
     assert!(play.session.held().iter().flatten().all(|held| !held.busy));
     // Whatever publishers did not find it for is made good, however late.
     pass(60_000).await;
-    keys.lock().unwrap().clear();
+    keys.lock().clear();
     play.heard();
     pass(40_000).await;
     assert_eq!(play.heard(), ["resync Team shared"]);

@@ -44,7 +44,7 @@ async fn an_account_covers_what_is_shared_and_is_kept_so() {
 #[tokio::test(start_paused = true)]
 async fn an_account_subscription_whose_shares_cannot_be_listed_is_refused() {
     let play = Play::new().await;
-    *play.script.away.lock().unwrap() = true;
+    *play.script.away.lock() = true;
     play.subscriptions.subscribe(&play.session, 1, Key::Account(user("bob")), Wish { shared: true, ..ALL });
     pass(300).await;
     assert_eq!(play.heard(), ["RightsUnknown { kept: false }"]);
@@ -55,7 +55,7 @@ async fn an_account_subscription_whose_shares_cannot_be_listed_is_refused() {
 async fn who_gives_an_account_up_while_its_shares_are_listed_covers_nothing() {
     let play = Play::new().await;
     play.script.set(TEAM, "bob", "lr");
-    play.script.pauses.lock().unwrap().push(300);
+    play.script.pauses.lock().push(300);
     let account = Key::Account(user("bob"));
     play.subscriptions.subscribe(&play.session, 1, account.clone(), Wish { shared: true, ..ALL });
     pass(400).await;
@@ -70,12 +70,12 @@ async fn one_share_that_cannot_be_asked_for_keeps_nobody_waiting() {
     let play = Play::new().await;
     play.script.set(TEAM, "bob", "lr");
     play.script.set("#private:alice:Plans", "bob", "lr");
-    play.script.broken.lock().unwrap().push("#private:alice:Plans".to_owned());
+    play.script.broken.lock().push("#private:alice:Plans".to_owned());
     play.subscriptions.subscribe(&play.session, 1, Key::Account(user("bob")), Wish { shared: true, ..ALL });
     pass(1_000).await;
     play.comes(TEAM, message(1));
     assert_eq!(play.heard(), ["settled lrswipkxtea", "message 1"]);
-    play.script.broken.lock().unwrap().clear();
+    play.script.broken.lock().clear();
     pass(10_000).await;
     assert_eq!(play.heard(), ["resync Plans shared"]);
 }

@@ -84,7 +84,7 @@ async fn nothing_is_told_behind_a_lost_right_however_threads_meet() {
     play.subscribe(Key::Account(user("bob")));
     assert!(drain.next().await.starts_with("settled"));
 
-    let news = play.script.news.lock().unwrap().clone().unwrap();
+    let news = play.script.news.lock().clone().unwrap();
     let arrivals = Arc::new(Arrivals::default());
     let (mut told, mut withheld, mut revoked, mut amid) = (0, 0, 0, 0);
     for round in 0..ROUNDS {
