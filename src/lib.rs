@@ -35,7 +35,7 @@
 //! | [`cli`] | the commands | logic |
 //!
 //! `edge → http, imap, tls, push, wire, mail` · `agent → http, imap, tls, push, wire, mail` · `http → push, mail` · `imap → wire, mail` · `push → cluster, mail` · `wire → mail` · `cluster → mail` · `mail → nothing of ours`; a
-//! test (`tests/rooms.rs`) holds this table. Every room but `mail` and `wire` knows [`lock`].
+//! test (`tests/all/nothing/rooms.rs`) holds this table. Every room but `mail` and `wire` knows [`lock`].
 //!
 //! # The invariants that bind
 //!

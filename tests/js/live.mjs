@@ -1,4 +1,4 @@
-// The client against a real node, which `tests/javascript.rs` starts: what it is told, once by WebSocket and once by stream.
+// The client against a real node, which `tests/all/tools/javascript.rs` starts: what it is told, once by WebSocket and once by stream.
 //
 // NODE: { url, imap, secret, pid, and the tokens admin, alice, bob }
 

@@ -29,7 +29,7 @@ const IN_USE: &str = "Address already in use";
 /// How long anything that must happen may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The Kafka of a cluster: the one that a test binary shares, or one to be harmed.
+/// The Kafka of a cluster: the one that all tests share, or one to be harmed.
 enum Broker {
     Shared(&'static TestKafka),
     Own(Box<TestKafka>),
@@ -55,7 +55,7 @@ pub struct TestNode {
 }
 
 impl TestCluster {
-    /// `count` nodes in the default topology; the binary's shared Kafka.
+    /// `count` nodes in the default topology; the shared Kafka.
     pub async fn start(count: usize) -> Self {
         Self::start_with(count, &[]).await
     }

@@ -44,7 +44,7 @@ pub struct TestKafka {
 }
 
 impl TestKafka {
-    /// The Kafka that the tests of this binary share; do not harm it.
+    /// The Kafka that all tests share; do not harm it.
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<TestKafka> = OnceLock::new();
         /// Statics are never dropped.

@@ -23,7 +23,7 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// With a gateway for each list of settings, and the binary's shared Kafka.
+    /// With a gateway for each list of settings, and the shared Kafka.
     pub async fn start(gateways: &[&[&str]]) -> Self {
         Self::build(gateways, false).await
     }
@@ -70,7 +70,7 @@ impl Lab {
         self.agent.launch(self.cluster.command(&["agent"]), &settings.each_ref().map(String::as_str)).await;
     }
 
-    /// The one that the tests of a binary share; do not harm it. Gateways: 0 and 1 park nothing, 2 parks by the master
+    /// The one that all tests share; do not harm it. Gateways: 0 and 1 park nothing, 2 parks by the master
     /// user, 3 with the clients' own credentials, 4 at once.
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<&'static Lab> = OnceLock::new();

@@ -1,8 +1,9 @@
-//! What the tests share. Each test binary uses a part of it.
-#![allow(dead_code, reason = "each test binary uses a part of this")]
+//! What the tests share, and the benchmarks use a part of.
+#![allow(dead_code, reason = "the benchmarks use a part of this")]
 
 pub mod acls;
 pub mod agent;
+pub mod alone;
 pub mod cluster;
 pub mod dev;
 pub mod dovecot;

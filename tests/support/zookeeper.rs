@@ -1,5 +1,4 @@
 //! A real ZooKeeper for a test, and a proxy in front of it that can cut and stall connections.
-#![allow(dead_code, reason = "every test binary uses its own part of the support")]
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -35,7 +34,7 @@ struct Running {
 }
 
 impl TestZookeeper {
-    /// The one that the tests of a binary share, each under a chroot of its own; do not harm it.
+    /// The one that all tests share, each under a chroot of its own; do not harm it.
     pub async fn shared() -> &'static Self {
         static SHARED: OnceCell<TestZookeeper> = OnceCell::const_new();
         /// Statics are never dropped.

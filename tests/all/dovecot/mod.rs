@@ -1,0 +1,7 @@
+mod acl;
+mod agent;
+mod clients;
+mod faults;
+mod idle;
+mod names;
+mod rights;

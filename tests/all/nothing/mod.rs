@@ -1,0 +1,13 @@
+mod api;
+mod cli;
+mod dev_store;
+mod hidden;
+mod imap_bad_input;
+mod imap_door;
+mod imap_registry;
+mod ingest;
+mod push;
+mod pushes;
+mod rooms;
+mod sessions;
+mod websocket_wire;

@@ -1,0 +1,3 @@
+mod api_fuzz;
+mod javascript;
+mod readme;
