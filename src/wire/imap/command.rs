@@ -273,8 +273,9 @@ fn argument<'a>(scan: &mut Scan<'a>) -> Option<Cow<'a, [u8]>> {
 }
 
 fn login<'a>(scan: &mut Scan<'_>) -> Option<Command<'a>> {
-    let user = argument(scan)?.into_owned();
-    let password = Zeroizing::new(argument(scan)?.into_owned());
+    let mut argument = || if scan.spaces() { scan.login_string().filter(|text| !text.contains(&0)) } else { None };
+    let user = argument()?.into_owned();
+    let password = Zeroizing::new(argument()?.into_owned());
     scan.at_end().then_some(Command::Login(Login { user, password }))
 }
 

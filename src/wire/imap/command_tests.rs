@@ -76,6 +76,11 @@ fn commands() {
         ("a LOGIN {11}\r\nFRED FOOBAR {7}\r\nfat man\r\n", Ok(login("FRED FOOBAR", "fat man"))),
         ("a LOGIN {2+}\r\n\r\n {0+}\r\n\r\n", Ok(login("\r\n", ""))),
         ("a LOGIN m\u{fc}ller \"p\u{e4}ss\" \r\n", Ok(login("m\u{fc}ller", "p\u{e4}ss"))),
+        // No atoms, but servers take them (Dovecot).
+        ("a LOGIN ed p%d\r\n", Ok(login("ed", "p%d"))),
+        ("a LOGIN OFFICE\\ed *p]\\%*\r\n", Ok(login("OFFICE\\ed", "*p]\\%*"))),
+        ("a LOGIN x p\"q\r\n", Err("LOGIN takes a user name and a password")),
+        ("a LOGIN x p{q\r\n", Err("LOGIN takes a user name and a password")),
         ("a LOGIN x y z\r\n", Err("LOGIN takes a user name and a password")),
         ("a LOGIN x \"y\r\n", Err("LOGIN takes a user name and a password")),
         ("a LOGIN x {3+}\r\ny\0z\r\n", Err("LOGIN takes a user name and a password")),

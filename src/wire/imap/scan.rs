@@ -222,6 +222,13 @@ impl<'a> Scan<'a> {
         self.string().or_else(|| self.some(|b| is_atom_char(b) || b == b']' || b >= 0x80).map(Cow::Borrowed))
     }
 
+    /// An argument of LOGIN: wider than `astring` by what servers take there although the grammar does not (`%`, `*`, `\\`):
+    /// passwords are made of anything, and old clients quote nothing.
+    pub fn login_string(&mut self) -> Option<Cow<'a, [u8]>> {
+        let bare = |b: u8| b > b' ' && b != 0x7f && !b"(){\"".contains(&b);
+        self.string().or_else(|| self.some(bare).map(Cow::Borrowed))
+    }
+
     /// `nstring`: `Some(None)` is NIL.
     pub fn nstring(&mut self) -> Option<Option<Cow<'a, [u8]>>> {
         if self.eat_word("NIL") { Some(None) } else { self.string().map(Some) }

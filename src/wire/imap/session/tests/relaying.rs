@@ -82,6 +82,16 @@ fn commands_behind_a_login_wait_for_it() {
 }
 
 #[test]
+fn a_password_that_is_no_atom_is_the_servers_to_take() {
+    let mut play = Play::new(rules());
+    play.client("a LOGIN ed p%d\r\n");
+    play.hears("");
+    play.asks("a LOGIN ed p%d\r\n");
+    play.server("a OK In\r\n");
+    play.does(&[Action::Authenticated { user: Some("ed".into()) }]);
+}
+
+#[test]
 fn a_user_who_may_not_be_here_is_told_why() {
     let mut play = Play::new(rules());
     play.client("a LOGIN alice apw\r\n");
