@@ -8,8 +8,9 @@ use tokio::net::TcpStream;
 use super::complete::Known;
 use super::tls::{Stream, Tls};
 use crate::imap::client::{Client, ImapError, Refusal};
+use crate::mail::flags::Flags;
 use crate::mail::path::MailboxPath;
-use crate::mail::uid::{Uid, UidValidity};
+use crate::mail::uid::{ModSeq, Uid, UidValidity};
 use crate::mail::user::UserNames;
 use crate::wire::imap::credentials::Credentials;
 use crate::wire::imap::namespace::Namespaces;
@@ -41,25 +42,32 @@ impl Connection {
         client
             .command(b"CAPABILITY", |untagged| {
                 if let Untagged::Capability(list) = untagged {
-                    condstore = words(list).any(|word| word.eq_ignore_ascii_case(b"CONDSTORE"));
+                    condstore |= words(list).any(|word| word.eq_ignore_ascii_case(b"CONDSTORE"));
                 }
             })
             .await?;
-        let mut told = None;
+        let mut told: Option<Namespaces> = None;
         let asked = client.command(b"NAMESPACE", |untagged| {
             if let Untagged::Namespace(namespaces) = untagged {
-                told = Some(namespaces.clone());
+                // One answer may come in parts.
+                match &mut told {
+                    Some(told) => told.unite(namespaces.clone()),
+                    None => told = Some(namespaces.clone()),
+                }
             }
         });
         match asked.await {
             Ok(()) | Err(ImapError::Refused(_)) => {}
             Err(error) => return Err(error),
         }
-        let mut delimiter = None;
+        let (mut delimiter, mut is_of_the_root) = (None, false);
         if told.is_none() {
             let asked = client.command(b"LIST \"\" \"\"", |untagged| {
-                if let Untagged::List(list) = untagged {
-                    delimiter = list.delimiter;
+                if let Untagged::List(list) = untagged
+                    && !is_of_the_root
+                {
+                    // The name that stands for the root is empty.
+                    (delimiter, is_of_the_root) = (list.delimiter, list.name.is_empty());
                 }
             });
             asked.await?;
@@ -107,17 +115,22 @@ impl Connection {
         let mut fetch = b"UID FETCH ".to_vec();
         set::write(&mut fetch, &uids.iter().map(|uid| uid.get()).collect::<RoaringBitmap>());
         fetch.extend_from_slice(if self.condstore { b" (FLAGS MODSEQ)" } else { b" (FLAGS)" });
-        let mut known = BTreeMap::new();
+        let mut told: BTreeMap<Uid, (Option<Flags>, Option<ModSeq>)> = BTreeMap::new();
         self.client
             .command(&fetch, |untagged| {
                 if let Untagged::Fetch(fetch) = untagged
-                    && let (Some(uid), Some(flags)) = (fetch.uid, &fetch.flags)
-                    && uids.contains(&uid)
+                    && let Some(uid) = fetch.uid.filter(|uid| uids.contains(uid))
                 {
-                    known.insert(uid, Known { flags: flags.clone(), modseq: fetch.modseq });
+                    // What is said of one message may come in several responses; said again, the last counts.
+                    let (flags, modseq) = told.entry(uid).or_default();
+                    if fetch.flags.is_some() {
+                        flags.clone_from(&fetch.flags);
+                    }
+                    *modseq = fetch.modseq.or(*modseq);
                 }
             })
             .await?;
+        let known = told.into_iter().filter_map(|(uid, (flags, modseq))| Some((uid, Known { flags: flags?, modseq }))).collect();
         Ok(known)
     }
 }

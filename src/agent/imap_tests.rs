@@ -179,3 +179,24 @@ async fn over_tls_whichever_way_it_begins_and_only_to_whom_is_trusted() {
         assert!(matches!(Connection::open(&address, &tls, &credentials, "alice").await, Err(ImapError::Io(_))), "{mode:?}");
     }
 }
+
+#[tokio::test]
+async fn what_a_server_says_in_parts_is_one_answer() {
+    const SCRIPT: &[(&str, &str)] = &[
+        LOGIN[0],
+        LOGIN[1],
+        ("CAPABILITY", "* CAPABILITY IMAP4rev1 CONDSTORE\r\n* CAPABILITY IDLE\r\nTAG OK done\r\n"),
+        ("NAMESPACE", "* NAMESPACE ((\"INBOX.\" \".\")) NIL NIL\r\n* NAMESPACE NIL ((\"u.\" \".\")) NIL\r\nTAG OK done\r\n"),
+        ("EXAMINE INBOX.Work", "* OK [UIDVALIDITY 9] ok\r\nTAG OK [READ-ONLY] done\r\n"),
+        (
+            "UID FETCH 1:2 (FLAGS MODSEQ)",
+            "* 1 FETCH (UID 1 MODSEQ (12))\r\n* 2 FETCH (UID 2 FLAGS ())\r\n* 1 FETCH (UID 1 FLAGS (\\Seen))\r\n\
+             * 2 FETCH (UID 2 MODSEQ (13))\r\nTAG OK done\r\n",
+        ),
+    ];
+    let address = server(SCRIPT).await;
+    let mut connection = open(&address).await.unwrap();
+    let known = connection.flags(&path("Work"), &UserNames::default(), None, &uids(&[1, 2])).await.unwrap();
+    let told: Vec<_> = known.iter().map(|(uid, known)| (uid.get(), known.flags.len(), known.modseq)).collect();
+    assert_eq!(told, [(1, 1, Some(ModSeq(12))), (2, 0, Some(ModSeq(13)))]);
+}

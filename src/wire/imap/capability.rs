@@ -54,7 +54,12 @@ pub struct Offers {
 impl Offers {
     /// Reads a list.
     pub fn of(list: &[u8]) -> Self {
-        let mut seen = Self::default();
+        Self::default().with(list)
+    }
+
+    /// With what a further list of the same server says: some answer CAPABILITY in several lines.
+    pub fn with(mut self, list: &[u8]) -> Self {
+        let seen = &mut self;
         for word in words(list) {
             let upper = word.to_ascii_uppercase();
             if upper.starts_with(b"RIGHTS=") {
@@ -99,7 +104,7 @@ impl Offers {
                 *included = true;
             }
         }
-        seen
+        self
     }
 }
 

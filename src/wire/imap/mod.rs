@@ -8,6 +8,7 @@ pub mod effects;
 pub mod framing;
 pub mod name;
 pub mod namespace;
+pub mod numbers;
 pub mod response;
 pub mod sasl;
 mod scan;

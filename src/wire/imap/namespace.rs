@@ -50,6 +50,20 @@ impl Namespaces {
         Self { personal: vec![Namespace { prefix: Vec::new(), delimiter }], ..Self::default() }
     }
 
+    /// Takes in a further response to the same question: a server may answer in parts, or say a part again.
+    pub fn unite(&mut self, more: Self) {
+        let add = |known: &mut Vec<Namespace>, more: Vec<Namespace>| {
+            for space in more {
+                if !known.contains(&space) {
+                    known.push(space);
+                }
+            }
+        };
+        add(&mut self.personal, more.personal);
+        add(&mut self.other_users, more.other_users);
+        add(&mut self.shared, more.shared);
+    }
+
     /// Reads the three parts of a NAMESPACE response.
     pub(super) fn scan(scan: &mut Scan<'_>) -> Option<Self> {
         let personal = class(scan)?;

@@ -38,10 +38,14 @@ impl<'a> Conversation<'a> {
     ) -> Result<Self, ImapError> {
         let mut client = Client::greeted(stream, &said)?;
         client.login(master, known_as).await?;
-        let mut told = None;
+        let mut told: Option<Namespaces> = None;
         let asked = client.command(b"NAMESPACE", |untagged| {
             if let Untagged::Namespace(namespaces) = untagged {
-                told = Some(namespaces.clone());
+                // One answer may come in parts.
+                match &mut told {
+                    Some(told) => told.unite(namespaces.clone()),
+                    None => told = Some(namespaces.clone()),
+                }
             }
         });
         let (namespaces, missing) = match asked.await {
@@ -82,10 +86,15 @@ impl<'a> Conversation<'a> {
         if write::astring(&mut command, name, false).is_err() {
             return Ok(Rights::NONE);
         }
-        let mut told = None;
+        let (mut told, mut is_of_it) = (None, false);
         let asked = self.client.command(&command, |untagged| {
             if let Untagged::MyRights(answer) = untagged {
-                told = Some(answer.rights);
+                // It may be said more than once, and of other mailboxes: the last word of this one counts. A server that spells
+                // the name in another way is believed where nothing better comes.
+                let is_same = answer.mailbox == name;
+                if is_same || !is_of_it {
+                    (told, is_of_it) = (Some(answer.rights), is_same);
+                }
             }
         });
         match asked.await {
@@ -109,7 +118,7 @@ impl<'a> Conversation<'a> {
         let mut has_acl = false;
         let asked = self.client.command(b"CAPABILITY", |untagged| {
             if let Untagged::Capability(list) = untagged {
-                has_acl = words(list).any(|word| word.eq_ignore_ascii_case(b"ACL"));
+                has_acl |= words(list).any(|word| word.eq_ignore_ascii_case(b"ACL"));
             }
         });
         asked.await?;

@@ -482,3 +482,23 @@ async fn without_a_master_user_nobody_can_be_asked_about_and_nothing_is_told_una
     assert!(text.contains("mailpush_rights_questions_total{source=\"imap\",outcome=\"none\"} 1"), "{text}");
     assert!(text.contains("mailpush_rights_latency_seconds_count{source=\"imap\"} 1"), "{text}");
 }
+
+#[tokio::test]
+async fn what_the_server_says_of_rights_in_parts_or_twice_is_one_answer() {
+    let script: Script = |user, command| {
+        let answer = match (user, command) {
+            (_, "GREETING") => "* OK Ready\r\n",
+            ("bob", "LOGIN") => "TAG OK In\r\n",
+            (_, "NAMESPACE") => "* NAMESPACE ((\"\" \"/\")) NIL NIL\r\n* NAMESPACE NIL ((\"shared/\" \"/\")) NIL\r\nTAG OK\r\n",
+            (_, "MYRIGHTS INBOX") => "* MYRIGHTS INBOX lrswipkxtea\r\nTAG OK\r\n",
+            ("bob", "MYRIGHTS shared/alice/Team") => {
+                "* MYRIGHTS shared/alice/Team lrs\r\n* MYRIGHTS shared/alice/Team lr\r\n\
+                 * MYRIGHTS shared/alice/Other lrswi\r\nTAG OK\r\n"
+            }
+            _ => "TAG NO [NONEXISTENT] Nothing\r\n",
+        };
+        answer.to_owned()
+    };
+    let server = Server::start(script).await;
+    assert_eq!(server.team().await.as_deref(), Ok("lr"));
+}

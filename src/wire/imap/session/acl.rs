@@ -3,6 +3,8 @@
 //! Which mailbox a name means, NAMESPACE tells. Where that is not known yet it is asked in front of the command: the client
 //! waits for an answer by then, so the server may tell what it likes meanwhile (RFC 9051 7.5.1), and knows of nothing more.
 
+use std::time::Instant;
+
 use super::questions::Question;
 use super::relay::{Relayed, What};
 use super::{Action, Session};
@@ -36,9 +38,9 @@ impl AclCommand {
 
 impl Session {
     /// Asks what names mean, unless that is known, or on its way.
-    pub(super) fn ask_names_first(&mut self) {
+    pub(super) fn ask_names_first(&mut self, now: Instant) {
         let asked = self.due.iter().any(|relayed| matches!(relayed.what, What::Asked(_)));
-        if !self.facts.authenticated || self.facts.namespaces.is_some() || asked {
+        if !self.facts.authenticated || self.facts.namespaces.is_some() || asked || self.facts.is_paused(now) {
             return;
         }
         // Of a server that has not said what it offers, one of the two will be known.
@@ -69,7 +71,7 @@ impl Session {
     pub(super) fn learn_names(&mut self, untagged: &Untagged<'_>) -> bool {
         match untagged {
             Untagged::Namespace(namespaces) if self.facts.authenticated => {
-                self.facts.namespaces = Some(Box::new(namespaces.clone()));
+                self.facts.add_namespaces(namespaces);
                 // The client may have asked as well: one answer for each.
                 let of_namespaces = |what: &What| matches!(what, What::Asked(Question::Namespace) | What::Namespace);
                 let first = self.due.iter().find(|relayed| of_namespaces(&relayed.what));
@@ -84,6 +86,15 @@ impl Session {
             }
             _ => false,
         }
+    }
+
+    /// A question for the names has its answer, whatever it is.
+    pub(super) fn names_answered(&mut self, now: Instant) {
+        let is_awaited = self.due.iter().any(|relayed| matches!(relayed.what, What::Asked(_)));
+        if !is_awaited && self.facts.namespaces.is_none() {
+            self.facts.pause(now);
+        }
+        self.tell_acl_changes();
     }
 
     /// The server has accepted a change. `None`: it was too long to be read, or the gateway reads it in another way.

@@ -1,5 +1,7 @@
 //! What a session has learned by watching: who the client is, what it enabled, what it has selected.
 
+use std::time::{Duration, Instant};
+
 use super::{Reentry, Rules};
 use crate::mail::flags::Flags;
 use crate::mail::path::MailboxPath;
@@ -9,7 +11,8 @@ use crate::mail::view::{Features, Keywords, PermanentFlags};
 use crate::wire::imap::capability::Offers;
 use crate::wire::imap::credentials::Credentials;
 use crate::wire::imap::namespace::Namespaces;
-use crate::wire::imap::response::{Code, words};
+use crate::wire::imap::numbers::Numbers;
+use crate::wire::imap::response::{Code, Untagged, words};
 
 /// How the client logged in, where the gateway could do the same again.
 #[derive(Debug, Clone)]
@@ -43,6 +46,7 @@ pub(super) struct Facts {
     /// A search result is kept for `$` (RFC 5182).
     pub saved_result: bool,
     pub selected: Option<Box<Selected>>,
+    pub pause: Option<Pause>,
 }
 
 /// The selected mailbox.
@@ -59,9 +63,18 @@ pub(super) struct Selected {
     pub uidnext: u32,
     pub highestmodseq: Option<ModSeq>,
     pub keywords: Keywords,
+    /// How many messages the server has said that there are: client and server know the same.
+    pub count: Option<u32>,
 }
 
 impl Selected {
+    /// Takes in what an untagged response says of how many messages there are.
+    pub fn follow(&mut self, untagged: &Untagged<'_>) {
+        let mut numbers = Numbers::counted(self.count);
+        numbers.follow(untagged);
+        self.count = numbers.count();
+    }
+
     /// Takes in what a status response says of the mailbox.
     pub fn note(&mut self, code: &Code<'_>) {
         match code {
@@ -83,7 +96,44 @@ pub(super) fn permanent(list: &[&[u8]]) -> PermanentFlags {
     PermanentFlags { flags: flags(list), any: list.contains(&b"\\*".as_slice()) }
 }
 
+/// A question of the gateway's own was not answered as it must be: IDLE is left to the server for a while.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pause {
+    /// So many in a row, this one included.
+    number: u32,
+    pub until: Instant,
+}
+
+/// The first pause, which doubles, and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(3600));
+
+impl Pause {
+    fn after(before: Option<Self>, now: Instant) -> Self {
+        // What was long ago is another matter.
+        let number = before.filter(|before| now < before.until + PAUSES.1).map_or(0, |before| before.number);
+        let pause = PAUSES.0.saturating_mul(1 << number.min(16)).min(PAUSES.1);
+        Self { number: number + 1, until: now + pause }
+    }
+}
+
 impl Facts {
+    /// Leaves IDLE to the server for a while, each time for longer.
+    pub fn pause(&mut self, now: Instant) {
+        self.pause = Some(Pause::after(self.pause, now));
+    }
+
+    pub fn is_paused(&self, now: Instant) -> bool {
+        self.pause.is_some_and(|pause| now < pause.until)
+    }
+
+    /// Takes in a NAMESPACE response, which may be a part of what the server has to say.
+    pub fn add_namespaces(&mut self, told: &Namespaces) {
+        match &mut self.namespaces {
+            Some(known) => known.unite(told.clone()),
+            None => self.namespaces = Some(Box::new(told.clone())),
+        }
+    }
+
     /// The path of the selected mailbox, if it can be told.
     pub fn path(&self, names: &UserNames) -> Option<MailboxPath> {
         let selected = self.selected.as_ref().filter(|selected| !selected.renamed)?;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::Session;
 use super::idle::{Purpose, Stage, Why};
 use super::questions::{News, Question, Questions};
+use crate::wire::imap::numbers::Numbers;
 
 /// Once it has begun, the server's own IDLE has no answer to wait for; it is ended and begun again at each audit.
 const UNBOUNDED: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -23,17 +24,19 @@ impl Session {
         }
         if let (Some(view), Some(selected)) = (idle.view.take(), &mut self.facts.selected) {
             selected.keywords = view.keywords().clone();
+            selected.count = idle.numbers.count();
         }
-        idle.numbers = None;
+        idle.numbers = Numbers::default();
         // What was told and what was open is history: the server speaks from here on.
         idle.forget();
         // From now on the server tells.
         idle.waiting = Vec::new();
         idle.ask.clear();
         idle.audit_due = audit_due;
+        idle.come_back_due = self.facts.pause.map(|pause| pause.until).filter(|until| now < *until);
         if self.facts.offers.idle {
             idle.stage = Stage::Upstream { running: false, leaving: false };
-            self.ask(now + self.rules.catch_up, News::Mirrored, None, [Question::Idle]);
+            self.ask(now + self.rules.catch_up, News::Mirrored, Numbers::default(), [Question::Idle]);
             if let Some(idle) = &mut self.idle {
                 idle.purpose = Some(Purpose::Idle);
             }
@@ -55,17 +58,17 @@ impl Session {
         self.tell_idling();
         let ending = self.idle.as_ref().is_some_and(|idle| idle.ending.is_some());
         let rights_due = self.idle.as_ref().is_some_and(|idle| idle.rights_due);
-        if ending || rights_due || !self.is_servers_business_still() {
+        if ending || rights_due || !self.is_servers_business_still(now) {
             self.leave_upstream(now);
         }
         self.resume(now);
     }
 
     /// Whether there is still a reason for the server's own IDLE.
-    fn is_servers_business_still(&self) -> bool {
+    fn is_servers_business_still(&self, now: Instant) -> bool {
         let told_path = self.facts.namespaces.as_ref().map(|_| self.facts.path(&self.rules.names));
         let awaited = self.idle.as_ref().is_some_and(|idle| idle.path.is_some() && idle.standing.is_none());
-        self.is_servers_business() || told_path == Some(None) || awaited
+        self.is_servers_business(now) || told_path == Some(None) || awaited
     }
 
     pub(super) fn leave_upstream(&mut self, now: Instant) {
@@ -84,19 +87,36 @@ impl Session {
         if idle.ending.is_some() {
             return self.finish(now);
         }
-        if questions.refused.is_some() {
+        let by_itself = !matches!(idle.stage, Stage::Upstream { leaving: true, .. });
+        if questions.refused.is_some() || by_itself {
+            // It does not want to idle now: asked without pause, it would be asked without end.
+            self.facts.pause(now);
             idle.stage = Stage::Polling;
             idle.poll_due = Some(poll_due);
+            idle.come_back_due = self.facts.pause.map(|pause| pause.until);
             return self.tell_idling();
         }
         self.prepare(now);
+    }
+
+    /// The server did not answer as it must, and is asked again.
+    pub(super) fn come_back_after_pause(&mut self, now: Instant) {
+        let Some(idle) = &mut self.idle else { return };
+        idle.come_back_due = None;
+        match (idle.stage, idle.purpose) {
+            (Stage::Polling, None) => {
+                idle.poll_due = None;
+                self.prepare(now);
+            }
+            _ => self.come_back(now),
+        }
     }
 
     pub(super) fn poll(&mut self, now: Instant) {
         if let Some(idle) = &mut self.idle {
             idle.poll_due = None;
         }
-        self.ask_for(now, Purpose::Poll, News::Mirrored, None, [Question::Noop]);
+        self.ask_for(now, Purpose::Poll, News::Mirrored, Numbers::default(), [Question::Noop]);
     }
 
     pub(super) fn polled(&mut self, now: Instant) {
@@ -123,7 +143,7 @@ impl Session {
 
     /// The cluster is well again.
     pub(super) fn come_back(&mut self, now: Instant) {
-        if self.is_servers_business() {
+        if self.is_servers_business(now) {
             return;
         }
         match self.idle.as_ref().map(|idle| (idle.stage, idle.purpose)) {

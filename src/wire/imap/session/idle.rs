@@ -20,6 +20,7 @@ use crate::mail::uid::Uid;
 use crate::mail::view::{Applied, End, Tell, Then, View, Why as Reason, is_inbox_emptied};
 use crate::wire::imap::command::{Head, Name};
 use crate::wire::imap::framing::Piece;
+use crate::wire::imap::numbers::{Listing, Numbers};
 use crate::wire::imap::write::{self, Changed};
 
 /// Events that wait while the server is asked; more than that, and it is asked again instead.
@@ -80,14 +81,32 @@ pub(super) struct Ending {
     pub since: Instant,
 }
 
-/// The server lags, or could not be reached: asked again.
+/// What kept both sides from being level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hindrance {
+    /// The server is known to lag: only a new SELECT shows how far it has come.
+    Lags,
+    /// Its list of UIDs does not fit its own count, which a new SELECT gives anew; or it has given none.
+    NoList { selects: bool },
+    /// It could not be reached, asked, or believed yet.
+    Other,
+}
+
+impl Hindrance {
+    pub fn wants_select(self) -> bool {
+        matches!(self, Self::Lags | Self::NoList { selects: true })
+    }
+}
+
+/// The two sides could not be made level: the server is asked again.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Retry {
     pub why: Why,
     pub attempt: u32,
     pub since: Instant,
-    /// The server is known to lag: only a new SELECT shows how far it has come.
-    pub lags: bool,
+    pub hindrance: Hindrance,
+    /// Since when the server has told no list of UIDs that could be used.
+    pub listless_since: Option<Instant>,
     /// `None` while it is being asked.
     pub due: Option<Instant>,
 }
@@ -106,7 +125,7 @@ pub(super) struct Idle {
     pub settled: bool,
     pub view: Option<View>,
     /// What the server's sequence numbers mean, while a connection stands.
-    pub numbers: Option<RoaringBitmap>,
+    pub numbers: Numbers,
     /// The highest UIDNEXT that the server has shown.
     pub server_uidnext: u32,
     pub waiting: Vec<Event>,
@@ -144,6 +163,8 @@ pub(super) struct Idle {
     pub audit_due: Instant,
     pub park_due: Option<Instant>,
     pub poll_due: Option<Instant>,
+    /// IDLE is the server's because it did not answer as it must: when it is asked again.
+    pub come_back_due: Option<Instant>,
 }
 
 impl Idle {
@@ -190,7 +211,7 @@ impl Session {
             standing: None,
             settled: false,
             view: None,
-            numbers: None,
+            numbers: Numbers::default(),
             server_uidnext: 0,
             waiting: Vec::new(),
             ask: RoaringBitmap::new(),
@@ -215,6 +236,7 @@ impl Session {
             audit_due: now + self.jittered(self.rules.audit),
             park_due: None,
             poll_due: None,
+            come_back_due: None,
         }));
         if self.facts.selected.is_some() {
             self.prepare(now);
@@ -226,9 +248,10 @@ impl Session {
     }
 
     /// Whether IDLE is the server's own business for now.
-    pub(super) fn is_servers_business(&self) -> bool {
+    pub(super) fn is_servers_business(&self, now: Instant) -> bool {
         let lost = self.idle.as_ref().is_some_and(|idle| idle.standing == Some(Standing::Unavailable));
-        !self.healthy || self.facts.foreign || self.facts.user.is_none() || lost || self.has_no_rights_to_ask()
+        let cannot_follow = self.facts.foreign || self.facts.user.is_none() || self.facts.is_paused(now);
+        !self.healthy || cannot_follow || lost || self.has_no_rights_to_ask()
     }
 
     /// On the way to the snapshot; the client's numbers are the server's.
@@ -236,19 +259,19 @@ impl Session {
         if self.asks_rights_first(now) {
             return;
         }
-        if self.is_servers_business() {
+        if self.is_servers_business(now) {
             return self.hand_over(now);
         }
         if !self.facts.offers_are_known {
             // Asked once, whatever comes of it.
             self.facts.offers_are_known = true;
-            return self.ask_for(now, Purpose::Capability, News::Mirrored, None, [Question::Capability]);
+            return self.ask_for(now, Purpose::Capability, News::Mirrored, Numbers::default(), [Question::Capability]);
         }
         let path = match &self.facts.namespaces {
             Some(_) => self.facts.path(&self.rules.names),
             None => {
                 let question = if self.facts.offers.namespace { Question::Namespace } else { Question::Delimiter };
-                return self.ask_for(now, Purpose::Namespace, News::Mirrored, None, [question]);
+                return self.ask_for(now, Purpose::Namespace, News::Mirrored, Numbers::default(), [question]);
             }
         };
         let register_due = now + self.rules.register_timeout;
@@ -275,7 +298,7 @@ impl Session {
         now: Instant,
         purpose: Purpose,
         news: News,
-        numbers: Option<RoaringBitmap>,
+        numbers: Numbers,
         questions: impl IntoIterator<Item = Question>,
     ) {
         self.ask(now + self.rules.catch_up, news, numbers, questions);
@@ -295,7 +318,8 @@ impl Session {
     fn ask_snapshot(&mut self, now: Instant, first: Option<Question>) {
         let rights = self.checks_rights().then_some(Question::MyRights);
         let questions = first.into_iter().chain([Question::Uids]).chain(rights);
-        self.ask_for(now, Purpose::Snapshot, News::Mirrored, None, questions);
+        let numbers = Numbers::counted(self.facts.selected.as_ref().and_then(|selected| selected.count));
+        self.ask_for(now, Purpose::Snapshot, News::Mirrored, numbers, questions);
     }
 
     /// All questions are answered.
@@ -305,7 +329,10 @@ impl Session {
             idle.before.append(&mut questions.lines);
         }
         match idle.purpose.take() {
-            Some(Purpose::Namespace) if self.facts.namespaces.is_none() => self.hand_over(now),
+            Some(Purpose::Namespace) if self.facts.namespaces.is_none() => {
+                self.facts.pause(now);
+                self.hand_over(now);
+            }
             Some(Purpose::Capability | Purpose::Namespace) => self.prepare(now),
             Some(Purpose::Rights) => self.rights_answered(now, &questions),
             Some(Purpose::Snapshot) => self.take_snapshot(now, questions),
@@ -318,7 +345,7 @@ impl Session {
         }
     }
 
-    fn take_snapshot(&mut self, now: Instant, mut questions: Questions) {
+    fn take_snapshot(&mut self, now: Instant, questions: Questions) {
         if self.idle.as_ref().is_some_and(|idle| idle.ending.is_some()) {
             // Nothing was told but what the server said itself.
             return self.finish(now);
@@ -327,18 +354,23 @@ impl Session {
         if heeded == Heeded::Over {
             return;
         }
-        if self.is_servers_business() {
+        if self.is_servers_business(now) {
             return self.hand_over(now);
         }
         let (Some(idle), Some(selected)) = (&mut self.idle, &self.facts.selected) else { return };
-        let uids = match questions.numbers.take() {
-            Some(uids) if questions.exact => uids,
-            Some(_) if questions.refused.is_none() && idle.snapshots < SNAPSHOTS => {
+        let uids = match (questions.numbers.whole(), questions.listing) {
+            (Some(uids), Listing::Told | Listing::Moved) => uids.clone(),
+            // The mailbox does not stand still.
+            (_, Listing::Moved | Listing::Torn) if idle.snapshots < SNAPSHOTS => {
                 idle.snapshots += 1;
                 return self.ask_snapshot(now, None);
             }
-            _ => return self.hand_over(now),
+            _ => {
+                self.facts.pause(now);
+                return self.hand_over(now);
+            }
         };
+        self.facts.pause = None;
         let uidnext = uids.max().map_or(1, |max| max.saturating_add(1)).max(selected.uidnext);
         idle.server_uidnext = uidnext;
         idle.view = Some(View::new(
@@ -349,7 +381,7 @@ impl Session {
             selected.keywords.clone(),
             self.facts.features,
         ));
-        idle.numbers = Some(uids.clone());
+        idle.numbers = Numbers::of(uids.clone());
         idle.settled |= idle.standing == Some(Standing::Settled);
         idle.in_doubt = idle.again || !idle.settled;
         idle.doubted_until = Some(now + self.rules.catch_up);
@@ -370,7 +402,7 @@ impl Session {
         self.tell_idling();
         self.take_waiting(now);
         if heeded == Heeded::Unknown && self.idle.as_ref().is_some_and(|idle| idle.purpose.is_none()) {
-            self.retry(now, Why::Refresh, false);
+            self.retry(now, Why::Refresh, Hindrance::Other);
         }
     }
 
@@ -574,6 +606,7 @@ impl Session {
         // What the client has been told of flags it knows from now on.
         if let (Some(view), Some(selected)) = (idle.view.take(), &mut self.facts.selected) {
             selected.keywords = view.keywords().clone();
+            selected.count = idle.numbers.count();
         }
         let words = match idle.ending {
             Some(Ending { bad: true, .. }) => "BAD Expected DONE",

@@ -6,11 +6,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::idle::{CHECK_HOLD, Idle, Purpose, Retry, Stage, Why};
+use super::idle::{CHECK_HOLD, Hindrance, Idle, Purpose, Retry, Stage, Why};
 use super::questions::{News, Question, Questions};
 use super::rights::Heeded;
 use super::{Action, Session, Standing};
 use crate::mail::uid::Uid;
+use crate::wire::imap::numbers::{Listing, Numbers};
 use crate::wire::imap::write;
 
 /// The first pause before a lagging server is asked again; doubled each time.
@@ -44,7 +45,7 @@ impl Session {
         idle.again = false;
         let lags = idle.retry.as_mut().is_some_and(|retry| {
             retry.due = None;
-            retry.lags
+            retry.hindrance.wants_select()
         });
         if !self.connected {
             return self.reopen(now, why);
@@ -58,7 +59,7 @@ impl Session {
             questions.push(Question::Select);
         }
         questions.extend(self.state_questions(now, anew));
-        let numbers = self.idle.as_mut().and_then(|idle| idle.numbers.take());
+        let numbers = self.idle.as_mut().map(|idle| std::mem::take(&mut idle.numbers)).unwrap_or_default();
         self.ask_for(now, Purpose::Level(why), News::Swallowed, numbers, questions);
     }
 
@@ -91,6 +92,8 @@ impl Session {
             self.withhold();
             Heeded::Unknown
         };
+        // A server that does not tell rights is believed in the end, as a source of the gateway's is.
+        let heeded = if heeded == Heeded::Unknown && self.need_not_know(now) { Heeded::Readable } else { heeded };
         let (Some(idle), Some(selected)) = (&mut self.idle, &mut self.facts.selected) else { return };
         match heeded {
             Heeded::Readable => self.to_client.append(&mut idle.untold),
@@ -100,7 +103,7 @@ impl Session {
                 idle.numbers = questions.numbers;
                 // What an event says of the mailbox itself was allowed when that was delivered.
                 let has_news = idle.is_about_to_move() || idle.is_about_to_end();
-                self.retry(now, why, false);
+                self.retry(now, why, Hindrance::Other);
                 if has_news {
                     self.take_waiting(now);
                 }
@@ -109,7 +112,9 @@ impl Session {
         }
         match &questions.refused {
             // What it does not tell of flags stays unknown.
-            None | Some((Question::Flags(_) | Question::AllFlags(_), _)) => {}
+            None | Some((Question::Noop | Question::Flags(_) | Question::AllFlags(_), _)) => {}
+            // What its numbers mean may be known without it.
+            Some((Question::Uids, _)) => {}
             Some((Question::Select, false)) => return self.bye("The mailbox cannot be selected any more", "mailbox_gone"),
             Some((Question::Enable, _)) => {
                 return self.bye("[UNAVAILABLE] Your session cannot be set up again", "enable_refused");
@@ -117,17 +122,31 @@ impl Session {
             Some(_) => {
                 idle.ask_again(&questions);
                 idle.numbers = questions.numbers;
-                return self.retry(now, why, false);
+                return self.retry(now, why, Hindrance::Other);
             }
         }
         let Some(view) = &mut idle.view else { return };
         if questions.uidvalidity.is_some_and(|told| selected.uidvalidity.is_some_and(|known| known != told)) {
             return self.bye("The mailbox has been made anew (UIDVALIDITY)", "uidvalidity");
         }
-        let Some(truth) = questions.numbers.clone().filter(|_| questions.exact) else {
-            idle.ask_again(&questions);
-            idle.numbers = questions.numbers;
-            return self.retry(now, why, false);
+        let listing = questions.listing;
+        let truth = match questions.numbers.whole() {
+            // Numbers that were known, and followed since, serve where the server does not tell UIDs.
+            Some(truth) if listing != Listing::Missing || questions.refused.is_some() => truth.clone(),
+            _ => {
+                idle.ask_again(&questions);
+                idle.numbers = questions.numbers;
+                let since = idle.retry.and_then(|retry| retry.listless_since).unwrap_or(now);
+                return match listing {
+                    Listing::Moved | Listing::Torn => self.retry(now, why, Hindrance::Other),
+                    // A new session is served by the server's own IDLE.
+                    _ if now >= since + self.rules.catch_up => {
+                        self.bye("[UNAVAILABLE] The mail server does not say which messages there are", "upstream_nonsense");
+                    }
+                    Listing::Missing => self.retry(now, why, Hindrance::NoList { selects: false }),
+                    Listing::Told => self.retry(now, why, Hindrance::NoList { selects: true }),
+                };
+            }
         };
         if questions.uidnext > 0 {
             selected.uidnext = questions.uidnext;
@@ -137,7 +156,7 @@ impl Session {
         let before = if questions.fresh { 0 } else { idle.server_uidnext };
         idle.server_uidnext = before.max(beyond).max(questions.uidnext);
         let reconciled = view.reconcile(&truth, idle.server_uidnext, &questions.flags);
-        idle.numbers = Some(truth);
+        idle.numbers = Numbers::of(truth);
         idle.renamed = false;
         // A server that lags may not know of a change of flags that an event told of: asked again, but not for ever.
         idle.unanswered = if view.unanswered().is_empty() { 0 } else { idle.unanswered.saturating_add(1) };
@@ -168,7 +187,7 @@ impl Session {
             // What came meanwhile is the server's to tell from now on.
             return self.finish(now);
         }
-        if self.is_servers_business() {
+        if self.is_servers_business(now) {
             return self.hand_over(now);
         }
         self.take_waiting(now);
@@ -181,14 +200,14 @@ impl Session {
         if late && now >= since + catch_up {
             return self.bye("The mailbox has changed in a way that cannot be told: log in again", "cannot_be_told");
         }
-        self.retry(now, why, true);
+        self.retry(now, why, Hindrance::Lags);
         if self.idle.as_ref().is_some_and(|idle| idle.ending.is_none()) {
             self.take_waiting(now);
         }
     }
 
-    /// Asks again after a pause. `lags`: the server does not know yet what its events have told.
-    pub(super) fn retry(&mut self, now: Instant, why: Why, lags: bool) {
+    /// Asks again after a pause.
+    pub(super) fn retry(&mut self, now: Instant, why: Why, hindrance: Hindrance) {
         let catch_up = self.rules.catch_up;
         let Some(idle) = &mut self.idle else { return };
         let (attempt, since) = idle.retry.map_or((0, now), |retry| (retry.attempt, retry.since));
@@ -200,7 +219,9 @@ impl Session {
         let why = if idle.ending.is_some() { Why::Done } else { why };
         let due = now + self.jittered(pause);
         if let Some(idle) = &mut self.idle {
-            idle.retry = Some(Retry { why, attempt: attempt + 1, since, due: Some(due), lags });
+            let listless = idle.retry.and_then(|retry| retry.listless_since).unwrap_or(now);
+            let listless_since = matches!(hindrance, Hindrance::NoList { .. }).then_some(listless);
+            idle.retry = Some(Retry { why, attempt: attempt + 1, since, hindrance, listless_since, due: Some(due) });
         }
     }
 
@@ -223,7 +244,7 @@ impl Session {
             return;
         }
         idle.park_due = None;
-        idle.numbers = None;
+        idle.numbers = Numbers::default();
         self.serial = self.serial.wrapping_add(1);
         self.to_upstream.extend_from_slice(format!("mailpush{} LOGOUT\r\n", self.serial).as_bytes());
         self.connected = false;
@@ -234,7 +255,7 @@ impl Session {
         self.connected = true;
         self.actions.push_back(Action::OpenUpstream { urgent: why == Why::Done });
         // Pacing and connecting are the shell's, and so is giving up on them.
-        self.ask(now + Duration::from_secs(3600), News::Swallowed, None, [Question::Greeting]);
+        self.ask(now + Duration::from_secs(3600), News::Swallowed, Numbers::default(), [Question::Greeting]);
         if let Some(idle) = &mut self.idle {
             idle.purpose = Some(Purpose::Greeting(why));
         }
@@ -244,7 +265,7 @@ impl Session {
         if questions.refused.is_some() {
             return self.drop_upstream(now, why);
         }
-        self.ask_for(now, Purpose::Login(why), News::Swallowed, None, [Question::Login]);
+        self.ask_for(now, Purpose::Login(why), News::Swallowed, Numbers::default(), [Question::Login]);
     }
 
     /// Logged in on the client's behalf, or not.
@@ -260,7 +281,7 @@ impl Session {
         }
         questions.push(Question::Select);
         questions.extend(self.state_questions(now, true));
-        self.ask_for(now, Purpose::Level(why), News::Swallowed, None, questions);
+        self.ask_for(now, Purpose::Level(why), News::Swallowed, Numbers::default(), questions);
         let park_due = self.rules.park_after.map(|after| now + after);
         if let Some(idle) = &mut self.idle {
             idle.park_due = park_due;
@@ -270,7 +291,7 @@ impl Session {
     fn drop_upstream(&mut self, now: Instant, why: Why) {
         self.connected = false;
         self.actions.push_back(Action::CloseUpstream);
-        self.retry(now, why, false);
+        self.retry(now, why, Hindrance::Other);
     }
 
     /// It could not be opened again.
@@ -288,7 +309,7 @@ impl Session {
         let can_reenter = self.facts.can_reenter(&self.rules);
         let Some(idle) = &mut self.idle else { return };
         let purpose = idle.purpose.take();
-        idle.numbers = None;
+        idle.numbers = Numbers::default();
         if matches!(purpose, Some(Purpose::Level(_) | Purpose::Greeting(_) | Purpose::Login(_))) {
             self.rights_are_unknown();
         }
@@ -309,7 +330,7 @@ impl Session {
             _ if asked.is_some() => Why::Refresh,
             _ => return,
         };
-        self.retry(now, why, false);
+        self.retry(now, why, Hindrance::Other);
     }
 }
 

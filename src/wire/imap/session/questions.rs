@@ -15,13 +15,15 @@ use super::rights::Told;
 use super::{Reentry, Session};
 use crate::mail::flags::Flags;
 use crate::mail::path::MailboxPath;
+use crate::mail::rights::Rights;
 use crate::mail::uid::{ModSeq, Uid, UidValidity};
 use crate::mail::view::Keywords;
 use crate::wire::imap::capability::Offers;
 use crate::wire::imap::credentials::Credentials;
 use crate::wire::imap::framing::Piece;
 use crate::wire::imap::namespace::Namespaces;
-use crate::wire::imap::response::{self, Code, Response, Status, Untagged};
+use crate::wire::imap::numbers::{Listing, Numbers};
+use crate::wire::imap::response::{self, Code, Esearch, Response, Status, Untagged};
 use crate::wire::imap::{set, write};
 
 /// News that come with the answers are kept up to so many bytes: flags of a million messages, say.
@@ -77,10 +79,12 @@ pub(super) struct Questions {
     /// When the server counts as gone.
     pub due: Instant,
     /// What the server's sequence numbers mean, kept true as it speaks; unknown after a new SELECT until it is asked.
-    pub numbers: Option<RoaringBitmap>,
-    /// The UIDs were told, and nothing has appeared since.
-    pub exact: bool,
+    pub numbers: Numbers,
+    /// How far it has told the UIDs.
+    pub listing: Listing,
     pub flags: Vec<(Uid, Flags, Option<ModSeq>)>,
+    /// MODSEQ of the message whose flags come in another response.
+    lone_modseq: Option<(Uid, ModSeq)>,
     /// Mirrored lines that wait until the client has been told that it idles.
     pub lines: Vec<u8>,
     pub recent: Option<u32>,
@@ -90,17 +94,13 @@ pub(super) struct Questions {
     /// The mailbox whose rights are asked for, and what was said of them.
     pub rights: Option<(MailboxPath, Option<Told>)>,
     rights_asked: bool,
+    /// They were told under the very name that was asked about.
+    rights_are_of_it: bool,
 }
 
 impl Session {
     /// Sends questions, all at once; [`Session::answered`] follows.
-    pub(super) fn ask(
-        &mut self,
-        due: Instant,
-        news: News,
-        numbers: Option<RoaringBitmap>,
-        questions: impl IntoIterator<Item = Question>,
-    ) {
+    pub(super) fn ask(&mut self, due: Instant, news: News, numbers: Numbers, questions: impl IntoIterator<Item = Question>) {
         let mut waiting = VecDeque::new();
         let (mut fresh, mut rights) = (false, None);
         for question in questions {
@@ -252,9 +252,12 @@ impl Session {
         }
         let asks_first = self.withholds();
         let Some(idle) = self.idle.as_mut().filter(|_| piece.first) else { return };
-        let mut heard = Questions::new(now, News::Swallowed, idle.numbers.take());
+        let mut heard = Questions::new(now, News::Swallowed, std::mem::take(&mut idle.numbers));
+        let count = heard.numbers.count();
         heard.follow(&untagged);
-        idle.numbers = heard.numbers.take();
+        // Said again, it is no news: a server that says so at every answer would be asked without end.
+        let is_known = matches!(untagged, Untagged::Exists(told) if count == Some(told));
+        idle.numbers = std::mem::take(&mut heard.numbers);
         if asks_first {
             // The server has told it, so it is only to be had by asking.
             idle.ask_again(&heard);
@@ -265,7 +268,8 @@ impl Session {
             let tell = idle.view.as_mut().map(|view| view.tell_flags(&heard.flags)).unwrap_or_default();
             self.tell(&tell);
         }
-        if matches!(untagged, Untagged::Expunge(_) | Untagged::Exists(_) | Untagged::Vanished { earlier: false, .. }) {
+        let moves = matches!(untagged, Untagged::Expunge(_) | Untagged::Exists(_) | Untagged::Vanished { earlier: false, .. });
+        if moves && !is_known {
             self.level(now, Why::Refresh);
         }
     }
@@ -333,28 +337,31 @@ impl Session {
                 }
                 return;
             }
-            Untagged::Namespace(namespaces) => {
-                self.facts.namespaces = Some(Box::new(namespaces.clone()));
-                return;
-            }
+            Untagged::Namespace(namespaces) => return self.facts.add_namespaces(namespaces),
             Untagged::List(list) if questions.asks(&Question::Delimiter) => {
-                self.facts.namespaces = Some(Box::new(Namespaces::personal_only(list.delimiter)));
+                // The name that stands for the root is empty; of a server that names it otherwise the first line counts.
+                if list.name.is_empty() || self.facts.namespaces.is_none() {
+                    self.facts.namespaces = Some(Box::new(Namespaces::personal_only(list.delimiter)));
+                }
                 return;
             }
             Untagged::Search(uids) if questions.asks(&Question::Uids) => return self.learn_uids(uids.clone()),
             // Nothing found: no ALL.
-            Untagged::Esearch(found) if questions.asks(&Question::Uids) => {
+            Untagged::Esearch(found) if questions.is_answered_by(found) => {
                 return self.learn_uids(found.all.clone().unwrap_or_default());
             }
+            // Another's, and no news.
+            Untagged::Esearch(_) if questions.asks(&Question::Uids) => return,
             Untagged::Capability(list) => {
-                self.facts.offers = Offers::of(list);
+                // One answer may have several lines.
+                let known = if questions.asks(&Question::Capability) { self.facts.offers } else { Offers::default() };
+                self.facts.offers = known.with(list);
                 self.facts.offers_are_known = true;
                 return;
             }
             Untagged::MyRights(mine) if questions.asks(&Question::MyRights) => {
-                if let Some((_, told)) = &mut questions.rights {
-                    *told = Some(Told::Rights(mine.rights));
-                }
+                let is_of_it = self.facts.selected.as_ref().is_some_and(|selected| is_same_name(&selected.name, &mine.mailbox));
+                questions.hear_rights(mine.rights, is_of_it);
                 return;
             }
             Untagged::Enabled(_) => return,
@@ -378,7 +385,7 @@ impl Session {
             return self.close(b"* BYE [UNAVAILABLE] The mail server's answer is too long\r\n", "upstream_nonsense");
         }
         if let Some(questions) = &mut self.questions {
-            questions.know(uids);
+            questions.listing.add(&mut questions.numbers, uids);
         }
     }
 
@@ -386,6 +393,7 @@ impl Session {
     fn mirror(&mut self, untagged: &Untagged<'_>, raw: &[u8]) {
         let told = self.idle.as_ref().is_some_and(|idle| idle.is_told());
         if let Some(selected) = self.facts.selected.as_deref_mut() {
+            selected.follow(untagged);
             match untagged {
                 Untagged::Flags(list) => selected.keywords.flags = facts::flags(list),
                 Untagged::Status { code: Some(code), .. } => selected.note(code),
@@ -436,16 +444,22 @@ fn is_my_rights(line: &[u8]) -> bool {
     line.get(..b"* MYRIGHTS ".len()).is_some_and(|start| start.eq_ignore_ascii_case(b"* MYRIGHTS "))
 }
 
+/// Whether both mean the same mailbox: INBOX is written in any case (RFC 9051 5.1).
+fn is_same_name(one: &[u8], other: &[u8]) -> bool {
+    one == other || (one.eq_ignore_ascii_case(b"INBOX") && other.eq_ignore_ascii_case(b"INBOX"))
+}
+
 impl Questions {
-    fn new(due: Instant, news: News, numbers: Option<RoaringBitmap>) -> Self {
+    fn new(due: Instant, news: News, numbers: Numbers) -> Self {
         Self {
             waiting: VecDeque::new(),
             news,
             fresh: false,
             due,
             numbers,
-            exact: false,
+            listing: Listing::Missing,
             flags: Vec::new(),
+            lone_modseq: None,
             lines: Vec::new(),
             recent: None,
             uidnext: 0,
@@ -453,6 +467,27 @@ impl Questions {
             refused: None,
             rights: None,
             rights_asked: false,
+            rights_are_of_it: false,
+        }
+    }
+
+    /// Whether it is the answer to our own question for UIDs, and not to another's (RFC 4731 3.2, RFC 5267).
+    fn is_answered_by(&self, found: &Esearch<'_>) -> bool {
+        let is_ours = |(serial, question): &(u32, Question)| {
+            let tag = format!("mailpush{serial}");
+            *question == Question::Uids && found.tag.as_deref().is_none_or(|told| told == tag.as_bytes())
+        };
+        found.uid && self.waiting.iter().any(is_ours)
+    }
+
+    /// A server may say it more than once, and of other mailboxes: the last word of the mailbox asked about counts. One that
+    /// spells the name in another way is believed where nothing better comes.
+    fn hear_rights(&mut self, rights: Rights, is_of_it: bool) {
+        if let Some((_, told)) = &mut self.rights
+            && (is_of_it || !self.rights_are_of_it)
+        {
+            *told = Some(Told::Rights(rights));
+            self.rights_are_of_it |= is_of_it;
         }
     }
 
@@ -468,41 +503,40 @@ impl Questions {
         }
     }
 
-    fn know(&mut self, uids: RoaringBitmap) {
-        self.numbers = Some(uids);
-        self.exact = true;
-    }
-
     /// Keeps the meaning of the server's numbers true.
     fn follow(&mut self, untagged: &Untagged<'_>) {
+        if matches!((untagged, self.waiting.front()), (Untagged::Exists(_), Some((_, Question::Select)))) {
+            // A fresh view: nothing is known of it but its size.
+            self.numbers.forget();
+        }
+        if self.numbers.follow(untagged) {
+            self.listing.moved();
+        }
         match untagged {
-            Untagged::Expunge(seq) => {
-                if let Some(uid) = self.numbers.as_ref().and_then(|n| n.select(seq.checked_sub(1)?)) {
-                    self.numbers.as_mut().map(|numbers| numbers.remove(uid));
-                }
-            }
-            Untagged::Vanished { earlier: false, uids } => {
-                if let Some(numbers) = &mut self.numbers {
-                    *numbers -= uids;
-                }
-            }
-            Untagged::Exists(count) => {
-                if matches!(self.waiting.front(), Some((_, Question::Select))) {
-                    // A fresh view: nothing is known of it but its size.
-                    self.numbers = None;
-                }
-                let known = self.numbers.as_ref().map(RoaringBitmap::len);
-                self.exact &= known == Some(u64::from(*count));
-            }
             Untagged::Recent(count) => self.recent = Some(*count),
             // What is mirrored the client hears from the server itself.
             Untagged::Fetch(fetch) if self.news == News::Swallowed => {
-                let named = fetch.uid.or_else(|| Uid::new(self.numbers.as_ref()?.select(fetch.seq.checked_sub(1)?)?));
-                if let (Some(uid), Some(flags)) = (named, &fetch.flags) {
-                    self.flags.push((uid, flags.clone(), fetch.modseq));
+                if let Some(uid) = fetch.uid.or_else(|| Uid::new(self.numbers.uid(fetch.seq)?)) {
+                    self.hear_flags(uid, fetch.flags.as_ref(), fetch.modseq);
                 }
             }
             _ => {}
+        }
+    }
+
+    /// What is said of one message may come in several responses, one behind the other.
+    fn hear_flags(&mut self, uid: Uid, flags: Option<&Flags>, modseq: Option<ModSeq>) {
+        match (flags, modseq) {
+            (Some(flags), None) => {
+                let lone = self.lone_modseq.take().filter(|(of, _)| *of == uid).map(|(_, modseq)| modseq);
+                self.flags.push((uid, flags.clone(), lone));
+            }
+            (Some(flags), modseq) => self.flags.push((uid, flags.clone(), modseq)),
+            (None, Some(modseq)) => match self.flags.last_mut() {
+                Some((of, _, lacking @ None)) if *of == uid => *lacking = Some(modseq),
+                _ => self.lone_modseq = Some((uid, modseq)),
+            },
+            (None, None) => {}
         }
     }
 }

@@ -143,7 +143,12 @@ impl Session {
                 self.refuse(piece, answer(head.tag, words))
             }
             _ if !self.facts.authenticated => self.gather_first(piece),
-            _ => self.relay_first(head, piece),
+            _ => {
+                if matches!(head.name, Name::SetAcl | Name::DeleteAcl) {
+                    self.ask_names_first(now);
+                }
+                self.relay_first(head, piece)
+            }
         }
     }
 
@@ -202,9 +207,6 @@ impl Session {
             _ => What::Nothing,
         };
         let is_understood = matches!(what, What::Login | What::Select(_) | What::Notify | What::Acl(_));
-        if matches!(what, What::Acl(_)) {
-            self.ask_names_first();
-        }
         self.due.push_back(Relayed { tag: head.tag.into(), what, effects: Effects::of(&head, piece.bytes) });
         self.to_upstream.extend_from_slice(piece.bytes);
         if !piece.last {
@@ -295,9 +297,32 @@ impl Session {
                 self.to_client.extend_from_slice(piece.bytes);
             }
             // Most of all traffic: `* 12 FETCH`, `* 3 EXISTS`. The client and the server know the same.
-            [b'*', b' ', b'0'..=b'9', ..] => self.to_client.extend_from_slice(piece.bytes),
+            [b'*', b' ', b'0'..=b'9', ..] => {
+                self.follow_count(piece.bytes);
+                self.to_client.extend_from_slice(piece.bytes);
+            }
             [b'*', b' ', ..] => self.read_untagged(piece.bytes),
             bytes => self.read_tagged(now, bytes),
+        }
+    }
+
+    /// Notes how many messages there are: a list of UIDs is held against it.
+    fn follow_count(&mut self, line: &[u8]) {
+        let word = line[2..].iter().position(|b| *b == b' ').map(|at| &line[3 + at..]);
+        // `EXISTS` and `EXPUNGE`, and no FETCH is read for it.
+        if word.is_some_and(|word| word.first().is_some_and(|b| b.eq_ignore_ascii_case(&b'E')))
+            && let Response::Untagged(untagged) = response::parse(line)
+            && let Some(selected) = self.selecting()
+        {
+            selected.follow(&untagged);
+        }
+    }
+
+    /// The mailbox that the server speaks of: between SELECT and its tagged response, the new one.
+    fn selecting(&mut self) -> Option<&mut Selected> {
+        match self.due.front_mut() {
+            Some(Relayed { what: What::Select(selected), .. }) => Some(&mut **selected),
+            _ => self.facts.selected.as_deref_mut(),
         }
     }
 
@@ -309,7 +334,6 @@ impl Session {
         if self.learn_names(&untagged) {
             return;
         }
-        // Between SELECT and its tagged response the server speaks of the new mailbox.
         let selecting = match self.due.front_mut() {
             Some(Relayed { what: What::Select(selected), .. }) => Some(&mut **selected),
             _ => self.facts.selected.as_deref_mut(),
@@ -322,6 +346,11 @@ impl Session {
                 return self.relay_capabilities(line);
             }
             Untagged::Enabled(list) => self.facts.enable(list),
+            Untagged::Vanished { .. } => {
+                if let Some(selected) = selecting {
+                    selected.follow(&untagged);
+                }
+            }
             Untagged::Flags(list) => {
                 if let Some(selected) = selecting {
                     selected.keywords.flags = facts::flags(list);
@@ -351,7 +380,11 @@ impl Session {
             login_disabled: self.login_disabled() && !inside,
         };
         let (rewritten, offers) = capability::rewrite(line, edit);
-        self.facts.offers = offers;
+        // One answer may have several lines, and a server loses nothing once the client is logged in.
+        self.facts.offers = match capability::list(&response::parse(line)) {
+            Some(list) if inside && self.facts.offers_are_known => self.facts.offers.with(list),
+            _ => offers,
+        };
         self.facts.offers_are_known = inside;
         self.to_client.extend_from_slice(&rewritten);
     }
@@ -365,7 +398,7 @@ impl Session {
         };
         if matches!(self.due[at].what, What::Asked(_)) {
             self.due.remove(at);
-            self.tell_acl_changes();
+            self.names_answered(now);
             return self.pass_barrier(now);
         }
         self.prelude = None;

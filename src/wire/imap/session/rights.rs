@@ -6,11 +6,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::idle::{Idle, Purpose, Stage, Why};
+use super::idle::{Purpose, Stage, Why};
 use super::questions::{News, Question, Questions};
 use super::{Action, Reading, Session};
 use crate::mail::path::MailboxPath;
 use crate::mail::rights::Rights;
+use crate::wire::imap::numbers::Numbers;
 use crate::wire::imap::response::{Code, Status};
 
 /// So long the end of IDLE waits for the gateway's source of rights: what the client asks from then on the server answers
@@ -93,12 +94,17 @@ impl Session {
     /// Whether what the server told of the mailbox may be told on. Where it is the server that tells from here on, as
     /// without us, nobody else need know.
     pub(super) fn may_tell(&self, now: Instant) -> bool {
-        let is_over = |idle: &Idle| idle.ending.is_some_and(|ending| now >= ending.since + PATIENCE);
         match self.reading {
             Reading::Allowed => true,
-            Reading::Unknown => self.is_servers_business() || self.idle.as_deref().is_some_and(is_over),
+            Reading::Unknown => self.is_servers_business(now) || self.need_not_know(now),
             Reading::Denied => false,
         }
+    }
+
+    /// The client ends IDLE, and whoever knows of its rights has been waited for.
+    pub(super) fn need_not_know(&self, now: Instant) -> bool {
+        let ending = self.idle.as_ref().and_then(|idle| idle.ending);
+        self.reading != Reading::Denied && ending.is_some_and(|ending| now >= ending.since + PATIENCE)
     }
 
     /// Whether nothing that the server says may be told before it is known that the user may read.
@@ -190,7 +196,7 @@ impl Session {
         let is_due = self.idle.as_mut().is_some_and(|idle| std::mem::take(&mut idle.rights_due));
         let asks = is_due && self.checks_rights();
         if asks {
-            self.ask_for(now, Purpose::Rights, News::Mirrored, None, [Question::MyRights]);
+            self.ask_for(now, Purpose::Rights, News::Mirrored, Numbers::default(), [Question::MyRights]);
         }
         asks
     }

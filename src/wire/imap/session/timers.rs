@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::Session;
 use super::idle::{Idle, Purpose, Retry, Stage, Why};
 use super::questions::{News, Question};
+use crate::wire::imap::numbers::Numbers;
 
 impl Idle {
     /// When there is something to do.
@@ -18,6 +19,7 @@ impl Idle {
             self.check_due.filter(|_| quiet),
             self.park_due.filter(|_| quiet),
             self.poll_due.filter(|_| quiet),
+            self.come_back_due.filter(|_| quiet || matches!(self.stage, Stage::Upstream { .. })),
             self.retry.and_then(|retry| retry.due),
             self.ending.map(|ending| ending.since + session.rules.catch_up),
         ]
@@ -92,7 +94,7 @@ impl Session {
                 Stage::Idling if idle.view.is_some() && (self.connected || checks_rights) => self.level(now, Why::Refresh),
                 // Nothing is selected, but the connection must not log out.
                 Stage::Idling if self.connected => {
-                    self.ask_for(now, Purpose::Poll, News::Mirrored, None, [Question::Noop]);
+                    self.ask_for(now, Purpose::Poll, News::Mirrored, Numbers::default(), [Question::Noop]);
                 }
                 Stage::Upstream { running: true, leaving: false } | Stage::Polling if checks_rights => {
                     self.ask_rights_of_the_servers(now);
@@ -100,6 +102,8 @@ impl Session {
                 Stage::Upstream { running: true, leaving: false } => self.leave_upstream(now),
                 _ => {}
             }
+        } else if past(idle.come_back_due) {
+            self.come_back_after_pause(now);
         } else if past(idle.poll_due) {
             self.poll(now);
         } else if past(idle.park_due) {

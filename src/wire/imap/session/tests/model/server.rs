@@ -334,16 +334,30 @@ impl Connection {
             self.sync(&store.shown(now), true, chance);
         }
         let uids: Vec<String> = self.view.iter().flatten().map(|held| held.uid.to_string()).collect();
-        let _ = match how {
-            ["RETURN", "(ALL)", "ALL"] if uids.is_empty() => write!(self.out, "* ESEARCH (TAG \"{tag}\") UID\r\n"),
-            ["RETURN", "(ALL)", "ALL"] => write!(self.out, "* ESEARCH (TAG \"{tag}\") UID ALL {}\r\n", uids.join(",")),
-            _ if uids.is_empty() => write!(self.out, "* SEARCH\r\n"),
-            _ => write!(self.out, "* SEARCH {}\r\n", uids.join(" ")),
-        };
+        let esearch = matches!(how, ["RETURN", "(ALL)", "ALL"]);
+        // Some split a long list, and may tell what is gone in between.
+        let cut = if chance.of(3) { chance.below(uids.len().max(1)) } else { uids.len() };
+        let (one, other) = uids.split_at(cut);
+        self.tell_uids(tag, esearch, one);
+        if !other.is_empty() {
+            if chance.of(8) {
+                self.sync(&store.shown(now), true, chance);
+            }
+            self.tell_uids(tag, esearch, other);
+        }
         if !first && chance.of(3) {
             self.sync(&store.shown(now), true, chance);
         }
         self.say(tag, "OK Done");
+    }
+
+    fn tell_uids(&mut self, tag: &str, esearch: bool, uids: &[String]) {
+        let _ = match esearch {
+            true if uids.is_empty() => write!(self.out, "* ESEARCH (TAG \"{tag}\") UID\r\n"),
+            true => write!(self.out, "* ESEARCH (TAG \"{tag}\") UID ALL {}\r\n", uids.join(",")),
+            false if uids.is_empty() => write!(self.out, "* SEARCH\r\n"),
+            false => write!(self.out, "* SEARCH {}\r\n", uids.join(" ")),
+        };
     }
 
     /// Whether all that was asked for is there.
