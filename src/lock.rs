@@ -1,12 +1,14 @@
 //! The locks of this crate: they know in which order they may be taken.
 //!
-//! A thread that holds a lock may take only locks of a *higher* [`rank`]. In debug builds, and so in every test, taking one
-//! out of order panics and names both, before it can become a deadlock that one run in a million shows. In release builds a
-//! lock is as large and as fast as the standard library's.
+//! A thread that holds a lock may take only locks of a *higher* [`rank`]. In debug builds, and so
+//! in every test, taking one out of order panics and names both, before it can become a deadlock
+//! that one run in a million shows. In release builds a lock is as large and as fast as the
+//! standard library's.
 //!
-//! A thread that panics while it holds a lock does not poison it: what our locks guard is whole after each statement, and a
-//! node serves everybody else on. Clippy (`disallowed-types`) keeps the standard library's locks out of the crate. For a
-//! lock that is held across an `.await` there is `tokio::sync::Mutex`.
+//! A thread that panics while it holds a lock does not poison it: what our locks guard is whole
+//! after each statement, and a node serves everybody else on. Clippy (`disallowed-types`) keeps the
+//! standard library's locks out of the crate. For a lock that is held across an `.await` there is
+//! `tokio::sync::Mutex`.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -95,8 +97,8 @@ impl<T, const RANK: u8> fmt::Debug for Mutex<T, RANK> {
     }
 }
 
-/// Many readers or one writer; a leaf unless `RANK` says otherwise. A thread that reads must not read it once more: a writer
-/// that waits in between would stop both.
+/// Many readers or one writer; a leaf unless `RANK` says otherwise. A thread that reads must not
+/// read it once more: a writer that waits in between would stop both.
 #[derive(Default)]
 #[expect(clippy::disallowed_types, reason = "the one place that wraps it")]
 pub struct RwLock<T, const RANK: u8 = { rank::LEAF }>(StdRwLock<T>);
@@ -133,8 +135,9 @@ impl<T, const RANK: u8> RwLock<T, RANK> {
         self.read_marked(Mark::set::<T>(RANK, std::ptr::from_ref(self).addr()))
     }
 
-    /// As [`Self::read`], for several locks of one rank that are held together: each must lie behind the one before it in
-    /// memory, as the items of a slice do, so that all threads take them in one order.
+    /// As [`Self::read`], for several locks of one rank that are held together: each must lie
+    /// behind the one before it in memory, as the items of a slice do, so that all threads take
+    /// them in one order.
     pub fn read_in_order(&self) -> ReadGuard<'_, T> {
         self.read_marked(Mark::set_in_order::<T>(RANK, std::ptr::from_ref(self).addr()))
     }

@@ -12,6 +12,7 @@ pub mod dedup;
 pub mod delivery;
 pub mod hub;
 pub mod metrics;
+mod once;
 pub mod outbox;
 pub mod presence;
 pub mod publisher;

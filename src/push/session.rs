@@ -247,13 +247,13 @@ impl SessionHandle {
         let watched = held.iter().flatten().find(|held| held.watched)?;
         let Some(grant) = &watched.grant else { return Some(true) };
         let reads = grant.rights().map(|rights| rights.contains(Rights::READ));
-        reads.or_else(|| grant.asker().map(|_| true))
+        reads.or_else(|| grant.session().map(|_| true))
     }
 
     /// Something of a watched key was not told, for its rights are not known: a `resync` is due once they are.
-    pub fn owe(&self, key: &Key) {
+    pub fn note_withheld(&self, key: &Key) {
         if let Some(grant) = self.held().iter().flatten().find(|held| held.key == *key).and_then(|held| held.grant.as_ref()) {
-            grant.owe();
+            grant.note_withheld();
         }
     }
 

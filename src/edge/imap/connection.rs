@@ -185,7 +185,7 @@ impl Connection {
                 Action::Unwatch(path) => self.with_handle(|gateway, handle| {
                     gateway.subscriptions.unsubscribe(handle, &Key::Mailbox(path));
                 }),
-                Action::Withheld(mailbox) => self.with_handle(|_, handle| handle.owe(&Key::Mailbox(mailbox))),
+                Action::Withheld(mailbox) => self.with_handle(|_, handle| handle.note_withheld(&Key::Mailbox(mailbox))),
                 Action::Rights { mailbox, rights } => self.with_handle(|gateway, handle| {
                     gateway.subscriptions.learned(handle, &Key::Mailbox(mailbox), rights);
                 }),

@@ -1,16 +1,18 @@
 //! Rights at the moment of delivery (I-10): who may hear of mailboxes that are not their own.
 //!
-//! Everybody hears of their own mailboxes. For any other a session holds a [`Grant`], which says what is known of its
-//! user's rights; the hub reads it at every delivery. What is known comes from a [`RightsSource`]. It is doubted as soon as
-//! a change of the mailbox's ACL comes out of the queue, or the source tells of one, and then nothing is told until the
-//! source has answered anew: **fail closed**. It is asked again now and then anyhow, and not trusted beyond an age. What was
-//! withheld meanwhile is told as a `resync`.
+//! Everybody hears of their own mailboxes. For any other a session holds a [`Grant`]: what is known
+//! of its user's rights, which the hub reads at every delivery. The rights come from a
+//! [`RightsSource`]. They are unknown as soon as a change of the mailbox's ACL comes out of the
+//! queue, or the source tells of one, and then nothing is told until the source has answered anew:
+//! **fail closed**. The source is asked again now and then anyhow, and no answer is trusted beyond
+//! an age. What was withheld meanwhile is told as a `resync`.
 //!
-//! This decides; what follows for sessions is done by [`super::subscriptions`].
+//! This decides who may hear; what follows for sessions is done by [`super::subscriptions`].
 
 mod grant;
 pub mod registry;
 pub mod source;
+mod state;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
@@ -20,9 +22,10 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::warn;
 
-use self::grant::Answered;
 pub use self::grant::{Grant, Need};
 use self::source::{NoAnswer, RightsSource};
+pub(super) use self::state::Cause;
+use self::state::{Age, Answered};
 use super::metrics::Metrics;
 use super::session::SessionHandle;
 use crate::cluster::acls::AclNews;
@@ -35,14 +38,14 @@ use crate::mail::rights::{Entry, Identifier, Rights, RightsChange, Subject};
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// At most one line about a source that does not answer in this time.
-const WARN_AGAIN: Duration = Duration::from_secs(30);
+const WARN_INTERVAL: Duration = Duration::from_secs(30);
 /// How often ages are looked at, at least.
 const TICK: Duration = Duration::from_secs(1);
 
 /// Where the rights on a namespace's mailboxes come from.
 #[derive(Clone)]
 pub enum Via {
-    /// Nobody hears of what is not their own.
+    /// Nobody hears of a mailbox that is not their own.
     Nobody,
     Source(Arc<dyn RightsSource>),
     /// An IMAP session asks on its user's own connection; for other sessions nobody can be asked.
@@ -55,21 +58,21 @@ pub struct Options {
     pub via: Via,
     /// By namespace, where it is another one.
     pub by_namespace: HashMap<String, Via>,
-    /// One question's patience.
+    /// How long one question may take.
     pub timeout: Duration,
-    /// What is in use is asked for again so often.
+    /// How often the rights that are in use are asked for again.
     pub recheck: Duration,
-    /// What was not confirmed for so long is not trusted.
+    /// Rights that nobody has confirmed for this long are not trusted.
     pub max_age: Duration,
     pub rechecks_per_second: u32,
-    /// A denial is answered so long after the question.
+    /// How long after the question a denial is answered.
     pub denial: Duration,
     /// Mailboxes of others that one account subscription may cover.
     pub shared_mailboxes: usize,
 }
 
 impl Options {
-    /// Nobody hears of what is not their own.
+    /// Nobody hears of a mailbox that is not their own.
     pub fn owners_only() -> Self {
         Self {
             via: Via::Nobody,
@@ -84,25 +87,26 @@ impl Options {
     }
 }
 
-/// What those who hold rights must look after.
+/// What sessions have to look at.
 #[derive(Debug, Clone)]
 pub enum Notice {
-    /// What is known of this one changed, or something was withheld.
-    Review(Weak<Grant>),
-    /// Whatever is shared with this identifier may be something else now; `None`: with anybody.
+    /// These rights changed, or something was withheld for them.
+    Grant(Weak<Grant>),
+    /// Other mailboxes may be shared with this identifier now; `None`: with anybody.
     Shares(Option<Identifier>),
 }
 
 type Table = HashMap<MailboxPath, Vec<Weak<Grant>>>;
 
-/// See the module's words.
+/// Who may hear of which mailbox, on this node.
 pub struct Access {
     pub(super) options: Options,
     /// Every grant that is held.
     table: Mutex<Table>,
     notices: mpsc::UnboundedSender<Notice>,
     metrics: Arc<Metrics>,
-    warned: Mutex<Option<Instant>>,
+    /// When it was last logged that a source does not answer.
+    warned_at: Mutex<Option<Instant>>,
 }
 
 impl std::fmt::Debug for Access {
@@ -115,19 +119,26 @@ impl Access {
     /// Starts its tasks, which end when the last `Arc` is dropped.
     pub fn start(options: Options, metrics: Arc<Metrics>) -> (Arc<Self>, mpsc::UnboundedReceiver<Notice>) {
         let (notices, noticed) = mpsc::unbounded_channel();
-        let (table, warned) = (Mutex::default(), Mutex::default());
-        let access = Arc::new(Self { options, table, notices, metrics, warned });
+        let (table, warned_at) = (Mutex::default(), Mutex::default());
+        let access = Arc::new(Self { options, table, notices, metrics, warned_at });
         tokio::spawn(age(Arc::downgrade(&access)));
-        let mut heard: Vec<Arc<dyn RightsSource>> = Vec::new();
-        for via in std::iter::once(&access.options.via).chain(access.options.by_namespace.values()) {
-            if let Via::Source(source) = via
-                && !heard.iter().any(|known| Arc::ptr_eq(known, source))
-            {
-                heard.push(source.clone());
-                tokio::spawn(heed_news(Arc::downgrade(&access), source.clone(), source.news()));
-            }
+        for source in access.sources() {
+            tokio::spawn(follow_source(Arc::downgrade(&access), source.clone(), source.news()));
         }
         (access, noticed)
+    }
+
+    /// Every source, once.
+    fn sources(&self) -> Vec<&Arc<dyn RightsSource>> {
+        let mut sources: Vec<&Arc<dyn RightsSource>> = Vec::new();
+        for via in std::iter::once(&self.options.via).chain(self.options.by_namespace.values()) {
+            if let Via::Source(source) = via
+                && !sources.iter().any(|known| Arc::ptr_eq(known, source))
+            {
+                sources.push(source);
+            }
+        }
+        sources
     }
 
     pub(super) fn via(&self, mailbox: &MailboxPath) -> &Via {
@@ -139,16 +150,18 @@ impl Access {
         matches!(self.options.by_namespace.get(namespace).unwrap_or(&self.options.via), Via::Session)
     }
 
-    /// The grant that every session of this subject shares. `None`: nobody can be asked, so nobody may.
+    /// The grant that every session of this subject shares. `None`: nobody can be asked, so nobody
+    /// may.
     pub fn hold(&self, subject: &Subject, mailbox: &MailboxPath) -> Option<Arc<Grant>> {
         let Via::Source(_) = self.via(mailbox) else { return None };
         let mut table = self.table();
         let held = table.entry(mailbox.clone()).or_default();
-        let known = held.iter().filter_map(Weak::upgrade).find(|grant| grant.asker().is_none() && grant.subject == *subject);
+        let known = held.iter().filter_map(Weak::upgrade).find(|grant| grant.session().is_none() && grant.subject == *subject);
         Some(known.unwrap_or_else(|| add(held, Grant::new(subject.clone(), mailbox.clone(), None))))
     }
 
-    /// The grant of an IMAP session that idles there: shared with others where a source can be asked, else its own.
+    /// The grant of an IMAP session that idles there: shared with others where a source can be
+    /// asked, else its own.
     pub(super) fn hold_for_imap(&self, session: &Arc<SessionHandle>, mailbox: &MailboxPath) -> Option<Arc<Grant>> {
         let mut subject = session.subject();
         if let Via::Session = self.via(mailbox) {
@@ -184,36 +197,35 @@ impl Access {
         grant.wait(since, || self.begin(grant)).await
     }
 
-    /// Asks where nothing is known and nobody asks.
-    pub(super) fn wish(self: &Arc<Self>, grant: &Arc<Grant>) {
-        if grant.rights().is_none() {
-            self.ask_anew(grant, grant.wish());
-        }
-    }
-
-    /// Asks if that is due; a session is to ask again whatever it may be asking now.
-    fn ask_anew(self: &Arc<Self>, grant: &Arc<Grant>, is_due: bool) {
-        if is_due || grant.asker().is_some() {
+    /// Asks where the rights are not known and nobody asks.
+    pub(super) fn ask_if_unknown(self: &Arc<Self>, grant: &Arc<Grant>) {
+        if grant.rights().is_none() && grant.want() {
             self.begin(grant);
-        }
-        if grant.asker().is_some() {
-            let later = tokio::spawn(ask_later(Arc::downgrade(self), Arc::downgrade(grant)));
-            grant.ask_later(later.abort_handle());
+            self.ask_session_again(grant);
         }
     }
 
-    /// The mailboxes of others that `subject` may look up, as far as can be said without asking for each.
-    pub(super) async fn shared_with(&self, subject: &Subject) -> Result<Vec<MailboxPath>, NoAnswer> {
-        let mut sources: Vec<&Arc<dyn RightsSource>> = Vec::new();
-        for via in std::iter::once(&self.options.via).chain(self.options.by_namespace.values()) {
-            if let Via::Source(source) = via
-                && !sources.iter().any(|known| Arc::ptr_eq(known, source))
-            {
-                sources.push(source);
-            }
+    fn doubt_grant(self: &Arc<Self>, grant: &Arc<Grant>, cause: Cause) {
+        if grant.doubt(cause) {
+            self.begin(grant);
+            self.ask_session_again(grant);
         }
+    }
+
+    /// Where a session asks on its own connection, its mail server may answer from memory: it asks
+    /// again until that must be over.
+    fn ask_session_again(self: &Arc<Self>, grant: &Arc<Grant>) {
+        if grant.session().is_some() {
+            let later = tokio::spawn(ask_again(Arc::downgrade(self), Arc::downgrade(grant)));
+            grant.ask_again_by(later.abort_handle());
+        }
+    }
+
+    /// The mailboxes of others that `subject` may look up, as far as can be said without asking for
+    /// each.
+    pub(super) async fn shared_with(&self, subject: &Subject) -> Result<Vec<MailboxPath>, NoAnswer> {
         let mut shared = Vec::new();
-        for source in sources {
+        for source in self.sources() {
             let answer = tokio::time::timeout(self.options.timeout, source.shared_with(subject)).await;
             let answer = answer.unwrap_or_else(|_| Err(NoAnswer::Failed("it took too long".to_owned())))?;
             // Of another source's namespaces this one does not know the rights.
@@ -225,45 +237,47 @@ impl Access {
         Ok(shared)
     }
 
-    /// A change of an ACL came out of the queue: whatever it may touch is not known any more.
-    pub(super) fn heed(self: &Arc<Self>, mailbox: &MailboxPath, identifier: &str, rights: &str) {
-        // What cannot be read may be about anybody.
+    /// A change of an ACL came out of the queue: all rights that it may touch are unknown from now
+    /// on.
+    pub(super) fn acl_changed(self: &Arc<Self>, mailbox: &MailboxPath, identifier: &str, rights: &str) {
+        // An identifier that cannot be read may be about anybody.
         let entry = identifier.parse::<Entry>().ok();
-        let is_named = match self.via(mailbox) {
+        let knows_groups = match self.via(mailbox) {
             Via::Source(source) => source.goes_by_groups(),
             Via::Session | Via::Nobody => false,
         };
         // Who is in a group, the source alone may know.
-        let about_anybody = entry.as_ref().is_none_or(|entry| !is_named && matches!(entry.identifier, Identifier::Group(_)));
+        let about_anybody = entry.as_ref().is_none_or(|entry| !knows_groups && matches!(entry.identifier, Identifier::Group(_)));
         for grant in self.grants(mailbox) {
             let about = |entry: &Entry| grant.subject.is(&entry.identifier, false);
             if !about_anybody && !entry.as_ref().is_some_and(about) {
                 continue;
             }
             let is_lost = entry.as_ref().is_some_and(|entry| takes_reading(entry, rights));
-            let begin = grant.doubt_announced();
-            if grant.asker().is_some() && is_lost {
-                // The mail server's own answer on a connection that has stood for long may be old, so it is not asked.
-                self.learned(&grant, Ok(Rights::NONE));
+            if grant.session().is_some() && is_lost {
+                // The mail server's own answer on a connection that has stood for long may be old,
+                // so it is not asked.
+                grant.lose();
+                self.notice(&grant);
             } else {
-                self.ask_anew(&grant, begin);
+                self.doubt_grant(&grant, Cause::Announced);
             }
         }
         let about = entry.filter(|_| !about_anybody).map(|entry| entry.identifier);
         let _ = self.notices.send(Notice::Shares(about));
     }
 
-    /// Nothing is known any more of this mailbox: it is another one now, or is gone.
-    pub(super) fn doubt_all(self: &Arc<Self>, mailbox: &MailboxPath) {
+    /// All rights on this mailbox are unknown: it is another mailbox now, or is gone.
+    pub(super) fn doubt_mailbox(self: &Arc<Self>, mailbox: &MailboxPath) {
         for grant in self.grants(mailbox) {
-            self.ask_anew(&grant, grant.doubt());
+            self.doubt_grant(&grant, Cause::Found);
         }
     }
 
     /// Every right may have changed without this node's hearing of it.
     pub fn doubt_everything(self: &Arc<Self>) {
         for grant in &self.all_grants() {
-            self.ask_anew(grant, grant.doubt());
+            self.doubt_grant(grant, Cause::Found);
         }
         let _ = self.notices.send(Notice::Shares(None));
     }
@@ -272,31 +286,30 @@ impl Access {
     pub fn doubt_keys<'a>(self: &Arc<Self>, keys: impl IntoIterator<Item = &'a Key>) {
         for key in keys {
             if let Key::Mailbox(mailbox) = key {
-                self.doubt_all(mailbox);
+                self.doubt_mailbox(mailbox);
             }
         }
     }
 
-    /// Those who hold it are to look at it; told once, however often before they do.
+    /// Sessions are to look at this grant; told once, however often before they do.
     pub(super) fn notice(&self, grant: &Arc<Grant>) {
-        if grant.notice() {
-            let _ = self.notices.send(Notice::Review(Arc::downgrade(grant)));
+        if grant.notice.schedule() {
+            let _ = self.notices.send(Notice::Grant(Arc::downgrade(grant)));
         }
     }
 
-    /// What an IMAP session learned on its own connection.
-    pub(super) fn learned(&self, grant: &Arc<Grant>, answer: Result<Rights, NoAnswer>) {
-        if grant.answer_announced(grant.begin(), answer) == Answered::Changed {
+    /// What the IMAP session that asks for this grant has learned on its own connection.
+    pub(super) fn session_reported(&self, grant: &Arc<Grant>, rights: Rights) {
+        if grant.report(rights) == Answered::Changed {
             self.notice(grant);
         }
     }
 
     /// Begins to ask; whoever calls has been told to.
     fn begin(self: &Arc<Self>, grant: &Arc<Grant>) {
-        match grant.asker() {
+        match grant.session() {
             Some(session) => {
                 if let Some(session) = session.upgrade() {
-                    grant.set_unheard(true);
                     session.push_ask_rights(grant.key().clone());
                 }
             }
@@ -305,9 +318,9 @@ impl Access {
     }
 
     fn warn(&self, error: &NoAnswer) {
-        let mut warned = self.warned.lock();
-        if warned.is_none_or(|at| at.elapsed() >= WARN_AGAIN) {
-            *warned = Some(Instant::now());
+        let mut warned_at = self.warned_at.lock();
+        if warned_at.is_none_or(|at| at.elapsed() >= WARN_INTERVAL) {
+            *warned_at = Some(Instant::now());
             warn!(%error, "rights cannot be asked for: what is not known to be allowed is not told");
         }
     }
@@ -335,25 +348,25 @@ fn takes_reading(entry: &Entry, rights: &str) -> bool {
     }
 }
 
-/// A mail server may answer a connection that has stood for long from its memory: what it says is asked for again while that
-/// may last (Dovecot's is 30 s).
-async fn ask_later(access: Weak<Access>, grant: Weak<Grant>) {
+/// A mail server may answer a connection that has stood for long from its memory (Dovecot for 30
+/// s): the session asks again until that must be over.
+async fn ask_again(access: Weak<Access>, grant: Weak<Grant>) {
     for pause in [1, 5, 30].map(Duration::from_secs) {
         tokio::time::sleep(pause).await;
         let (Some(access), Some(grant)) = (access.upgrade(), grant.upgrade()) else { return };
-        if grant.wish() {
+        if grant.want() {
             access.begin(&grant);
         }
     }
 }
 
-/// However it ends, the grant can be asked for again.
+/// However its task ends, the grant can be asked for again.
 struct Asking(Option<Weak<Grant>>);
 
 impl Drop for Asking {
     fn drop(&mut self) {
         if let Some(grant) = self.0.take().and_then(|grant| grant.upgrade()) {
-            grant.stop_asking();
+            grant.give_up();
         }
     }
 }
@@ -366,7 +379,7 @@ async fn ask(access: Weak<Access>, grant: Weak<Grant>) {
             let (Some(access), Some(held)) = (access.upgrade(), grant.upgrade()) else { return };
             let Key::Mailbox(mailbox) = held.key() else { return };
             let Via::Source(source) = access.via(mailbox) else { return };
-            (source.clone(), held.begin(), (held.subject.clone(), mailbox.clone()), access.options.timeout)
+            (source.clone(), held.question(), (held.subject.clone(), mailbox.clone()), access.options.timeout)
         };
         let answer = tokio::time::timeout(timeout, source.rights(&held.0, &held.1)).await;
         let answer = answer.unwrap_or_else(|_| Err(NoAnswer::Failed("it took too long".to_owned())));
@@ -396,7 +409,7 @@ async fn ask(access: Weak<Access>, grant: Weak<Grant>) {
     }
 }
 
-/// Asks again for what is old, and gives up what is too old.
+/// Asks again for rights that are old, and forgets those that are too old.
 async fn age(access: Weak<Access>) {
     let Some(tick) = access.upgrade().map(|access| TICK.min(access.options.recheck / 4).max(Duration::from_millis(5))) else {
         return;
@@ -409,38 +422,36 @@ async fn age(access: Weak<Access>) {
             !held.is_empty()
         });
         let now = Instant::now();
-        // Those that nothing is known of come first.
+        // Unknown rights come first.
         let mut due: Vec<(Option<Instant>, Arc<Grant>)> = Vec::new();
         for grant in access.all_grants() {
-            let confirmed = grant.confirmed();
-            let old = confirmed.map(|confirmed| now.saturating_duration_since(confirmed));
-            match old {
-                Some(old) if old >= access.options.max_age && grant.expire() => {
+            match grant.age(now, access.options.recheck, access.options.max_age) {
+                Age::Fresh => {}
+                Age::Due(asked_at) => due.push((Some(asked_at), grant)),
+                Age::Unknown => due.push((None, grant)),
+                Age::Expired => {
                     access.metrics.rights_expired.inc();
                     due.push((None, grant));
                 }
-                Some(old) if old >= access.options.recheck => due.push((confirmed, grant)),
-                Some(_) => {}
-                None => due.push((None, grant)),
             }
         }
-        due.sort_unstable_by_key(|(confirmed, _)| *confirmed);
+        due.sort_unstable_by_key(|(asked_at, _)| *asked_at);
         let at_once = (f64::from(access.options.rechecks_per_second) * tick.as_secs_f64()).ceil() as usize;
-        // Those that are being asked for already take nobody's turn.
-        for (_, grant) in due.into_iter().filter(|(_, grant)| grant.wish()).take(at_once.max(1)) {
+        // A grant that is being asked for already takes nobody's turn.
+        for (_, grant) in due.into_iter().filter(|(_, grant)| grant.want()).take(at_once.max(1)) {
             access.begin(&grant);
         }
     }
 }
 
-/// What a source hears of by itself.
-async fn heed_news(access: Weak<Access>, source: Arc<dyn RightsSource>, mut news: mpsc::UnboundedReceiver<AclNews>) {
+/// Follows what a source hears of by itself.
+async fn follow_source(access: Weak<Access>, source: Arc<dyn RightsSource>, mut news: mpsc::UnboundedReceiver<AclNews>) {
     while let Some(first) = news.recv().await {
         let mut changed = HashSet::new();
         let mut everything = false;
         let mut shares = HashSet::new();
         let mut next = Some(first);
-        // A storm of news is one.
+        // Everything that is there is taken at once: many changes of one mailbox are one.
         while let Some(told) = next {
             match told {
                 AclNews::Changed(mailbox) => drop(changed.insert(mailbox)),
@@ -451,7 +462,7 @@ async fn heed_news(access: Weak<Access>, source: Arc<dyn RightsSource>, mut news
         }
         let Some(access) = access.upgrade() else { return };
         for mailbox in &changed {
-            access.doubt_all(mailbox);
+            access.doubt_mailbox(mailbox);
         }
         if everything {
             // What is known stands until it is too old, for most of it will be true.
@@ -459,7 +470,7 @@ async fn heed_news(access: Weak<Access>, source: Arc<dyn RightsSource>, mut news
                 Key::Mailbox(mailbox) => matches!(access.via(mailbox), Via::Source(of) if Arc::ptr_eq(of, &source)),
                 Key::Account(_) => false,
             };
-            for grant in access.all_grants().iter().filter(is_its).filter(|grant| grant.wish()) {
+            for grant in access.all_grants().iter().filter(is_its).filter(|grant| grant.want()) {
                 access.begin(grant);
             }
             let _ = access.notices.send(Notice::Shares(None));

@@ -195,7 +195,7 @@ impl Subscriptions {
             match grant.rights() {
                 // Known from others of the same user, and perhaps lost.
                 Some(_) => self.review(&grant),
-                None => self.access.wish(&grant),
+                None => self.access.ask_if_unknown(&grant),
             }
         }
     }
@@ -205,19 +205,15 @@ impl Subscriptions {
     pub fn learned(&self, session: &SessionHandle, key: &Key, rights: Option<Rights>) {
         let grant = session.held().iter().flatten().find(|held| held.key == *key).and_then(|held| held.grant.clone());
         let (Some(grant), Some(rights)) = (grant, rights) else { return };
-        // What it learned before it heard that it is to ask may be older than the doubt.
-        if grant.is_unheard() {
-            return;
-        }
-        if grant.asker().is_some_and(|asker| std::ptr::eq(asker.as_ptr(), session)) {
-            self.access.learned(&grant, Ok(rights));
+        if grant.session().is_some_and(|asker| std::ptr::eq(asker.as_ptr(), session)) {
+            self.access.session_reported(&grant, rights);
         }
     }
 
     /// The session has heard that it is to ask: what it learns from now on counts.
     pub fn asks(&self, session: &SessionHandle, key: &Key) {
         if let Some(grant) = session.held().iter().flatten().find(|held| held.key == *key).and_then(|held| held.grant.as_ref()) {
-            grant.set_unheard(false);
+            grant.session_is_aware();
         }
     }
 
@@ -251,7 +247,7 @@ impl Subscriptions {
 
     /// Asks for the rights once more when the key is settled: until then no change of them could reach this node.
     fn confirm_once_settled(self: &Arc<Self>, lease: &Lease, grant: &Arc<Grant>) {
-        if let (Some(settling), None) = (self.presence.settling(lease), grant.asker()) {
+        if let (Some(settling), None) = (self.presence.settling(lease), grant.session()) {
             let (this, grant) = (Arc::downgrade(self), Arc::downgrade(grant));
             tokio::spawn(async move {
                 let _ = settling.await;
@@ -318,12 +314,12 @@ impl Subscriptions {
     pub fn heed(self: &Arc<Self>, delivery: &Arc<Delivery>) {
         let event = &delivery.event;
         match &event.change {
-            Change::AclChange { identifier, rights } => self.access.heed(&event.mailbox, identifier, rights),
+            Change::AclChange { identifier, rights } => self.access.acl_changed(&event.mailbox, identifier, rights),
             Change::MailboxRename { to } => self.renamed(delivery, to),
             Change::AccountRename { to } => self.renamed_account(delivery, to),
             Change::MailboxDelete => self.deleted(delivery),
             // Another mailbox of the name, perhaps.
-            Change::MailboxCreate => self.access.doubt_all(&event.mailbox),
+            Change::MailboxCreate => self.access.doubt_mailbox(&event.mailbox),
             _ => {}
         }
     }

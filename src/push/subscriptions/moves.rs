@@ -51,7 +51,7 @@ impl Subscriptions {
     pub(super) fn renamed(self: &Arc<Self>, delivery: &Arc<Delivery>, to: &MailboxPath) {
         let from = &delivery.event.mailbox;
         // Whoever holds the new name holds another mailbox now.
-        self.access.doubt_all(to);
+        self.access.doubt_mailbox(to);
         self.resync_untold(delivery, to);
         if self.moving.load(Ordering::Acquire) > 0 && !changes_owner(&delivery.event) {
             self.end_what_clashes(from, to);
@@ -125,7 +125,7 @@ impl Subscriptions {
             session.push_moved(key.clone(), None);
         }
         // Whoever is about to subscribe asks again: a mailbox made anew under this name is another one.
-        self.access.doubt_all(mailbox);
+        self.access.doubt_mailbox(mailbox);
     }
 
     /// What has changed for those to whom the news itself is not told, for it names a mailbox that may be none of their
@@ -211,7 +211,7 @@ impl Subscriptions {
                 let Some(at) = held.iter().position(|holding| holding.serial == serial) else { continue };
                 let Key::Mailbox(path) = &held[at].key else { continue };
                 if let Some(news) = of(path) {
-                    self.access.doubt_all(&news.to);
+                    self.access.doubt_mailbox(&news.to);
                     self.move_on(session, held, at, &news);
                 }
             }
@@ -223,8 +223,8 @@ impl Subscriptions {
         for from in keys {
             let Key::Mailbox(path) = &from else { continue };
             let Some(news) = of(path) else { continue };
-            self.access.doubt_all(path);
-            self.access.doubt_all(&news.to);
+            self.access.doubt_mailbox(path);
+            self.access.doubt_mailbox(&news.to);
             for session in self.hub.sessions(&from) {
                 let mut guard = session.held();
                 let Some(held) = guard.as_mut() else { continue };

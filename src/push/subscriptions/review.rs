@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use super::{Subscriptions, WeakSubscriptions};
 use crate::mail::key::Key;
 use crate::mail::rights::{Rights, Subject};
-use crate::push::access::{Grant, Notice};
+use crate::push::access::{Cause, Grant, Notice};
 use crate::push::metrics::Metrics;
 use crate::push::outbox::{Resync, ResyncReason, Standing, SubscribeFailure};
 use crate::push::session::{Held, SessionHandle};
@@ -23,10 +23,10 @@ pub(super) async fn heed(subscriptions: WeakSubscriptions, mut notices: mpsc::Un
     while let Some(notice) = notices.recv().await {
         let Some(subscriptions) = subscriptions.upgrade() else { return };
         match notice {
-            Notice::Review(grant) => {
+            Notice::Grant(grant) => {
                 if let Some(grant) = grant.upgrade() {
                     // First: what changes from now on is another notice.
-                    grant.take_noticed();
+                    grant.notice.begin();
                     subscriptions.review(&grant);
                 }
             }
@@ -60,13 +60,13 @@ impl Subscriptions {
     /// Tells every session that holds this grant what has become of it, in a while where that is a loss that nobody has told
     /// of. Those whose subscription does not stand yet look for themselves.
     pub(super) fn review(self: &Arc<Self>, grant: &Arc<Grant>) {
-        let Some((rights, at_once)) = grant.take_announced() else { return self.leave_to_the_server(grant) };
-        if self.tell(grant, rights, at_once) && grant.await_review() {
+        let Some((rights, cause)) = grant.take_cause() else { return self.leave_to_the_server(grant) };
+        if self.tell(grant, rights, cause == Cause::Announced) && grant.second_look.schedule() {
             let (this, grant) = (Arc::downgrade(self), Arc::downgrade(grant));
             tokio::spawn(async move {
                 tokio::time::sleep(UNTOLD).await;
                 if let (Some(this), Some(grant)) = (this.upgrade(), grant.upgrade()) {
-                    grant.begin_review();
+                    grant.second_look.begin();
                     this.review_now(&grant);
                 }
             });
@@ -171,9 +171,9 @@ impl Subscriptions {
             // The old one is held until the new one is in its place, which makes good what the old one owes.
             let before = std::mem::replace(&mut holding.grant, grant);
             if let (Some(before), Some(now)) = (&before, &holding.grant)
-                && before.is_owing()
+                && before.may_have_withheld()
             {
-                now.owe();
+                now.note_withheld();
             }
             if holding.is_active() {
                 self.hub.subscribe(&holding.key, session, holding.wanted(), holding.grant.as_ref(), || ());
@@ -189,7 +189,7 @@ impl Subscriptions {
         for grant in grants {
             match grant.rights() {
                 Some(_) => self.review_now(&grant),
-                None => self.access.wish(&grant),
+                None => self.access.ask_if_unknown(&grant),
             }
         }
         self.cover_again_for(session);

@@ -18,7 +18,7 @@ async fn what_cannot_be_answered_takes_nobodys_turn() {
             access.hold(&Subject::alone(user("bob")), &path).unwrap()
         })
         .collect();
-    stuck.iter().for_each(|grant| access.wish(grant));
+    stuck.iter().for_each(|grant| access.ask_if_unknown(grant));
     play.script.set(TEAM, "bob", "lr");
     play.subscribe(mailbox(TEAM));
     pass(5_000).await;

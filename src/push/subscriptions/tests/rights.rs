@@ -190,7 +190,7 @@ async fn an_imap_session_tells_what_it_may_and_is_told_what_it_did_not() {
     play.script.pauses.lock().push(50);
     play.comes(TEAM, acl("anyone", "l"));
     assert_eq!(idling.reads_watched(), None);
-    idling.owe(&mailbox(TEAM));
+    idling.note_withheld(&mailbox(TEAM));
     pass(100).await;
     assert_eq!(heard(&idling), ["Registered", "Settled", "resync Team rights"]);
     play.script.set(TEAM, "bob", "l");
@@ -275,7 +275,7 @@ async fn holders_are_told_once_to_look_at_what_they_hold() {
     let grant = access.hold(&Subject::alone(user("bob")), &TEAM.parse().unwrap()).unwrap();
     (0..3).for_each(|_| access.notice(&grant));
     assert!(notices.try_recv().is_ok() && notices.try_recv().is_err());
-    grant.take_noticed();
+    grant.notice.begin();
     access.notice(&grant);
     assert!(notices.try_recv().is_ok(), "what comes later is told later");
 }
