@@ -181,9 +181,6 @@ impl Node {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: unix_ms(),
         };
-        if settings.http.listen.ip().is_unspecified() && settings.http.advertise.is_empty() {
-            warn!(url = %record.url, "other nodes cannot reach this one under its URL: set http.advertise");
-        }
         let metrics = Arc::new(Metrics::default());
         let (linger, patience) = (settings.registry.linger_ms.duration(), settings.imap.register_timeout_ms.duration());
         let (presence, breaks) = Presence::start(cluster.registrar.clone(), settle(&settings), linger, patience);

@@ -1,4 +1,7 @@
 //! `mailpush check`: is the configuration good, and is what it names there?
+//!
+//! One line each: `ok`, `FAIL` with its cause, or `WARN` for what works but is seldom meant. Only `FAIL` makes the command
+//! fail. What libraries log is left out unless `-v` asks for it: the causes are in the lines.
 
 use std::fmt::Write;
 use std::io::ErrorKind;
@@ -15,10 +18,16 @@ use crate::cluster::queue::QueueSystem;
 use crate::cluster::queue::kafka::KafkaQueues;
 use crate::cluster::registry::zookeeper::ZookeeperRegistry;
 use crate::cluster::registry::{Directory, QueueNames, RegistryError};
-use crate::config::{AuthSettings, DEFAULT_TOML, ImapSettings, Purpose, RegistryKind, Settings};
+use crate::config::{AuthSettings, DEFAULT_TOML, ImapSettings, ProxyHeader, Purpose, RegistryKind, Settings, UpstreamSettings};
 use crate::edge::auth::{Authenticator, user_names};
 use crate::edge::imap::server_tls;
 use crate::edge::imap::upstream::Upstreams;
+
+mod limits;
+mod reach;
+mod zookeeper;
+
+use reach::{plain, reach, reach_all};
 
 /// How long one dependency may take to answer.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -46,16 +55,36 @@ pub struct CheckArgs {
 /// One look at something that mailpush needs. Says what it found, or what is wrong and what to do.
 pub struct Probe {
     name: String,
-    outcome: BoxFuture<'static, Result<String, String>>,
+    outcome: BoxFuture<'static, Outcome>,
+}
+
+/// What was found, or what is wrong.
+type Outcome = Result<Finding, String>;
+
+/// Something that works.
+pub struct Finding {
+    text: String,
+    /// What is wrong with it all the same, each a line.
+    warnings: Vec<String>,
+}
+
+impl From<String> for Finding {
+    fn from(text: String) -> Self {
+        Self { text, warnings: Vec::new() }
+    }
 }
 
 impl Probe {
-    pub fn new(name: impl Into<String>, outcome: impl Future<Output = Result<String, String>> + Send + 'static) -> Self {
-        Self { name: name.into(), outcome: outcome.boxed() }
+    /// A probe that starts when it is run.
+    pub fn new<F: Into<Finding>>(
+        name: impl Into<String>,
+        outcome: impl Future<Output = Result<F, String>> + Send + 'static,
+    ) -> Self {
+        Self { name: name.into(), outcome: outcome.map(|outcome| outcome.map(Into::into)).boxed() }
     }
 
     /// `Err` also where it takes too long.
-    async fn run(self) -> (String, Result<String, String>) {
+    async fn run(self) -> (String, Outcome) {
         let outcome = tokio::time::timeout(PATIENCE, self.outcome).await;
         (self.name, outcome.unwrap_or_else(|_| Err(format!("no answer within {} seconds", PATIENCE.as_secs()))))
     }
@@ -89,14 +118,30 @@ fn registry(settings: Settings) -> Probe {
         return Probe::new("registry", async { Ok("none is configured: every node hears everything".to_owned()) });
     }
     Probe::new(format!("ZooKeeper at {}", settings.registry.ensembles.join(" and ")), async move {
+        let mut warnings = Vec::new();
+        for ensemble in &settings.registry.ensembles {
+            let tried = reach_all(ensemble.split(',')).await;
+            if let Some(problem) = tried.problem() {
+                let only = settings.registry.ensembles.len() == 1;
+                return Err(if only { problem } else { format!("{ensemble}: {problem}") });
+            }
+            warnings.extend(tried.warnings());
+        }
+        if settings.registry.ensembles.len() > 1 && !settings.registry.tls.enabled {
+            let alone = settings.registry.ensembles.iter().filter(|ensemble| !ensemble.contains(','));
+            warnings.extend(join_all(alone.map(|server| zookeeper::belongs_to_others(server))).await.into_iter().flatten());
+        }
         let names = QueueNames::new(&settings.queue.prefix).map_err(|error| error.to_string())?;
         let registry = ZookeeperRegistry::connect(&settings.registry, names).await.map_err(|error| error.to_string())?;
         let began = tokio::time::Instant::now();
         loop {
             match registry.probe().await {
-                Ok(()) => return Ok(format!("answers, {} nodes live", registry.nodes().borrow().len())),
+                Ok(()) => {
+                    let text = format!("answers, {} nodes live", registry.nodes().borrow().len());
+                    return Ok(Finding { text, warnings });
+                }
                 Err(error) if began.elapsed() > REGISTRY_PATIENCE || matches!(error, RegistryError::Refused(_)) => {
-                    return Err(error.to_string());
+                    return Err(format!("the port answers, but {}", plain(&error.to_string())));
                 }
                 Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
             }
@@ -109,17 +154,22 @@ fn queue(settings: Settings) -> Probe {
     Probe::new(format!("Kafka at {}", settings.queue.brokers.join(",")), async move {
         let queues = KafkaQueues::new(&settings.queue).map_err(|error| error.to_string())?;
         let names = QueueNames::new(&settings.queue.prefix).map_err(|error| error.to_string())?;
-        let found = queues.list(&names.node_prefix()).await.map_err(|error| error.to_string())?;
-        Ok(format!("answers, {} queues of nodes", found.len()))
+        let tried = reach_all(settings.queue.brokers.iter().map(String::as_str)).await;
+        if let Some(problem) = tried.problem() {
+            return Err(problem);
+        }
+        let found = queues.list(&names.node_prefix()).await;
+        let found = found.map_err(|error| format!("the port answers, but {}", plain(&error.to_string())))?;
+        Ok(Finding { text: format!("answers, {} queues of nodes", found.len()), warnings: tried.warnings() })
     })
 }
 
 /// The keys that tokens are checked with can be had.
 fn keys(settings: AuthSettings) -> Probe {
     Probe::new("keys for tokens", async move {
-        let keys = Authenticator::new(&settings).await.map_err(|error| error.to_string())?.health();
+        let keys = Authenticator::new(&settings).await.map_err(|error| plain(&error.to_string()))?.health();
         match keys.last_error {
-            Some(error) => Err(error),
+            Some(error) => Err(plain(&error)),
             None => Ok(format!("{} usable", keys.usable_keys)),
         }
     })
@@ -137,14 +187,26 @@ fn imap(settings: &ImapSettings) -> Vec<Probe> {
         }));
     }
     for address in &settings.upstream.addresses {
-        let mut upstream = settings.upstream.clone();
-        upstream.addresses = vec![address.clone()];
-        probes.push(Probe::new(format!("the mail server {address}"), async move {
-            let upstreams = Upstreams::new(&upstream, Arc::default()).map_err(|error| error.to_string())?;
-            upstreams.probe().await.map(|()| "greets".to_owned()).map_err(|error| error.to_string())
-        }));
+        let (address, upstream) = (address.clone(), settings.upstream.clone());
+        probes.push(Probe::new(format!("the mail server {address}"), mail_server(address, upstream)));
     }
     probes
+}
+
+/// One mail server greets.
+async fn mail_server(address: String, mut settings: UpstreamSettings) -> Result<String, String> {
+    reach(&address).await?;
+    let header = settings.proxy_protocol;
+    settings.addresses = vec![address.clone()];
+    let upstreams = Upstreams::new(&settings, Arc::default()).map_err(|error| plain(&error.to_string()))?;
+    upstreams.probe().await.map(|()| "greets".to_owned()).map_err(|error| {
+        let error = plain(&error.to_string());
+        let problem = error.rsplit_once(&format!("{address} ")).map_or(error.as_str(), |(_, problem)| problem);
+        match header {
+            ProxyHeader::None => format!("{problem}. If it expects a PROXY header, set imap.upstream.proxy_protocol"),
+            ProxyHeader::V1 | ProxyHeader::V2 => problem.to_owned(),
+        }
+    })
 }
 
 /// The address to listen on is this machine's, free, and allowed.
@@ -170,14 +232,27 @@ pub(super) async fn run(global: &Global, args: CheckArgs) -> Result<(), CliError
     if args.print_default {
         return print(DEFAULT_TOML);
     }
-    let settings = global.start(if args.agent { Purpose::Agent } else { Purpose::Serve })?;
+    let purpose = if args.agent { Purpose::Agent } else { Purpose::Serve };
+    let settings = match global.verbose {
+        0 => global.load(purpose)?,
+        _ => global.start(purpose)?,
+    };
     let mut report = "the configuration is good\n".to_owned();
+    // Writing to a String does not fail.
+    for warning in settings.warnings(purpose) {
+        let _ = writeln!(report, "WARN {warning}");
+    }
     if args.agent {
         let source = settings.access.source.resolved_for_agent(&settings).name();
-        report.push_str(&format!("access.source is {source}: it must be the gateways'\n"));
+        let _ = writeln!(report, "access.source is {source}: it must be the gateways'");
     }
     if args.offline {
         return print(report);
+    }
+    // Only Linux has it; elsewhere nothing is said.
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    if let Some(problem) = limits::open_files(&settings, purpose, &limits) {
+        let _ = writeln!(report, "WARN {problem}");
     }
     let probes = match args.agent {
         true => probe_agent(&settings, args.user.as_deref())?,
@@ -186,13 +261,18 @@ pub(super) async fn run(global: &Global, args: CheckArgs) -> Result<(), CliError
     let outcomes = join_all(probes.into_iter().map(Probe::run)).await;
     let mut failed = 0;
     for (name, outcome) in &outcomes {
-        let (mark, text) = match outcome {
-            Ok(found) => ("ok  ", found),
-            Err(problem) => ("FAIL", problem),
-        };
-        failed += usize::from(outcome.is_err());
-        // Writing to a String does not fail.
-        let _ = writeln!(report, "{mark} {name}: {text}");
+        match outcome {
+            Ok(found) => {
+                let _ = writeln!(report, "ok   {name}: {}", found.text);
+                for warning in &found.warnings {
+                    let _ = writeln!(report, "WARN {name}: {warning}");
+                }
+            }
+            Err(problem) => {
+                failed += 1;
+                let _ = writeln!(report, "FAIL {name}: {problem}");
+            }
+        }
     }
     print(report)?;
     match failed {

@@ -33,7 +33,8 @@ impl Remote {
     /// The client, if a URL is given.
     pub fn client(&self) -> Result<Option<Client>, CliError> {
         let Some(url) = self.url.as_deref().filter(|url| !url.is_empty()) else { return Ok(None) };
-        let token = self.token.clone().filter(|token| !token.is_empty());
+        // A line end at its end, as scripts and files leave one, could not stand in a header.
+        let token = self.token.as_deref().map(|token| token.trim().to_owned()).filter(|token| !token.is_empty());
         let token = token.ok_or_else(|| CliError::Usage("a token is needed: set MAILPUSH_TOKEN or --token".to_owned()))?;
         let client = reqwest::Client::builder().timeout(TIMEOUT).build().map_err(anyhow::Error::new)?;
         Ok(Some(Client { client, url: url.trim_end_matches('/').to_owned(), token }))

@@ -104,10 +104,18 @@ impl Global {
         Sources::of_process(file, overrides)
     }
 
-    /// Loads the settings and starts logging as they say.
+    /// Loads the settings, and starts nothing.
+    pub fn load(&self, purpose: Purpose) -> Result<Settings, CliError> {
+        load_for(&self.sources(), purpose).map_err(CliError::Config)
+    }
+
+    /// Loads the settings, starts logging as they say, and logs what in them is seldom meant.
     pub fn start(&self, purpose: Purpose) -> Result<Settings, CliError> {
-        let settings = load_for(&self.sources(), purpose).map_err(CliError::Config)?;
+        let settings = self.load(purpose)?;
         logging::start(&settings.log);
+        for warning in settings.warnings(purpose) {
+            tracing::warn!(setting = warning.setting, "{warning}");
+        }
         Ok(settings)
     }
 }

@@ -83,6 +83,7 @@ pub fn load_for(sources: &Sources, purpose: Purpose) -> Result<Settings, Vec<Fau
     merge(&mut given, environment(&sources.environment, &mut faults));
     merge(&mut given, overrides(&sources.overrides, &mut faults));
 
+    refuse_control_characters(&mut given, &mut faults);
     let settings = deserialise(&mut given, &mut faults);
     // While the file cannot be read, "this is missing" would only be noise.
     if !file_unreadable {
@@ -146,14 +147,13 @@ fn secret_file_setting(name: &str) -> Option<&'static str> {
     schema::SECRETS.into_iter().find(|path| name.strip_suffix("_FILE") == Some(&schema::variable(path)))
 }
 
-/// A secret's file, without the line end that editors and `echo` leave.
+/// The text of a secret's file; [`super::Secret`] takes the line end off.
 fn read_secret(path: &str) -> Result<String, String> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("cannot be read from {path}: {error}"))?;
-    let secret = text.trim_end_matches(['\r', '\n']);
-    if secret.is_empty() {
-        return Err(format!("cannot be read from {path}: the file is empty"));
+    match text.trim_end_matches(['\r', '\n']) {
+        "" => Err(format!("cannot be read from {path}: the file is empty")),
+        _ => Ok(text),
     }
-    Ok(secret.to_owned())
 }
 
 /// Kubernetes sets such variables in every container of a namespace that has a service named `mailpush` (or
@@ -187,6 +187,31 @@ fn overrides(pairs: &[String], faults: &mut Vec<Fault>) -> Vec<Given> {
         }
     }
     given
+}
+
+/// No setting holds line ends or NULs but secrets and the free table (certificates in PEM), and those no NULs either, which
+/// C libraries take for the end.
+fn refuse_control_characters(given: &mut Merged, faults: &mut Vec<Fault>) {
+    fn holds(value: &Value, bad: &dyn Fn(char) -> bool) -> bool {
+        match value {
+            Value::String(text) => text.contains(bad),
+            Value::Array(elements) => elements.iter().any(|element| holds(element, bad)),
+            _ => false,
+        }
+    }
+    given.retain(|path, (value, origin)| {
+        let may_have_lines = schema::is_secret(path) || path.starts_with(FREE_TABLE);
+        let (bad, what): (&dyn Fn(char) -> bool, _) = match may_have_lines {
+            true => (&|c| c == '\0', "a NUL"),
+            false => (&char::is_control, "a line end or another control character"),
+        };
+        let good = !holds(value, bad);
+        if !good {
+            let hint = "Write it as plain text, on one line.";
+            faults.push(Fault::new(path, format!("holds {what}"), hint).from(origin.clone()));
+        }
+        good
+    });
 }
 
 /// Deserialises what was given; values that do not fit become faults and leave their default behind.

@@ -17,6 +17,7 @@ mod settings_access;
 mod settings_agent;
 mod settings_imap;
 mod text;
+mod warnings;
 mod wording;
 
 #[cfg(test)]
@@ -31,6 +32,7 @@ pub use settings::*;
 pub use settings_access::*;
 pub use settings_agent::*;
 pub use settings_imap::*;
+pub use warnings::Warning;
 
 /// Every setting, commented, with its default: what `mailpush check --print-default` prints.
 pub const DEFAULT_TOML: &str = include_str!("default.toml");

@@ -11,13 +11,23 @@ use serde::{Deserialize, Serialize};
 use super::{AccessSettings, AgentSettings, ImapSettings};
 
 /// A text that is never printed or logged.
+///
+/// Line ends at its end are not part of it, wherever it comes from: `echo`, editors and Kubernetes' secrets leave one
+/// there, and whoever issues tokens or knows the password has it without.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(from = "String")]
 pub struct Secret(String);
+
+impl From<String> for Secret {
+    fn from(mut text: String) -> Self {
+        text.truncate(text.trim_end_matches(['\r', '\n']).len());
+        Self(text)
+    }
+}
 
 impl Secret {
     pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+        Self::from(text.into())
     }
 
     /// The secret itself: for the one call that needs it.

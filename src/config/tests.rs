@@ -134,6 +134,57 @@ fn secrets_come_from_files() {
     assert!(faults[0].starts_with("auth.secret cannot be read from /nowhere/at/all"), "{faults:?}");
 }
 
+/// Whatever leaves a line end: a variable, a flag, a file of its own, the configuration file.
+#[test]
+fn a_line_end_is_no_part_of_any_secret() {
+    let folder = tempfile::tempdir().unwrap();
+    for end in ["", "\n", "\r\n", "\n\n"] {
+        for setting in schema::SECRETS {
+            let text = format!("{SECRET}{end}");
+            let read = |sources: Sources| {
+                let settings = load_for(&sources, Purpose::Token).map(|settings| serde_json::to_value(settings).unwrap());
+                let value = settings.expect(setting).pointer(&format!("/{}", setting.replace('.', "/"))).cloned();
+                assert_eq!(value, Some(SECRET.into()), "{setting} with {end:?}: {sources:?}");
+            };
+            let variable = schema::variable(setting);
+            read(Sources { environment: [(variable.clone(), text.clone().into())].into(), ..Default::default() });
+            read(Sources { overrides: vec![format!("{setting}={text}")], ..Default::default() });
+            let file = folder.path().join("secret");
+            std::fs::write(&file, &text).unwrap();
+            read(Sources { environment: [(format!("{variable}_FILE"), file.into())].into(), ..Default::default() });
+            let file = folder.path().join("mailpush.toml");
+            let (section, key) = setting.rsplit_once('.').unwrap();
+            std::fs::write(&file, format!("[{section}]\n{key} = {}", serde_json::to_string(&text).unwrap())).unwrap();
+            read(Sources { file: Some(file), ..Default::default() });
+        }
+    }
+}
+
+#[test]
+fn a_control_character_is_refused_where_it_stands() {
+    let file = "[queue]\nsasl_user = \"u\\n\"\nbrokers = [\"a:1\\t\"]\n[auth]\nsecret = \"a\\u0000b\"\naudience = \"a\\rb\"\n\
+                [queue.properties]\n\"ssl.ca.pem\" = \"a\\nb\\n\"";
+    assert_eq!(
+        Case::default().file(file).faults(),
+        [
+            "auth.audience holds a line end or another control character",
+            "auth.secret holds a NUL",
+            "queue.brokers holds a line end or another control character",
+            "queue.sasl_user holds a line end or another control character",
+        ]
+    );
+    assert_eq!(Case::keyed().set("node.id=a\nb").faults(), ["node.id holds a line end or another control character"]);
+}
+
+/// Before, these were read as JSON, which they are not.
+#[test]
+fn ipv6_brokers_come_by_variable_and_flag() {
+    let by_flag = Case::keyed().set("queue.brokers=[::1]:9092").load().unwrap();
+    assert_eq!(by_flag.queue.brokers, ["[::1]:9092"]);
+    let by_variable = Case::keyed().env("MAILPUSH_QUEUE_BROKERS", "[::1]:9092,[::1]:9093").load().unwrap();
+    assert_eq!(by_variable.queue.brokers, ["[::1]:9092", "[::1]:9093"]);
+}
+
 #[test]
 fn all_faults_are_told_at_once_and_say_where() {
     let faults = Case::default()

@@ -16,8 +16,15 @@ pub(super) fn parse(path: &str, value: &str, origin: &Origin) -> Vec<Given> {
         Some(Kind::Number) => one(number(value)),
         Some(Kind::List) => one(list(path, value)),
         Some(Kind::FreeTable) => pairs(path, value, origin),
-        Some(Kind::Text | Kind::OptionalText | Kind::Section) | None => one(value.into()),
+        Some(Kind::Text | Kind::OptionalText | Kind::Section) | None => one(without_line_end(value).into()),
     }
+}
+
+/// Scripts and Kubernetes' secrets leave a line end at the end of a variable. A text of several lines (a certificate among
+/// the free keys) keeps its own.
+fn without_line_end(text: &str) -> &str {
+    let line = text.trim_end_matches(['\r', '\n']);
+    if line.contains('\n') { text } else { line }
 }
 
 fn number(text: &str) -> Value {
@@ -26,10 +33,11 @@ fn number(text: &str) -> Value {
     unsigned.or_else(|_| digits.parse::<i64>().map(Value::from)).unwrap_or_else(|_| text.into())
 }
 
-/// `a,b` or, as in the file, `["a", "b"]`.
+/// `a,b` or, as in the file, `["a", "b"]`. A bracket alone does not mean the latter: `[::1]:9092` is an address.
 fn list(path: &str, text: &str) -> Value {
     let text = text.trim();
-    if text.starts_with('[') {
+    let in_brackets = text.strip_prefix('[').map(str::trim_start);
+    if in_brackets.is_some_and(|rest| rest.starts_with(['"', '\'', ']'])) {
         return serde_json::from_str(text).unwrap_or_else(|_| text.into());
     }
     let separator = if SEMICOLON_LISTS.contains(&path) { ';' } else { ',' };
@@ -74,6 +82,43 @@ mod tests {
         assert_eq!(value("queue.brokers", r#"["a:1"]"#), json!(["a:1"]));
         assert_eq!(value("queue.brokers", ""), json!([]));
         assert_eq!(value("registry.ensembles", "a:1,b:1;c:1"), json!(["a:1,b:1", "c:1"]));
+    }
+
+    /// An IPv6 address with a port begins with a bracket, as a list in the file does.
+    #[test]
+    fn a_bracket_begins_an_address_or_a_list() {
+        for (path, text, list) in [
+            ("queue.brokers", "[::1]:9092", json!(["[::1]:9092"])),
+            ("queue.brokers", "[::1]:9092,[fd00::2]:9092, kafka:9092", json!(["[::1]:9092", "[fd00::2]:9092", "kafka:9092"])),
+            ("imap.upstream.addresses", "[2001:db8::1]:143", json!(["[2001:db8::1]:143"])),
+            ("registry.ensembles", "[::1]:1,[::1]:2;[::1]:3", json!(["[::1]:1,[::1]:2", "[::1]:3"])),
+            ("queue.brokers", r#"["[::1]:9092"]"#, json!(["[::1]:9092"])),
+            ("queue.brokers", r#" [ "a:1", "b:2" ] "#, json!(["a:1", "b:2"])),
+            ("queue.brokers", "[]", json!([])),
+            ("queue.brokers", "[ ]", json!([])),
+            // Taken as one element, which its setting refuses by itself, or as a text that is no list.
+            ("queue.brokers", "[a:1]", json!(["[a:1]"])),
+            ("queue.brokers", "['a:1']", json!("['a:1']")),
+        ] {
+            assert_eq!(value(path, text), list, "{path} {text}");
+        }
+    }
+
+    #[test]
+    fn a_line_end_at_the_end_is_not_part_of_a_text() {
+        for (path, text, read) in [
+            ("queue.sasl_user", "mailpush\n", "mailpush"),
+            ("queue.sasl_user", "mailpush\r\n\n", "mailpush"),
+            ("queue.tls.ca_file", "/ca.pem\n", "/ca.pem"),
+            ("auth.secret", "a b \n", "a b "),
+            ("queue.properties.ssl.key.password", "hunter2\n", "hunter2"),
+            ("queue.properties.ssl.ca.pem", "-----BEGIN\nAA\n", "-----BEGIN\nAA\n"),
+        ] {
+            assert_eq!(value(path, text), json!(read), "{path}");
+        }
+        assert_eq!(value("queue.brokers", "a:1,b:2\n"), json!(["a:1", "b:2"]));
+        assert_eq!(value("http.max_connections", "5\n"), json!(5));
+        assert_eq!(value("auth.lowercase_users", "false\r\n"), json!(false));
     }
 
     #[test]

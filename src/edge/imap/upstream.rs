@@ -27,6 +27,7 @@ const RECONNECTS: usize = 32;
 /// The longest line before a login that is read.
 const LINE: usize = 8 * 1024;
 const STARTTLS: &[u8] = b"S1 STARTTLS\r\n";
+const NOOP: &[u8] = b"P1 NOOP\r\n";
 
 /// All mail servers behind the door.
 pub struct Upstreams {
@@ -80,6 +81,8 @@ enum Failure {
     Injected,
     #[error("sent a line that is too long")]
     TooLong,
+    #[error("does not expect a PROXY header, it answered {0:?}: set imap.upstream.proxy_protocol to none, or let it expect one")]
+    Header(String),
 }
 
 /// A connection to a mail server, and what it has said so far: its greeting.
@@ -166,9 +169,15 @@ impl Upstreams {
         self.connect(SocketAddr::from(([127, 0, 0, 1], 0)), false).await
     }
 
-    /// Whether a server greets.
+    /// Whether a server greets, and takes the PROXY header if it is sent one: a server that does not expect it greets, and
+    /// answers the header with BAD.
     pub async fn probe(&self) -> Result<(), Unreachable> {
-        self.connect_for_nobody().await.map(drop)
+        let (stream, said) = self.connect_for_nobody().await?;
+        if self.proxy_header == ProxyHeader::None {
+            return Ok(());
+        }
+        let asked = tokio::time::timeout(self.timeout, takes_header(stream, said)).await;
+        asked.unwrap_or(Err(Failure::TimedOut)).map_err(|failure| Unreachable(failure.to_string()))
     }
 
     /// The servers that are not set aside, and all.
@@ -295,6 +304,23 @@ async fn starttls(tcp: &mut TcpStream) -> Result<Vec<u8>, Failure> {
             return if behind.is_empty() { Ok(said) } else { Err(Failure::Injected) };
         }
         rest = behind;
+    }
+}
+
+/// Asks NOOP behind the PROXY header and the greeting, which is in `said`: only its answer and untagged data may come.
+async fn takes_header(mut stream: Stream, mut said: Vec<u8>) -> Result<(), Failure> {
+    stream.write_all(NOOP).await?;
+    loop {
+        let length = line(&mut stream, &mut said).await?;
+        let rest = said.split_off(length);
+        let is_refusal =
+            said.get(..5).is_some_and(|word| word.eq_ignore_ascii_case(b"* BAD") || word.eq_ignore_ascii_case(b"* BYE"));
+        match said.strip_prefix(b"P1 ") {
+            Some(answer) if answer.get(..2).is_some_and(|word| word.eq_ignore_ascii_case(b"OK")) => return Ok(()),
+            None if said.starts_with(b"* ") && !is_refusal => {}
+            _ => return Err(Failure::Header(words(&said))),
+        }
+        said = rest;
     }
 }
 

@@ -1,7 +1,7 @@
 //! The program as a shell sees it: output, exit codes, pipes.
 
-use std::io::Write;
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
@@ -78,7 +78,10 @@ fn the_printed_defaults_are_a_good_configuration() {
     let file = folder.path().join("mailpush.toml");
     std::fs::write(&file, out(&printed)).unwrap();
     let output = run(keyed(&["check", "--offline", "--config", file.to_str().unwrap()]));
-    assert_eq!((code(&output), out(&output)), (0, "the configuration is good\n"), "{}", err(&output));
+    let expected = "the configuration is good\n\
+                    WARN queue.replication is 1. While a broker is away its queues are away too, and a lost disk loses their events. \
+                    Set it to 3 in production.\n";
+    assert_eq!((code(&output), out(&output)), (0, expected), "{}", err(&output));
     let mut by_variable = keyed(&["check", "--offline"]);
     by_variable.env("MAILPUSH_CONFIG", &file);
     assert_eq!(code(&run(by_variable)), 0);
@@ -113,6 +116,134 @@ fn check_tells_what_is_not_there() {
     assert_eq!(code(&output), 69);
     assert!(out(&output).contains("FAIL keys for tokens: cannot read /nowhere.pem"), "{}", out(&output));
     assert!(out(&output).contains("ok   listening on 127.0.0.1:0"), "{}", out(&output));
+}
+
+/// An address on which nobody listens.
+fn closed() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
+}
+
+/// A mail server, as far as `check` asks. `told`: what it says of a PROXY header.
+fn mail_server(told: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let mut writer = &stream;
+                let _ = writer.write_all(b"* OK ready\r\n");
+                for line in BufReader::new(&stream).lines().map_while(Result::ok) {
+                    let answer = match line.split_once(' ') {
+                        Some(("PROXY", _)) => told.to_owned(),
+                        Some((tag, _)) => format!("{tag} OK done\r\n"),
+                        None => "* BAD what?\r\n".to_owned(),
+                    };
+                    let _ = writer.write_all(answer.as_bytes());
+                }
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn check_names_causes_and_lets_no_library_speak() {
+    let (zookeeper, kafka, keys, mail) = (closed(), closed(), closed(), closed());
+    let output = run(mailpush(&[
+        "check",
+        "--set",
+        "http.listen=127.0.0.1:0",
+        "--set",
+        &format!("registry.ensembles={zookeeper},zk.invalid:2181"),
+        "--set",
+        &format!("queue.brokers={kafka}"),
+        "--set",
+        &format!("auth.jwks_url=http://{keys}/"),
+        "--set",
+        "imap.listen=127.0.0.1:0",
+        "--set",
+        &format!("imap.upstream.addresses={mail},mx.invalid:143"),
+    ]));
+    assert_eq!(code(&output), 69, "{output:?}");
+    assert_eq!(err(&output), "mailpush: 5 of 7 dependencies failed\n");
+    let lines: Vec<_> = out(&output).lines().filter(|line| !line.starts_with("WARN ")).collect();
+    // Where there is no name server at all, that is the cause.
+    let no_name = |line: &str, before: &str| {
+        let cause = line.strip_prefix(before).unwrap_or_else(|| panic!("{line}"));
+        assert!(cause == "the name does not resolve" || cause.contains("the name server does not answer"), "{line}");
+    };
+    assert_eq!(lines[0], "the configuration is good");
+    assert_eq!(lines[1], "FAIL keys for tokens: the key set cannot be fetched: error sending request: connection refused");
+    assert_eq!(lines[2], "ok   listening on 127.0.0.1:0: possible");
+    let ensemble = format!("{zookeeper},zk.invalid:2181");
+    no_name(lines[3], &format!("FAIL ZooKeeper at {ensemble}: {zookeeper}: connection refused; zk.invalid:2181: "));
+    assert_eq!(lines[4], format!("FAIL Kafka at {kafka}: connection refused"));
+    assert_eq!(lines[5], "ok   listening on 127.0.0.1:0: possible");
+    assert_eq!(lines[6], format!("FAIL the mail server {mail}: connection refused"));
+    no_name(lines[7], "FAIL the mail server mx.invalid:143: ");
+    assert_eq!(lines.len(), 8, "{lines:?}");
+}
+
+#[test]
+fn servers_of_one_ensemble_are_not_taken_for_three_in_silence() {
+    let args = ["check", "--offline", "--set", r#"registry.ensembles=["zk-1:2181","zk-2:2181","zk-3:2181"]"#];
+    let output = run(keyed(&args));
+    assert_eq!((code(&output), err(&output)), (0, ""), "{output:?}");
+    let warned =
+        out(&output).lines().find(|line| line.starts_with("WARN registry.ensembles names 3 ensembles, each of one server"));
+    assert!(warned.is_some_and(|line| line.contains(r#"["zk-1:2181,zk-2:2181,zk-3:2181"]"#)), "{}", out(&output));
+    // So do the commands that use them; this one ends at once.
+    let output =
+        run(keyed(&["gc", "--set", "registry.ensembles=127.0.0.1:1;127.0.0.1:2", "--set", "registry.lookup_timeout_ms=1"]));
+    assert_eq!(code(&output), 69, "{output:?}");
+    assert!(err(&output).contains("WARN") && err(&output).contains("names 2 ensembles, each of one server"), "{}", err(&output));
+}
+
+#[test]
+fn too_few_open_files_are_told() {
+    let program = env!("CARGO_BIN_EXE_mailpush");
+    let refused = format!("registry.ensembles={}", closed());
+    let mut command = Command::new("bash");
+    command.args(["-c", "ulimit -n 256; exec \"$0\" \"$@\"", program, "check", "--set", "http.max_connections=500"]);
+    command.args(["--set", &refused, "--set", &format!("queue.brokers={}", closed())]).env("MAILPUSH_AUTH_SECRET", SECRET);
+    let output = run(command);
+    let warning = "WARN http.max_connections need 564 open files, but 256 are allowed here";
+    assert!(out(&output).contains(warning), "{output:?}");
+}
+
+#[test]
+fn a_mail_server_that_does_not_expect_a_proxy_header_is_found_out() {
+    let check = |told: &'static str, version: &str| {
+        let upstream = format!("imap.upstream.addresses={}", mail_server(told));
+        let header = format!("imap.upstream.proxy_protocol={version}");
+        let mut args = vec!["check", "--set", "imap.listen=127.0.0.1:0", "--set", &upstream, "--set", &header];
+        let (registry, queue) = (format!("registry.ensembles={}", closed()), format!("queue.brokers={}", closed()));
+        args.extend(["--set", &registry, "--set", &queue]);
+        let output = run(keyed(&args));
+        out(&output).lines().find(|line| line.contains(" the mail server 127.")).expect("a line").to_owned()
+    };
+    assert!(check("", "v1").starts_with("ok   the mail server 127.0.0.1:"));
+    assert!(check("PROXY BAD Error in IMAP command\r\n", "none").starts_with("ok   the mail server 127.0.0.1:"));
+    for (told, version) in [("PROXY BAD Error in IMAP command\r\n", "v1"), ("* BAD Error\r\n", "v1"), ("", "v2")] {
+        let line = check(told, version);
+        assert!(line.starts_with("FAIL the mail server") && line.contains("does not expect a PROXY header"), "{line}");
+    }
+}
+
+/// What scripts, files and Kubernetes' secrets leave behind a secret.
+#[test]
+fn a_line_end_behind_a_secret_or_token_is_no_part_of_it() {
+    let mut issue = mailpush(&["token", "issue", "--user", "alice"]);
+    issue.env("MAILPUSH_AUTH_SECRET", format!("{SECRET}\n"));
+    let issued = run(issue);
+    assert_eq!(code(&issued), 0, "{}", err(&issued));
+    let checked = pipe(keyed(&["token", "check", "-"]), out(&issued));
+    assert_eq!(code(&checked), 0, "{}", out(&checked));
+    // A token too: the request can be made at all, and finds nobody.
+    let mut nodes = mailpush(&["nodes", "--url", &format!("http://{}", closed())]);
+    nodes.env("MAILPUSH_TOKEN", out(&issued));
+    let output = run(nodes);
+    assert!(code(&output) == 69 && err(&output).contains("no connection"), "{}", err(&output));
 }
 
 #[test]
