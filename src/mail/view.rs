@@ -13,6 +13,7 @@
 
 mod flags;
 mod marks;
+mod order;
 mod reconcile;
 mod tell;
 mod uids;
@@ -27,9 +28,10 @@ use std::sync::Arc;
 use roaring::RoaringBitmap;
 
 use self::flags::Told;
-pub use self::tell::{Applied, End, Features, Keywords, PermanentFlags, Reconciled, Tell, Then, Why};
+pub use self::tell::{Applied, End, Features, KeywordList, Keywords, Merged, PermanentFlags, Reconciled, Tell, Then, Why};
 pub use self::uids::Uids;
 use super::event::{Change, Event, Status};
+use super::flags::Flags;
 use super::path::MailboxPath;
 use super::uid::{ModSeq, Uid, UidValidity};
 
@@ -127,9 +129,35 @@ impl View {
         &self.keywords
     }
 
-    /// The client was given other lists.
-    pub fn set_keywords(&mut self, keywords: Keywords) {
-        self.keywords = Arc::new(keywords);
+    /// Takes in a list of flags that the server told; answers what the client must be told of it.
+    ///
+    /// A keyword that the client has seen stays in the list: an event can have brought it before the server knew of it.
+    /// System flags are the server's alone to list, and what may be changed can become less (RFC 4314 5.1.1).
+    pub fn merge_keywords(&mut self, theirs: KeywordList) -> Merged {
+        fn merge(theirs: &Flags, known: &Flags) -> Flags {
+            let keywords = known.iter().filter(|flag| !flag.as_str().starts_with('\\'));
+            theirs.iter().chain(keywords).cloned().collect()
+        }
+        let known = &*self.keywords;
+        let mut merged = known.clone();
+        let (is_theirs, tell) = match theirs {
+            KeywordList::Flags(theirs) => {
+                merged.flags = merge(&theirs, &known.flags);
+                (merged.flags == theirs, Tell::Flags(merged.flags.clone()))
+            }
+            KeywordList::Permanent(theirs) => {
+                let before = known.permanent.as_ref().filter(|_| theirs.any);
+                let flags = before.map_or_else(|| theirs.flags.clone(), |known| merge(&theirs.flags, &known.flags));
+                let permanent = PermanentFlags { flags, any: theirs.any };
+                merged.permanent = Some(permanent.clone());
+                (permanent == theirs, Tell::PermanentFlags(permanent))
+            }
+        };
+        if merged == *known {
+            return Merged::Known;
+        }
+        self.keywords = Arc::new(merged);
+        if is_theirs { Merged::AsTold } else { Merged::With(tell) }
     }
 
     /// Whether something seems to be missing: the last count disagrees, or there is a hole and no count.
@@ -206,16 +234,19 @@ impl View {
 
     /// Messages that are gone. One that overtook its arrival is remembered, so that the arrival tells nothing.
     fn expunge(&mut self, uids: &[Uid]) -> Vec<Tell> {
-        let mut held = RoaringBitmap::new();
+        let (mut held, mut early) = (RoaringBitmap::new(), RoaringBitmap::new());
         for uid in uids {
             if self.contains(*uid) {
                 held.insert(uid.get());
+            } else {
+                early.insert(uid.get());
             }
             if uid.get() >= self.floor {
                 self.gone.insert(uid.get());
                 self.heard_of(*uid);
             }
         }
+        self.told.forget(&early);
         let tell = self.vanish(held);
         self.raise_floor(self.floor);
         tell
@@ -226,6 +257,7 @@ impl View {
         if held.is_empty() {
             return Vec::new();
         }
+        self.told.forget(&held);
         if self.features.qresync {
             self.uids.remove_all(&held);
             return vec![Tell::Vanished(held)];

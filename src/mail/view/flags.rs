@@ -7,6 +7,7 @@ use roaring::RoaringBitmap;
 
 use super::View;
 use super::marks::{Mark, Marks};
+use super::order::Disorder;
 use super::tell::{RECENT, Tell};
 use crate::mail::event::FlagChange;
 use crate::mail::flags::Flags;
@@ -25,19 +26,31 @@ const REMEMBERED_EVENTS: usize = 16;
 pub(super) struct Told {
     /// Changes up to here are in the snapshot.
     snapshot: u64,
-    /// What was told since.
+    /// Nothing older than this may be told: it was told since, or left untold while the message's number was not final.
     told: Marks,
-    /// What was asked for, and from which modification sequence on an answer has the change.
+    /// What was asked for, and from which modification sequence on an answer has the change; 0 if that is not known.
     owed: Marks,
     /// Events whose changes had no modification sequence.
     events: VecDeque<EventId>,
+    /// What was heard without its place in the order, if anything was.
+    disorder: Option<Box<Disorder>>,
 }
 
 enum News {
     Known,
+    /// Something newer was told before.
+    Overtaken,
     New,
     /// Perhaps something newer was told.
     Unclear,
+}
+
+/// Who says what a message's flags are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Event,
+    /// The server, asked or by itself: what it says is not older than what it was asked after.
+    Server,
 }
 
 impl Told {
@@ -50,7 +63,8 @@ impl Told {
             return News::Known;
         }
         match self.told.get(uid) {
-            Some(Mark::Is(told)) if modseq.0 <= told => News::Known,
+            Some(Mark::Is(told)) if modseq.0 < told => News::Overtaken,
+            Some(Mark::Is(told)) if modseq.0 == told => News::Known,
             Some(Mark::AtMost(told)) if modseq.0 <= told => News::Unclear,
             _ => News::New,
         }
@@ -68,12 +82,87 @@ impl Told {
     }
 
     /// The client is being told.
-    fn note(&mut self, uid: Uid, modseq: Option<ModSeq>) {
-        if modseq.is_none_or(|modseq| self.owed_from(uid).is_none_or(|owed| owed <= modseq.0)) {
-            self.owed.remove(uid);
+    fn note(&mut self, uid: Uid, modseq: Option<ModSeq>, source: Source) {
+        match (self.owed_from(uid), modseq) {
+            (Some(_), None) if source == Source::Server => self.owed.remove(uid),
+            // What is owed from a change without a modification sequence only the server can settle.
+            (Some(0), Some(_)) if source == Source::Event => {}
+            (Some(owed), Some(modseq)) if owed <= modseq.0 => self.owed.remove(uid),
+            _ => {}
+        }
+        if source == Source::Server {
+            self.note_order(uid, modseq);
+        } else {
+            self.note_guess(uid, modseq);
         }
         if let Some(modseq) = modseq.filter(|modseq| modseq.0 > self.snapshot) {
             self.told.set(uid, modseq.0);
+        }
+    }
+
+    /// From an answer with a modification sequence on, the order of what is told of a message is known again.
+    fn note_order(&mut self, uid: Uid, modseq: Option<ModSeq>) {
+        if let Some(disorder) = &mut self.disorder {
+            disorder.compared(uid);
+            if modseq.is_some() {
+                disorder.ask.remove(uid);
+            }
+            if disorder.is_empty() {
+                self.disorder = None;
+            }
+        }
+        if modseq.is_none() {
+            self.disorder().ask.insert(uid);
+        }
+    }
+
+    /// An event's flags are told: if there was another event, and one of them has no modification sequence, that they are
+    /// the newer ones is a guess.
+    fn note_guess(&mut self, uid: Uid, modseq: Option<ModSeq>) {
+        let was_undated = self.disorder.as_ref().is_some_and(|disorder| disorder.undated.contains(uid));
+        if was_undated || (modseq.is_none() && self.told.get(uid).is_some()) {
+            self.disorder().guessed.insert(uid.get());
+        }
+        if modseq.is_none() {
+            self.disorder().undated.insert(uid);
+        }
+    }
+
+    /// Something was heard of a message whose number is not final, and was not told: nothing older may be told later, and
+    /// what may be older only as a guess.
+    fn leave_untold(&mut self, uid: Uid, modseq: Option<ModSeq>) {
+        match modseq {
+            Some(modseq) => {
+                let known = self.told.get(uid).map_or(self.snapshot, |(Mark::Is(known) | Mark::AtMost(known))| known);
+                if modseq.0 > known {
+                    self.told.set(uid, modseq.0);
+                }
+            }
+            None => self.disorder().undated.insert(uid),
+        }
+    }
+
+    /// Whether an event may be older than what the server has said of the message.
+    fn must_ask_about(&self, uid: Uid) -> bool {
+        self.disorder.as_ref().is_some_and(|disorder| disorder.ask.contains(uid))
+    }
+
+    fn disorder(&mut self) -> &mut Disorder {
+        self.disorder.get_or_insert_default()
+    }
+
+    /// The messages are gone.
+    pub(super) fn forget(&mut self, gone: &RoaringBitmap) {
+        if gone.is_empty() {
+            return;
+        }
+        self.told.forget(gone);
+        self.owed.forget(gone);
+        if let Some(disorder) = &mut self.disorder {
+            disorder.forget(gone);
+            if disorder.is_empty() {
+                self.disorder = None;
+            }
         }
     }
 
@@ -94,53 +183,62 @@ impl View {
     /// What an event says of flags: the tells, and the messages that must be asked for.
     ///
     /// Of a message above the floor nothing is told: it was announced a moment ago, and who announces has it fetched,
-    /// flags and all.
+    /// flags and all. But it is remembered, so that nothing older is told once the floor has risen.
     pub(super) fn change_flags(&mut self, id: EventId, messages: &[FlagChange], own: bool) -> (Vec<Tell>, RoaringBitmap) {
         let mut ask = RoaringBitmap::new();
         let mut whole = Vec::new();
         let mut is_again = None;
         for message in messages {
             let uid = message.uid;
-            if !self.contains(uid) {
-                if uid.get() >= self.floor && !self.gone.contains(uid.get()) {
-                    // It exists, and its arrival is still to come.
+            // Of another's private flags this user's modification sequence may know nothing.
+            let modseq = message.modseq.filter(|_| own);
+            if !self.contains(uid) || !self.is_final(uid) {
+                if self.may_come(uid) {
+                    // It exists, and perhaps its arrival is still to come.
                     self.heard_of(uid);
+                    self.told.leave_untold(uid, modseq);
                 }
-                continue;
-            }
-            if !self.is_final(uid) {
                 continue;
             }
             let news = match message.modseq {
                 Some(modseq) => self.told.is_news(uid, modseq),
                 None => News::New,
             };
-            let must_ask = !own || (message.modseq.is_none() && self.features.fetch_has_modseq());
+            let must_ask = !own || (modseq.is_none() && self.features.fetch_has_modseq()) || self.told.must_ask_about(uid);
             match (news, &message.flags) {
                 (News::Known, _) => {}
+                (News::Overtaken, _) => drop(self.told.disorder().overtaken.insert(uid.get())),
                 (News::New, Some(flags)) if !must_ask => {
-                    let is_known = message.modseq.is_none() && *is_again.get_or_insert_with(|| self.told.note_event(id));
+                    let is_known = modseq.is_none() && *is_again.get_or_insert_with(|| self.told.note_event(id));
                     if !is_known {
-                        whole.push((uid, without_recent(flags), message.modseq));
+                        whole.push((uid, without_recent(flags), modseq));
                     }
                 }
                 _ => {
-                    // Of another's private flags this user's modification sequence may know nothing.
-                    self.told.owe(uid, message.modseq.filter(|_| own));
+                    self.told.owe(uid, modseq);
                     ask.insert(uid.get());
                 }
             }
         }
-        (self.fetches(whole.into_iter()), ask)
+        (self.fetches(whole.into_iter(), Source::Event), ask)
     }
 
     /// Tells upstream's answers to a question about flags.
     ///
     /// An answer from before the change that was asked for, or from before what an event said meanwhile, tells nothing.
     pub fn tell_flags(&mut self, answers: &[(Uid, Flags, Option<ModSeq>)]) -> Vec<Tell> {
-        let known = answers.iter().filter(|(uid, _, modseq)| self.is_current(*uid, *modseq));
-        let known: Vec<_> = known.map(|(uid, flags, modseq)| (*uid, self.stripped(flags), *modseq)).collect();
-        self.fetches(known.into_iter())
+        let mut current = Vec::new();
+        for (uid, flags, modseq) in answers {
+            if self.is_outdated(*uid, *modseq) {
+                continue;
+            }
+            if self.contains(*uid) && self.is_final(*uid) {
+                current.push((*uid, self.stripped(flags), *modseq));
+            } else if self.may_come(*uid) {
+                self.told.leave_untold(*uid, *modseq);
+            }
+        }
+        self.fetches(current.into_iter(), Source::Server)
     }
 
     /// The messages of which it is known that their flags changed, but not yet how: upstream was not asked, or did not know
@@ -149,13 +247,40 @@ impl View {
         self.told.owed.uids() & self.uids.set()
     }
 
-    /// Whether upstream's word about a message can be told: its number is final, and the word is not outdated.
-    fn is_current(&self, uid: Uid, modseq: Option<ModSeq>) -> bool {
-        let is_outdated = modseq.is_some_and(|modseq| {
+    /// The messages of whose flags something came out of order: before the client's flags count as the server's, the server
+    /// is to be asked for them, and its answer told with [`Self::tell_flags`].
+    pub fn flags_to_compare(&self) -> RoaringBitmap {
+        self.told.disorder.as_ref().map_or_else(RoaringBitmap::new, |disorder| &disorder.guessed | &disorder.overtaken)
+    }
+
+    /// Whether the client may have been told old flags last, so that the comparison should not wait for long.
+    pub fn guesses_flags(&self) -> bool {
+        self.told.disorder.as_ref().is_some_and(|disorder| !disorder.guessed.is_empty())
+    }
+
+    /// What was just told of these messages' flags may be older than what the client knew before.
+    pub fn doubt_flags(&mut self, uids: impl IntoIterator<Item = Uid>) {
+        let held: RoaringBitmap = uids.into_iter().filter(|uid| self.contains(*uid)).map(Uid::get).collect();
+        if !held.is_empty() {
+            self.told.disorder().guessed |= held;
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn told_disorder(&self) -> Option<&Disorder> {
+        self.told.disorder.as_deref()
+    }
+
+    /// Whether a message that is not held, or whose number is not final, may be a held one with a final number later.
+    fn may_come(&self, uid: Uid) -> bool {
+        uid.get() >= self.floor && !self.gone.contains(uid.get())
+    }
+
+    fn is_outdated(&self, uid: Uid, modseq: Option<ModSeq>) -> bool {
+        modseq.is_some_and(|modseq| {
             let is_older_than_told = matches!(self.told.told.get(uid), Some(Mark::Is(told)) if modseq.0 < told);
             is_older_than_told || self.told.owed_from(uid).is_some_and(|owed| modseq.0 < owed)
-        });
-        self.is_final(uid) && !is_outdated
+        })
     }
 
     fn stripped(&self, flags: &Flags) -> Flags {
@@ -163,7 +288,7 @@ impl View {
     }
 
     /// FETCH for those that are held; before them, keywords that the client has not seen.
-    fn fetches(&mut self, messages: impl Iterator<Item = (Uid, Flags, Option<ModSeq>)>) -> Vec<Tell> {
+    fn fetches(&mut self, messages: impl Iterator<Item = (Uid, Flags, Option<ModSeq>)>, source: Source) -> Vec<Tell> {
         let mut fetches = Vec::new();
         let mut lists = Vec::new();
         let has_modseq = self.features.fetch_has_modseq();
@@ -172,7 +297,7 @@ impl View {
             if flags.iter().any(|flag| !self.keywords.knows(flag)) {
                 lists = Arc::make_mut(&mut self.keywords).learn(&flags);
             }
-            self.told.note(uid, modseq);
+            self.told.note(uid, modseq, source);
             fetches.push(Tell::Fetch { seq, uid, flags, modseq: modseq.filter(|_| has_modseq) });
         }
         // Of several lists the last has everything.

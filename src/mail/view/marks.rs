@@ -53,6 +53,20 @@ impl Marks {
         }
     }
 
+    /// The messages are gone.
+    pub(super) fn forget(&mut self, gone: &RoaringBitmap) {
+        for at in (0..self.groups.len()).rev() {
+            if self.groups[at].1.is_disjoint(gone) {
+                continue;
+            }
+            self.groups[at].1 -= gone;
+            if self.groups[at].1.is_empty() {
+                self.groups.remove(at);
+                self.is_joined &= at > 0;
+            }
+        }
+    }
+
     /// All messages that have one.
     pub(super) fn uids(&self) -> RoaringBitmap {
         self.groups.iter().fold(RoaringBitmap::new(), |all, (_, uids)| all | uids)
@@ -88,6 +102,15 @@ mod tests {
         assert_eq!((marks.get(uid(1)), marks.get(uid(2)), marks.get(uid(3))), (Some(Mark::Is(5)), Some(Mark::Is(7)), None));
         marks.remove(uid(2));
         assert_eq!((marks.get(uid(2)), marks.uids()), (None, RoaringBitmap::from_iter([1])));
+    }
+
+    #[test]
+    fn messages_that_are_gone_are_forgotten() {
+        let mut marks = Marks::default();
+        [(1, 5), (2, 5), (3, 6), (4, 7)].iter().for_each(|(number, modseq)| marks.set(uid(*number), *modseq));
+        marks.forget(&RoaringBitmap::from_iter([2, 3, 9]));
+        assert_eq!(marks.uids(), RoaringBitmap::from_iter([1, 4]));
+        assert_eq!(marks.groups.len(), 2);
     }
 
     #[test]

@@ -40,6 +40,26 @@ pub struct Keywords {
     pub permanent: Option<PermanentFlags>,
 }
 
+/// A list that the server has told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeywordList {
+    /// FLAGS (RFC 9051 7.3.5).
+    Flags(Flags),
+    /// PERMANENTFLAGS (RFC 9051 7.1).
+    Permanent(PermanentFlags),
+}
+
+/// What the client must be told of a list of the server's.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Merged {
+    /// Nothing: it knows all of it.
+    Known,
+    /// The server's own line.
+    AsTold,
+    /// The server's list, with what the client knows and the server does not yet.
+    With(Tell),
+}
+
 impl Keywords {
     pub(super) fn knows(&self, flag: &Flag) -> bool {
         flag.as_str() == RECENT || self.flags.contains(flag.as_str())

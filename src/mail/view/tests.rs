@@ -313,6 +313,159 @@ fn without_modseqs_an_event_that_comes_again_is_recognised() {
     assert_eq!(tells(&mut view, &first), [""; 0]);
 }
 
+// Out of order.
+
+const ALL: [Features; 3] = [PLAIN, CONDSTORE, QRESYNC];
+
+/// What the server says of one message's flags: a modification sequence only where the client may hear of one.
+fn answer(view: &mut View, number: u32, names: &str, modseq: u64) -> Vec<String> {
+    let modseq = Some(ModSeq(modseq)).filter(|_| view.features().fetch_has_modseq());
+    lines(&view.tell_flags(&[(uid(number), flags(names), modseq)]))
+}
+
+#[test]
+fn older_flags_are_not_told_because_newer_ones_came_while_the_number_was_not_final() {
+    for features in ALL {
+        // 12 exists above a hole, or has not been announced at all.
+        for early in [vec![append([12])], vec![]] {
+            let mut view = view(features);
+            early.iter().for_each(|event| drop(view.apply(event, true)));
+            assert_eq!(view.apply(&flagged(12, "\\Seen \\Flagged", Some(105)), true).tell, []);
+            view.apply(&append([11, 12]), true);
+            assert_eq!(tells(&mut view, &flagged(12, "\\Seen", Some(104))), [""; 0], "{features:?}");
+            assert_eq!(tells(&mut view, &flagged(12, "\\Seen \\Flagged", Some(105))), [""; 0]);
+            let told = tells(&mut view, &flagged(12, "", Some(106)));
+            assert!(told[0].starts_with("12 FETCH UID 12 ()"), "{told:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_not_whole_counts_too_while_the_number_is_not_final() {
+    for features in ALL {
+        let mut view = view(features);
+        view.apply(&append([12]), true);
+        let change = FlagChange { uid: uid(12), changed: flags("\\Flagged"), flags: None, modseq: Some(ModSeq(105)) };
+        assert!(view.apply(&event(Change::FlagsSet { messages: vec![change] }), true).ask.is_empty());
+        view.apply(&append([11]), true);
+        assert_eq!(tells(&mut view, &flagged(12, "\\Seen", Some(104))), [""; 0]);
+    }
+}
+
+#[test]
+fn without_a_modseq_what_comes_behind_what_was_left_untold_is_a_guess() {
+    for modseq in [None, Some(104)] {
+        let mut view = view(PLAIN);
+        view.apply(&append([12]), true);
+        view.apply(&flagged(12, "\\Seen \\Flagged", None), true);
+        view.apply(&append([11]), true);
+        assert_eq!(tells(&mut view, &flagged(12, "\\Seen", modseq)), ["12 FETCH UID 12 (\\Seen)"]);
+        assert_eq!((view.flags_to_compare(), view.guesses_flags()), (set([12]), true));
+        assert_eq!(answer(&mut view, 12, "\\Seen \\Flagged", 105), ["12 FETCH UID 12 (\\Flagged \\Seen)"]);
+        assert!(view.flags_to_compare().is_empty());
+    }
+}
+
+#[test]
+fn what_the_server_says_of_a_message_whose_number_is_not_final_is_remembered() {
+    for features in ALL {
+        let mut view = view(features);
+        view.apply(&append([12]), true);
+        assert_eq!(answer(&mut view, 12, "\\Seen \\Flagged", 105), [""; 0]);
+        view.apply(&append([11]), true);
+        let told = tells(&mut view, &flagged(12, "\\Seen", Some(104)));
+        if features == PLAIN {
+            assert_eq!((told.len(), view.flags_to_compare()), (1, set([12])));
+        } else {
+            assert_eq!(told, [""; 0], "{features:?}");
+        }
+    }
+}
+
+#[test]
+fn a_plain_session_that_was_answered_asks_again() {
+    let mut view = view(PLAIN);
+    assert_eq!(answer(&mut view, 5, "\\Seen \\Flagged", 105), ["5 FETCH UID 5 (\\Flagged \\Seen)"]);
+    // Older or newer: the answer does not say.
+    let applied = view.apply(&flagged(5, "\\Seen", Some(104)), true);
+    assert_eq!((applied.clone(), view.unanswered()), (Applied { ask: set([5]), ..Applied::default() }, set([5])));
+    assert_eq!(answer(&mut view, 5, "\\Seen \\Flagged", 105), ["5 FETCH UID 5 (\\Flagged \\Seen)"]);
+    assert!(view.unanswered().is_empty());
+    // Of other messages it knows.
+    assert_eq!(tells(&mut view, &flagged(6, "\\Seen", Some(104))), ["6 FETCH UID 6 (\\Seen)"]);
+    tells(&mut view, &expunge([5]));
+    assert_eq!(view.told_disorder(), None, "what is gone is forgotten");
+}
+
+#[test]
+fn with_condstore_an_answer_has_its_place_in_the_order() {
+    for features in [CONDSTORE, QRESYNC] {
+        let mut view = view(features);
+        answer(&mut view, 5, "\\Seen", 105);
+        assert_eq!(tells(&mut view, &flagged(5, "", Some(104))), [""; 0]);
+        assert_eq!(tells(&mut view, &flagged(5, "", Some(106))), ["5 FETCH UID 5 () MODSEQ 106"]);
+    }
+}
+
+#[test]
+fn where_something_came_out_of_order_flags_are_compared() {
+    // Two without a modification sequence; one without, before or behind one that has it.
+    for (first, second) in [(None, None), (Some(105), None), (None, Some(105))] {
+        let mut view = view(PLAIN);
+        tells(&mut view, &flagged(5, "\\Seen \\Flagged", first));
+        assert!(view.flags_to_compare().is_empty() && !view.guesses_flags());
+        assert_eq!(tells(&mut view, &flagged(5, "\\Seen", second)), ["5 FETCH UID 5 (\\Seen)"]);
+        assert_eq!((view.flags_to_compare(), view.guesses_flags()), (set([5]), true), "{first:?} {second:?}");
+        answer(&mut view, 5, "\\Seen \\Flagged", 105);
+        assert_eq!((view.flags_to_compare(), view.guesses_flags()), (set([]), false));
+    }
+    for features in ALL {
+        let mut view = view(features);
+        tells(&mut view, &flagged(5, "\\Seen", Some(105)));
+        tells(&mut view, &flagged(5, "\\Seen", Some(105)));
+        assert!(view.flags_to_compare().is_empty(), "the same again is in order");
+        tells(&mut view, &flagged(5, "", Some(104)));
+        assert_eq!((view.flags_to_compare(), view.guesses_flags()), (set([5]), false));
+        answer(&mut view, 5, "\\Seen", 105);
+        assert!(view.flags_to_compare().is_empty());
+    }
+}
+
+#[test]
+fn a_whole_set_does_not_settle_what_is_owed_from_a_change_that_may_be_newer() {
+    for features in [CONDSTORE, QRESYNC] {
+        let mut view = view(features);
+        view.apply(&flagged(5, "\\Seen \\Flagged", None), true);
+        tells(&mut view, &flagged(5, "\\Seen", Some(104)));
+        assert_eq!(view.unanswered(), set([5]));
+        answer(&mut view, 5, "\\Seen \\Flagged", 105);
+        assert!(view.unanswered().is_empty());
+    }
+}
+
+#[test]
+fn what_was_told_just_after_the_snapshot_can_be_doubted() {
+    let mut view = view(CONDSTORE);
+    tells(&mut view, &flagged(5, "\\Seen", Some(105)));
+    view.doubt_flags([uid(5), uid(99)]);
+    assert_eq!(view.flags_to_compare(), set([5]));
+}
+
+#[test]
+fn a_list_of_flags_from_before_a_keyword_was_made_does_not_take_it_away() {
+    let mut view = view(PLAIN);
+    tells(&mut view, &flagged(5, "$Work", None));
+    let old = "\\Answered \\Deleted \\Flagged \\Seen $Forwarded";
+    let permanent = |names, any| KeywordList::Permanent(PermanentFlags { flags: flags(names), any });
+    assert_eq!(view.merge_keywords(KeywordList::Flags(flags(old))), Merged::Known);
+    assert_eq!(view.merge_keywords(permanent(old, true)), Merged::Known);
+    // With something that is new as well.
+    let merged = view.merge_keywords(KeywordList::Flags(flags("\\Seen $New")));
+    assert_eq!(merged, Merged::With(Tell::Flags(flags("\\Seen $Forwarded $New $Work"))));
+    assert_eq!(view.merge_keywords(permanent("\\Seen", false)), Merged::AsTold, "rights can be lost");
+    assert_eq!(tells(&mut view, &flagged(6, "$work", None)), ["6 FETCH UID 6 ($work)"]);
+}
+
 #[test]
 fn flags_of_a_message_still_to_come_raise_a_doubt() {
     let mut view = view(PLAIN);

@@ -69,6 +69,11 @@ pub fn fetch(out: &mut Vec<u8>, changed: &Changed<'_>) {
     out.extend_from_slice(b")\r\n");
 }
 
+/// `* OK [HIGHESTMODSEQ n]` (RFC 7162 3.1.2.1).
+pub fn highestmodseq(out: &mut Vec<u8>, modseq: ModSeq) {
+    out.extend_from_slice(format!("* OK [HIGHESTMODSEQ {}] Highest\r\n", modseq.0).as_bytes());
+}
+
 /// `* FLAGS (\Answered $Work)` (RFC 9051 7.3.5).
 pub fn flags(out: &mut Vec<u8>, flags: &Flags) {
     out.extend_from_slice(b"* FLAGS (");

@@ -16,7 +16,7 @@ use super::{Action, Hold, Session, Standing};
 use crate::mail::event::{Change, Event};
 use crate::mail::flags::Flags;
 use crate::mail::path::MailboxPath;
-use crate::mail::uid::Uid;
+use crate::mail::uid::{ModSeq, Uid};
 use crate::mail::view::{Applied, End, Tell, Then, View, Why as Reason, is_inbox_emptied};
 use crate::wire::imap::command::{Head, Name};
 use crate::wire::imap::framing::Piece;
@@ -128,6 +128,8 @@ pub(super) struct Idle {
     pub numbers: Numbers,
     /// The highest UIDNEXT that the server has shown.
     pub server_uidnext: u32,
+    /// Up to here the server has told everything on this connection; the client has not been told so.
+    pub highestmodseq: Option<ModSeq>,
     pub waiting: Vec<Event>,
     /// Messages whose flags are to be asked for.
     pub ask: RoaringBitmap,
@@ -180,6 +182,11 @@ impl Idle {
         self.path
     }
 
+    /// Looks again at what is in doubt, at this moment at the latest.
+    fn check_by(&mut self, due: Instant) {
+        self.check_due = Some(self.check_due.map_or(due, |before| before.min(due)));
+    }
+
     /// Whether this is what the client was told of the message last; notes it.
     fn is_told_again(&mut self, uid: u32, flags: &Flags) -> bool {
         let mut hasher = DefaultHasher::new();
@@ -213,6 +220,7 @@ impl Session {
             view: None,
             numbers: Numbers::default(),
             server_uidnext: 0,
+            highestmodseq: None,
             waiting: Vec::new(),
             ask: RoaringBitmap::new(),
             asked: RoaringBitmap::new(),
@@ -512,7 +520,13 @@ impl Session {
             return self.bye_deleted();
         };
         let Applied { tell, ask, then } = view.apply(event, own);
+        if idle.doubted_until.is_some_and(|until| now < until) {
+            // What the client learned just before the snapshot may be newer.
+            let fetched = |tell: &Tell| if let Tell::Fetch { uid, .. } = tell { Some(*uid) } else { None };
+            view.doubt_flags(tell.iter().filter_map(fetched));
+        }
         self.tell(&tell);
+        self.compare_flags_later(now);
         let Some(idle) = &mut self.idle else { return };
         let must_ask = !ask.is_empty();
         idle.ask |= ask;
@@ -528,8 +542,19 @@ impl Session {
             Then::Reconcile(_) => self.level(now, Why::Refresh),
             _ if must_ask => self.level(now, Why::Refresh),
             // The first doubt counts: events that keep coming do not put it off.
-            Then::Check => drop(idle.check_due.get_or_insert(now + CHECK_HOLD)),
+            Then::Check => idle.check_by(now + CHECK_HOLD),
             Then::Nothing => {}
+        }
+    }
+
+    /// The client may have been told old flags last. The server is asked soon, but one that is not connected is not
+    /// connected for each event; and not before what came late has come.
+    fn compare_flags_later(&mut self, now: Instant) {
+        let hold = if self.connected { CHECK_HOLD } else { self.rules.catch_up };
+        let Some(idle) = &mut self.idle else { return };
+        if idle.view.as_ref().is_some_and(View::guesses_flags) {
+            let due = idle.doubted_until.map_or(now, |until| until.max(now)).max(now + hold);
+            idle.check_by(due);
         }
     }
 
@@ -585,7 +610,9 @@ impl Session {
         let open = self.questions.is_some();
         let autologout_due = now + self.rules.idle_timeout;
         let Some(idle) = &mut self.idle else { return false };
-        let known_good = idle.stage == Stage::Idling && !open && idle.retry.is_none() && idle.check_due.is_none();
+        let compared = idle.view.as_ref().is_none_or(|view| view.flags_to_compare().is_empty());
+        let quiet = !open && idle.retry.is_none() && idle.check_due.is_none();
+        let known_good = idle.stage == Stage::Idling && quiet && compared;
         let Some(end) = input.windows(2).position(|two| two == b"\r\n") else { return false };
         let (line, rest) = input.split_at(end + 2);
         let tag = match Head::parse(line) {

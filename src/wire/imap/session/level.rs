@@ -68,6 +68,9 @@ impl Session {
     fn state_questions(&mut self, now: Instant, fresh: bool) -> Vec<Question> {
         let mut questions = vec![Question::Uids];
         let Some(idle) = &mut self.idle else { return questions };
+        if let Some(view) = &idle.view {
+            idle.ask |= view.flags_to_compare();
+        }
         if fresh {
             idle.ask |= &idle.asked;
         }
@@ -92,6 +95,11 @@ impl Session {
             self.withhold();
             Heeded::Unknown
         };
+        if let Some(idle) = &mut self.idle {
+            // In a new SELECT it is the mailbox's, whatever the client has been told.
+            let before = idle.highestmodseq.filter(|_| !questions.fresh);
+            idle.highestmodseq = questions.highestmodseq.filter(|_| !questions.fresh).or(before);
+        }
         // A server that does not tell rights is believed in the end, as a source of the gateway's is.
         let heeded = if heeded == Heeded::Unknown && self.need_not_know(now) { Heeded::Readable } else { heeded };
         let (Some(idle), Some(selected)) = (&mut self.idle, &mut self.facts.selected) else { return };
@@ -163,17 +171,32 @@ impl Session {
         if (1..=UNANSWERED).contains(&idle.unanswered) {
             idle.check_due = Some(now + CHECK_HOLD * u32::from(idle.unanswered));
         }
+        let owes_flags = !view.unanswered().is_empty();
         idle.flags_were_asked(questions.fresh, now, self.rules.catch_up);
         let level = reconciled.is_level();
+        let is_all_told = level && questions.refused.is_none() && !owes_flags;
         let late = !reconciled.late.is_empty();
         self.tell(&reconciled.tell);
         if let Some(recent) = questions.recent.filter(|_| !self.facts.features.rev2) {
             write::recent(&mut self.to_client, recent);
         }
+        if is_all_told {
+            self.tell_highestmodseq();
+        }
         if level {
             self.is_level(now);
         } else {
             self.is_not_level(now, why, late);
+        }
+    }
+
+    /// What the server has told on this connection the client has heard too, so it may hear up to where that goes (RFC 7162
+    /// 3.2.10.2). Behind an event's VANISHED it would hide older changes that are still on their way, for ever.
+    fn tell_highestmodseq(&mut self) {
+        let (Some(idle), Some(selected)) = (&mut self.idle, &mut self.facts.selected) else { return };
+        if let Some(modseq) = idle.highestmodseq.take().filter(|_| self.facts.features.qresync) {
+            selected.highestmodseq = Some(modseq);
+            write::highestmodseq(&mut self.to_client, modseq);
         }
     }
 
@@ -245,6 +268,7 @@ impl Session {
         }
         idle.park_due = None;
         idle.numbers = Numbers::default();
+        idle.highestmodseq = None;
         self.serial = self.serial.wrapping_add(1);
         self.to_upstream.extend_from_slice(format!("mailpush{} LOGOUT\r\n", self.serial).as_bytes());
         self.connected = false;
@@ -310,6 +334,7 @@ impl Session {
         let Some(idle) = &mut self.idle else { return };
         let purpose = idle.purpose.take();
         idle.numbers = Numbers::default();
+        idle.highestmodseq = None;
         if matches!(purpose, Some(Purpose::Level(_) | Purpose::Greeting(_) | Purpose::Login(_))) {
             self.rights_are_unknown();
         }
@@ -342,6 +367,7 @@ impl Idle {
         self.ask.clear();
         self.asked.clear();
         (self.again, self.flags_lost, self.check_due, self.retry) = (false, false, None, None);
+        self.highestmodseq = None;
     }
 
     /// Whether the server may still be about to show changes that no event has told of.

@@ -17,7 +17,7 @@ use crate::mail::flags::Flags;
 use crate::mail::path::MailboxPath;
 use crate::mail::rights::Rights;
 use crate::mail::uid::{ModSeq, Uid, UidValidity};
-use crate::mail::view::Keywords;
+use crate::mail::view::{KeywordList, Merged, Tell};
 use crate::wire::imap::capability::Offers;
 use crate::wire::imap::credentials::Credentials;
 use crate::wire::imap::framing::Piece;
@@ -90,6 +90,8 @@ pub(super) struct Questions {
     pub recent: Option<u32>,
     pub uidnext: u32,
     pub uidvalidity: Option<UidValidity>,
+    /// Up to which modification sequence the server says that it has told everything on this connection.
+    pub highestmodseq: Option<ModSeq>,
     pub refused: Option<(Question, bool)>,
     /// The mailbox whose rights are asked for, and what was said of them.
     pub rights: Option<(MailboxPath, Option<Told>)>,
@@ -246,10 +248,7 @@ impl Session {
     pub(super) fn read_unasked(&mut self, now: Instant, piece: &Piece<'_>) {
         let Response::Untagged(untagged) = response::parse(piece.bytes) else { return };
         // The server will not say it again.
-        let is_news = piece.first && piece.last && self.learn_keywords(&untagged);
-        if is_news {
-            self.tell_line(piece.bytes);
-        }
+        let is_news = piece.first && piece.last && self.tell_keywords(&untagged, piece.bytes);
         let asks_first = self.withholds();
         let Some(idle) = self.idle.as_mut().filter(|_| piece.first) else { return };
         let mut heard = Questions::new(now, News::Swallowed, std::mem::take(&mut idle.numbers));
@@ -413,30 +412,33 @@ impl Session {
             Untagged::Status { code: Some(Code::Other(code)), .. } if code.eq_ignore_ascii_case(b"ALERT") => {
                 self.to_client.extend_from_slice(raw);
             }
-            _ if self.learn_keywords(untagged) => self.tell_line(raw),
-            _ => {}
+            _ => drop(self.tell_keywords(untagged, raw)),
         }
         if let (Untagged::Status { code: Some(code), .. }, Some(questions)) = (untagged, &mut self.questions) {
             questions.note(code);
         }
     }
 
-    /// Takes the server's lists of flags in; whether they are news to the client.
-    fn learn_keywords(&mut self, untagged: &Untagged<'_>) -> bool {
-        let Some(view) = self.idle.as_mut().and_then(|idle| idle.view.as_mut()) else { return false };
-        let known = view.keywords();
-        let keywords = match untagged {
-            Untagged::Flags(list) => Keywords { flags: facts::flags(list), ..known.clone() },
-            Untagged::Status { code: Some(Code::PermanentFlags(list)), .. } => {
-                Keywords { permanent: Some(facts::permanent(list)), ..known.clone() }
-            }
+    /// Takes a list of flags of the server's in and tells the client what is new of it; whether anything was.
+    fn tell_keywords(&mut self, untagged: &Untagged<'_>, raw: &[u8]) -> bool {
+        let list = match untagged {
+            Untagged::Flags(list) => KeywordList::Flags(facts::flags(list)),
+            Untagged::Status { code: Some(Code::PermanentFlags(list)), .. } => KeywordList::Permanent(facts::permanent(list)),
             _ => return false,
         };
-        let is_new = keywords != *known;
-        if is_new {
-            view.set_keywords(keywords);
+        let Some(view) = self.idle.as_mut().and_then(|idle| idle.view.as_mut()) else { return false };
+        let mut line = Vec::new();
+        match view.merge_keywords(list) {
+            Merged::Known => return false,
+            Merged::AsTold => line.extend_from_slice(raw),
+            Merged::With(Tell::Flags(flags)) => write::flags(&mut line, &flags),
+            Merged::With(Tell::PermanentFlags(permanent)) => {
+                write::permanent_flags(&mut line, &permanent.flags, permanent.any);
+            }
+            Merged::With(_) => {}
         }
-        is_new
+        self.tell_line(&line);
+        true
     }
 }
 
@@ -464,6 +466,7 @@ impl Questions {
             recent: None,
             uidnext: 0,
             uidvalidity: None,
+            highestmodseq: None,
             refused: None,
             rights: None,
             rights_asked: false,
@@ -499,6 +502,7 @@ impl Questions {
         match code {
             Code::UidNext(uidnext) => self.uidnext = *uidnext,
             Code::UidValidity(uidvalidity) => self.uidvalidity = Some(*uidvalidity),
+            Code::HighestModSeq(modseq) => self.highestmodseq = Some(*modseq),
             _ => {}
         }
     }

@@ -5,6 +5,7 @@ mod idling;
 mod levelling;
 mod model;
 mod odd_answers;
+mod overtaking;
 mod parking;
 mod parts;
 mod reading;

@@ -83,7 +83,7 @@ impl Session {
         if past(idle.check_due) {
             idle.check_due = None;
             if let Some(view) = &idle.view {
-                idle.ask |= view.unanswered();
+                idle.ask |= view.unanswered() | view.flags_to_compare();
                 if view.is_doubtful() || !idle.ask.is_empty() {
                     self.level(now, Why::Refresh);
                 }
