@@ -388,7 +388,7 @@ fn a_plain_session_that_was_answered_asks_again() {
     assert_eq!(answer(&mut view, 5, "\\Seen \\Flagged", 105), ["5 FETCH UID 5 (\\Flagged \\Seen)"]);
     // Older or newer: the answer does not say.
     let applied = view.apply(&flagged(5, "\\Seen", Some(104)), true);
-    assert_eq!((applied.clone(), view.unanswered()), (Applied { ask: set([5]), ..Applied::default() }, set([5])));
+    assert_eq!((applied, view.unanswered()), (Applied { ask: set([5]), ..Applied::default() }, set([5])));
     assert_eq!(answer(&mut view, 5, "\\Seen \\Flagged", 105), ["5 FETCH UID 5 (\\Flagged \\Seen)"]);
     assert!(view.unanswered().is_empty());
     // Of other messages it knows.

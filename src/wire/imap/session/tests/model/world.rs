@@ -264,8 +264,8 @@ impl World {
         }
         let most = most.min(self.to_server.len());
         let bytes: Vec<u8> = self.to_server.drain(..most).collect();
-        if String::from_utf8_lossy(&bytes).contains("mailpush") {
-            // An event is quicker than an answer; what the server shows in a new view it does not tell.
+        if String::from_utf8_lossy(&bytes).contains("mailpush") && self.chance.of(2) {
+            // An event can be quicker than an answer, or the answer overtakes it.
             self.deliver_all();
         }
         let Some(connection) = &mut self.connection else { return most > 0 };
@@ -280,7 +280,9 @@ impl World {
         let bytes: Vec<u8> = self.to_session.drain(..most).collect();
         if most > 0 && self.ended.is_none() {
             self.log("    S >", &bytes);
-            let speaks = self.session.speaks_for_the_server() && self.session.checks_rights();
+            // At DONE whoever knows of the rights is waited for only so long.
+            let asks = self.session.checks_rights() && !self.session.need_not_know(self.now);
+            let speaks = self.session.speaks_for_the_server() && asks;
             self.session.handle_upstream(self.now, &bytes);
             let told = String::from_utf8_lossy(&self.session.to_client).into_owned();
             let permitted = self.after();

@@ -45,11 +45,9 @@ impl World {
         }
     }
 
-    /// Delivers an event that others may have been before, as far as it can overtake them.
+    /// Delivers an event; it may overtake any others, those of the same message too.
     pub(super) fn deliver(&mut self, at: usize) {
         let at = at.min(self.queue.len().saturating_sub(1));
-        let Some(event) = self.queue.get(at) else { return };
-        let at = (0..at).find(|before| depends(&self.queue[*before], event)).unwrap_or(at);
         let Some(event) = self.queue.remove(at) else { return };
         if self.watched.is_some() && self.ended.is_none() && !self.granted {
             self.withheld = true;
@@ -217,14 +215,6 @@ impl World {
         assert!(self.ended.is_some(), "it ends with LOGOUT");
         self.client.over = None;
     }
-}
-
-/// Whether the order of two events matters: without a modification sequence on both, nobody can tell which flags are newer.
-fn depends(one: &Event, other: &Event) -> bool {
-    let (Some(one), Some(other)) = (flag_change(one), flag_change(other)) else { return false };
-    let is_dated = |change: &FlagChange| change.flags.is_some() && change.modseq.is_some();
-    let are_deltas = one.flags.is_none() && other.flags.is_none();
-    one.uid == other.uid && !are_deltas && !(is_dated(one) && is_dated(other))
 }
 
 pub(super) fn flag_change(event: &Event) -> Option<&FlagChange> {
