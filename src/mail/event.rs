@@ -13,7 +13,8 @@ use super::rights::{Entry, Identifier};
 use super::uid::{ModSeq, Uid, UidValidity};
 use super::user::UserName;
 
-/// The version of the event schema that this code writes; it reads later ones too, for fields are only ever added (I-1).
+/// The version of the event schema that this code writes; it reads later ones too, for fields are
+/// only ever added (I-1).
 pub const SCHEMA_VERSION: u16 = 1;
 
 /// One change of one mailbox, with all messages of one transaction.
@@ -26,7 +27,8 @@ pub struct Event {
     pub origin: String,
     /// The user who did it.
     pub actor: Option<String>,
-    /// That user's session at the origin; opaque, for some are 64-bit numbers that JavaScript cannot hold.
+    /// That user's session at the origin; opaque, for some are 64-bit numbers that JavaScript
+    /// cannot hold.
     pub actor_session: Option<String>,
     pub mailbox: MailboxPath,
     /// The store's identifier of the mailbox, which survives renames (RFC 8474).
@@ -80,13 +82,14 @@ pub enum Change {
     MailboxCreate,
     MailboxSubscribe,
     MailboxUnSubscribe,
-    /// Ours: a user is called otherwise now, and with the user every mailbox. The event's mailbox is the INBOX under the old
-    /// name.
+    /// Ours: a user is called otherwise now, and with the user every mailbox. The event's mailbox
+    /// is the INBOX under the old name.
     AccountRename {
         to: UserName,
     },
-    /// The rights of one identifier changed (RFC 4314). `identifier`: as in an entry of an ACL, with `-` in front for negative
-    /// rights. `rights`: what it has now, or with `+` or `-` in front what was added or taken; as in SETACL (3.1).
+    /// The rights of one identifier changed (RFC 4314). `identifier`: as in an entry of an ACL,
+    /// with `-` in front for negative rights. `rights`: what it has now, or with `+` or `-` in
+    /// front what was added or taken; as in SETACL (3.1).
     AclChange {
         identifier: String,
         rights: String,
@@ -237,7 +240,8 @@ impl Change {
 }
 
 impl EventType {
-    /// Whether only an account subscription hears of it: the mailbox itself is not watched yet, or any more.
+    /// Whether only an account subscription hears of it: the mailbox itself is not watched yet, or
+    /// any more.
     pub fn is_account_only(self) -> bool {
         matches!(self, Self::MailboxCreate | Self::MailboxSubscribe | Self::MailboxUnSubscribe)
     }
@@ -280,8 +284,8 @@ impl Event {
         self.change.event_type()
     }
 
-    /// The keys under which somebody may be waiting for this event: the mailbox, its owner's account,
-    /// and after a rename the new path with its owner's too. Without repetitions.
+    /// The keys under which somebody may be waiting for this event: the mailbox, its owner's
+    /// account, and after a rename the new path with its owner's too. Without repetitions.
     pub fn keys(&self) -> Vec<Key> {
         let mut keys = Vec::with_capacity(4);
         let to = match &self.change {
@@ -303,8 +307,9 @@ impl Event {
         keys
     }
 
-    /// The keys whose watchers must hear of it to keep their own books, beside those of [`Self::keys`]: the account of a
-    /// user whose rights changed, which may want the mailbox from now on.
+    /// The keys whose watchers must hear of it to keep their own books, beside those of
+    /// [`Self::keys`]: the account of a user whose rights changed, which may want the mailbox from
+    /// now on.
     pub fn routing_keys(&self) -> Vec<Key> {
         let mut keys = self.keys();
         if let Change::AclChange { identifier, .. } = &self.change
@@ -316,8 +321,8 @@ impl Event {
         keys
     }
 
-    /// Whether any node may have to keep its books because of it, whatever it watches: nobody can look up who watches what
-    /// lies below a mailbox, or who is in a group.
+    /// Whether any node may have to keep its books because of it, whatever it watches: nobody can
+    /// look up who watches what lies below a mailbox, or who is in a group.
     pub fn concerns_all_nodes(&self) -> bool {
         match &self.change {
             Change::MailboxRename { .. } => self.mailbox.name() != "INBOX",
@@ -330,7 +335,8 @@ impl Event {
         }
     }
 
-    /// The same news without its details: what is sent when the event itself is too large for a queue.
+    /// The same news without its details: what is sent when the event itself is too large for a
+    /// queue.
     pub fn without_detail(&self) -> Self {
         Self { change: Change::MailboxChange, ..self.clone() }
     }

@@ -11,7 +11,8 @@ use uuid::Uuid;
 
 /// An event's identifier, a UUIDv7 (RFC 9562 5.7): duplicates are recognised by it (I-8).
 ///
-/// Sixteen bytes in MessagePack, text in JSON; either is read from either, for not every origin has a UUID type.
+/// Sixteen bytes in MessagePack, text in JSON; either is read from either, for not every origin has
+/// a UUID type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct EventId(pub Uuid);
@@ -44,7 +45,8 @@ impl EventId {
         Self(Uuid::now_v7())
     }
 
-    /// That of news which follow from this event for something by that name: the same wherever and however often it is made.
+    /// That of news which follow from this event for something by that name: the same wherever and
+    /// however often it is made.
     pub fn derived(self, name: &str) -> Self {
         let digest = Sha256::new().chain_update(self.0.as_bytes()).chain_update(name).finalize();
         let mut bytes = [0; 16];
@@ -79,7 +81,8 @@ pub enum InvalidId {
 }
 
 impl NodeId {
-    /// A random one: 128 random bits of a UUIDv4, in 26 characters, for znode paths had better be short (I-14).
+    /// A random one: 128 random bits of a UUIDv4, in 26 characters, for znode paths had better be
+    /// short (I-14).
     pub fn random() -> Self {
         Self(BASE32_NOPAD.encode(Uuid::new_v4().as_bytes()).to_lowercase().into())
     }
@@ -127,8 +130,8 @@ impl fmt::Debug for NodeId {
     }
 }
 
-/// One client connection, unique in the cluster: it names its node, so that whoever has the id knows
-/// whom to ask. `NODE.NUMBER`, the number 16 hexadecimal digits.
+/// One client connection, unique in the cluster: it names its node, so that whoever has the id
+/// knows whom to ask. `NODE.NUMBER`, the number 16 hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SessionId {

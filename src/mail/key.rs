@@ -18,9 +18,9 @@ pub enum Key {
     Account(UserName),
 }
 
-/// What is kept out of a znode's name: what ZooKeeper forbids or reserves (control characters, `/`), the
-/// escape itself, and the blank, which a human reading `ls` would trip on. Non-ASCII is always escaped:
-/// ZooKeeper forbids parts of it, and two spellings of one letter look alike.
+/// What is kept out of a znode's name: what ZooKeeper forbids or reserves (control characters,
+/// `/`), the escape itself, and the blank, which a human reading `ls` would trip on. Non-ASCII is
+/// always escaped: ZooKeeper forbids parts of it, and two spellings of one letter look alike.
 const ESCAPED: &AsciiSet = &CONTROLS.add(b'%').add(b'/').add(b' ').add(b'"').add(b'\\');
 
 /// The longest escaped name; a longer key is named by its digest. Paths count against a ZooKeeper
@@ -55,8 +55,9 @@ impl ZnodeName {
 }
 
 impl Key {
-    /// The znode's name. Total: any key has one. The first character tells what it is: `#` a mailbox,
-    /// `@` an account, `~` a digest; so `.`, `..` and the reserved `zookeeper` cannot come up.
+    /// The znode's name. Total: any key has one. The first character tells what it is: `#` a
+    /// mailbox, `@` an account, `~` a digest; so `.`, `..` and the reserved `zookeeper` cannot come
+    /// up.
     pub fn znode_name(&self) -> ZnodeName {
         match self {
             Self::Mailbox(path) => ZnodeName::of(path.as_str()),
@@ -91,8 +92,8 @@ impl Key {
     }
 }
 
-/// A hash that is the same in every process and version (FNV-1a, then a finaliser so that every bit counts). `mark` tells
-/// what the text is about.
+/// A hash that is the same in every process and version (FNV-1a, then a finaliser so that every bit
+/// counts). `mark` tells what the text is about.
 pub fn stable_hash(mark: u8, text: &str) -> u64 {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
     for byte in std::iter::once(mark).chain(text.bytes()) {

@@ -100,8 +100,9 @@ impl MailboxPath {
         self.owner() == user.as_str()
     }
 
-    /// What this mailbox is called once `from` has become `to`: the mailbox itself, and everything below it. `None`: it is not
-    /// touched. Renaming INBOX touches nothing else: its messages move, and what lies below it stays (RFC 9051 6.3.6).
+    /// What this mailbox is called once `from` has become `to`: the mailbox itself, and everything
+    /// below it. `None`: it is not touched. Renaming INBOX touches nothing else: its messages move,
+    /// and what lies below it stays (RFC 9051 6.3.6).
     pub fn renamed(&self, from: &Self, to: &Self) -> Option<Self> {
         if from.name() == "INBOX" {
             return None;
@@ -114,7 +115,8 @@ impl MailboxPath {
         }
     }
 
-    /// The same mailbox with its owner in the normal form: what an edge does to each path it takes in.
+    /// The same mailbox with its owner in the normal form: what an edge does to each path it takes
+    /// in.
     pub fn normalised(&self, names: &UserNames) -> Result<Self, InvalidPath> {
         if self.owner().is_empty() {
             return Ok(self.clone());

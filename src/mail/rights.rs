@@ -11,7 +11,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub use acl::{Acl, AclEdit, Entry};
 pub use identifier::{Identifier, InvalidIdentifier, Subject};
 
-/// RFC 4314 2.1's standard rights in its order, then the digits that servers give meanings of their own (2.2).
+/// RFC 4314 2.1's standard rights in its order, then the digits that servers give meanings of their
+/// own (2.2).
 const LETTERS: &[u8; 21] = b"lrswipkxtea0123456789";
 /// How many of them the standard knows.
 const STANDARD: usize = 11;
@@ -37,33 +38,37 @@ impl Rights {
     /// `a`: who may do what can be seen and changed.
     pub const ADMINISTER: Self = Self(1 << 10);
 
-    /// Reads letters in any order. The obsolete `c` and `d` stand for `k` and for `xte`: of the two ways that RFC 4314 2.1.1
-    /// leaves open, the one where `d` is every way to delete. Capitals are no rights (RFC 4314 2).
+    /// Reads letters in any order. The obsolete `c` and `d` stand for `k` and for `xte`: of the two
+    /// ways that RFC 4314 2.1.1 leaves open, the one where `d` is every way to delete. Capitals are
+    /// no rights (RFC 4314 2).
     pub fn parse(text: &str) -> Result<Self, InvalidRights> {
         text.chars()
             .try_fold(Self::NONE, |rights, letter| Self::of(letter).map(|right| rights.with(right)).ok_or(InvalidRights(letter)))
     }
 
-    /// What a server says somebody has: letters that are not known here (an extension's) say nothing, and neither do `c` and
-    /// `d` where a server tells of what they stand for: it adds them for any one of those (RFC 4314 2.1.1). A server of
-    /// RFC 2086 has no other letters for it.
+    /// What a server says somebody has: letters that are not known here (an extension's) say
+    /// nothing, and neither do `c` and `d` where a server tells of what they stand for: it adds
+    /// them for any one of those (RFC 4314 2.1.1). A server of RFC 2086 has no other letters for
+    /// it.
     pub fn parse_known(text: &str) -> Self {
         Self::parse_told(text, Self::tells_new(text))
     }
 
-    /// Whether a server tells of the rights that the obsolete `c` and `d` stand for by their own letters.
+    /// Whether a server tells of the rights that the obsolete `c` and `d` stand for by their own
+    /// letters.
     pub fn tells_new(text: &str) -> bool {
         text.contains(['k', 'x', 't', 'e'])
     }
 
-    /// As [`Self::parse_known`], where `is_new` says of all that the server told together whether it [`Self::tells_new`].
+    /// As [`Self::parse_known`], where `is_new` says of all that the server told together whether
+    /// it [`Self::tells_new`].
     pub fn parse_told(text: &str, is_new: bool) -> Self {
         let says = |letter: &char| !(is_new && matches!(letter, 'c' | 'd'));
         text.chars().filter(says).filter_map(Self::of).fold(Self::NONE, Self::with)
     }
 
-    /// What a client asks a server to give somebody: letters that are not known here say nothing; `c` and `d` stand for what
-    /// they stand for whatever comes with them (RFC 4314 2.1.1).
+    /// What a client asks a server to give somebody: letters that are not known here say nothing;
+    /// `c` and `d` stand for what they stand for whatever comes with them (RFC 4314 2.1.1).
     pub fn parse_asked(text: &str) -> Self {
         Self::parse_told(text, false)
     }
@@ -103,7 +108,8 @@ impl Rights {
         self.0 == 0
     }
 
-    /// Whether the mailbox may be known to exist at all (RFC 4314 6: any of these gives it away anyhow).
+    /// Whether the mailbox may be known to exist at all (RFC 4314 6: any of these gives it away
+    /// anyhow).
     pub fn know(self) -> bool {
         "lrikxa".chars().any(|letter| self.has(letter))
     }
@@ -146,8 +152,8 @@ impl FromStr for Rights {
     }
 }
 
-/// The third argument of SETACL (RFC 4314 3.1), and the `rights` of an `AclChange`: the rights that an identifier has now,
-/// or with `+` or `-` in front those that were added or taken.
+/// The third argument of SETACL (RFC 4314 3.1), and the `rights` of an `AclChange`: the rights that
+/// an identifier has now, or with `+` or `-` in front those that were added or taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RightsChange {
     Set(Rights),

@@ -1,15 +1,30 @@
-//! The view: the messages that an IMAP client believes the selected mailbox holds.
+//! The view: the messages that an idling IMAP client believes the selected mailbox holds.
 //!
-//! A pure value. Events and upstream's answers go in; untagged responses come out, such that the client's numbers mean
-//! the same messages as the view's after each of them.
+//! A pure value. Events and the server's answers go in, untagged responses come out. After each of
+//! them the client's sequence numbers mean the same messages as the view's.
 //!
 //! # The floor
 //!
-//! Events of several origins interleave, come twice, late, or not at all, and IMAP cannot insert a message in the middle.
-//! So the view has a *floor*: of every UID below it the fate is known, and numbers up to it are final. A message that
-//! comes above a hole is announced at once, for `EXISTS` is but a count: which message has which of the new numbers, a client
-//! that idles cannot know. Should the hole's message come late, it is one more. Nothing that ties a
-//! number to a message is said above the floor; only upstream's list of UIDs closes a hole for good.
+//! Events of several origins arrive interleaved, twice, late or not at all, and IMAP cannot insert
+//! a message in the middle. So the view has a *floor*: it knows of every UID below the floor
+//! whether the message exists, and the sequence numbers up to there are final. A message with a
+//! higher UID is announced at once, because `EXISTS` is only a count: the client does not learn
+//! which message has which of the new numbers. If another message with a lower UID arrives late,
+//! the count grows by one more. Above the floor the view tells nothing that ties a number to a
+//! message. A hole is closed by its message, or by the server's list of UIDs.
+//!
+//! # Order
+//!
+//! Events overtake each other and the server's answers. The view never takes the last state that
+//! arrived for the newest:
+//!
+//! | what | how the order is found |
+//! |---|---|
+//! | new, expunged | a UID is used once (RFC 9051 2.3.1.1): what is gone does not come back |
+//! | flags | by MODSEQ for each message; without one, by asking or comparing (`order.rs`) |
+//! | lists of flags | a keyword that the client has seen stays in the list |
+//! | counts | by UIDNEXT and HIGHESTMODSEQ; a wrong doubt costs a question, and changes no number |
+//! | the mailbox itself | by UIDVALIDITY, which grows |
 
 mod flags;
 mod marks;
@@ -27,41 +42,50 @@ use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
-use self::flags::Told;
-pub use self::tell::{Applied, End, Features, KeywordList, Keywords, Merged, PermanentFlags, Reconciled, Tell, Then, Why};
+use self::flags::FlagLog;
+pub use self::tell::{Applied, End, Features, KeywordList, KeywordNews, Keywords, PermanentFlags, Reconciled, Tell, Then, Why};
 pub use self::uids::Uids;
 use super::event::{Change, Event, Status};
 use super::flags::Flags;
 use super::path::MailboxPath;
 use super::uid::{ModSeq, Uid, UidValidity};
 
-/// Above the floor so many expunged messages are remembered, so that a late event does not bring them back; a hole that
-/// has stood for so long is worth a look at upstream.
+/// How many expunged messages above the floor are remembered, so that a late event does not bring
+/// them back. With more of them the view asks to be reconciled, which raises the floor.
 const MAX_REMEMBERED: u64 = 4096;
 
-/// See the module's words.
+/// What an idling IMAP client believes the selected mailbox to hold.
+///
+/// [`Self::apply`] takes in an event, [`Self::reconcile`] the server's list of UIDs, and
+/// [`Self::tell_flags`] flags that the server told. Each returns the untagged responses to send to
+/// the client: all of them, in this order. The view then stands for what the client knows after
+/// them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct View {
+    /// The messages that the client knows of; their ranks are the sequence numbers.
     uids: Uids,
-    /// The lowest UID whose fate is unknown.
+    /// The lowest UID of which it is unknown whether the message exists.
     floor: u32,
     /// One more than the highest UID heard of.
     next: u32,
-    /// UIDs not below the floor that are gone, or were never held and are.
+    /// UIDs not below the floor whose messages are expunged, announced before or not.
     gone: RoaringBitmap,
-    /// The newest state of the mailbox that an event reported, as far as the view can be compared with it.
+    /// The newest state of the mailbox that an event reported. `None`: none was, or the view has
+    /// changed since.
     status: Option<Status>,
     uidvalidity: Option<UidValidity>,
+    /// The lists of flags as the client was told them.
     keywords: Arc<Keywords>,
     features: Features,
-    told: Told,
+    flags: FlagLog,
 }
 
 impl View {
     /// What the client believes when it begins to idle.
     ///
-    /// `uidnext` is the lowest UID that a message could still get; where it is not known, one more than the
-    /// highest of `uids`. `highestmodseq` is the last one whose changes the client has been told.
+    /// `uidnext` is the lowest UID that a message could still get; where it is not known, one more
+    /// than the highest of `uids`. `highestmodseq` is the last one whose changes the client has
+    /// been told.
     pub fn new(
         uids: impl Into<Uids>,
         uidnext: u32,
@@ -81,7 +105,7 @@ impl View {
             uidvalidity,
             keywords: Arc::new(keywords),
             features,
-            told: Told::since(highestmodseq),
+            flags: FlagLog::since(highestmodseq),
         }
     }
 
@@ -90,19 +114,22 @@ impl View {
         self.uids.len()
     }
 
+    /// Whether the client believes that there are none.
     pub fn is_empty(&self) -> bool {
         self.uids.is_empty()
     }
 
+    /// Whether the client was told of this message, by whatever number.
     pub fn contains(&self, uid: Uid) -> bool {
         self.uids.contains(uid)
     }
 
-    /// A held message's sequence number.
+    /// The sequence number of a message (RFC 9051 2.3.1.2); `None` if it is not held.
     pub fn seq(&self, uid: Uid) -> Option<u32> {
         self.uids.seq(uid)
     }
 
+    /// The UID of the message with this sequence number.
     pub fn uid(&self, seq: u32) -> Option<Uid> {
         self.uids.uid(seq)
     }
@@ -117,23 +144,27 @@ impl View {
         self.next
     }
 
+    /// The UIDVALIDITY with which the client selected the mailbox.
     pub fn uidvalidity(&self) -> Option<UidValidity> {
         self.uidvalidity
     }
 
+    /// What the client has enabled.
     pub fn features(&self) -> Features {
         self.features
     }
 
+    /// The lists of flags as the client was told them.
     pub fn keywords(&self) -> &Keywords {
         &self.keywords
     }
 
     /// Takes in a list of flags that the server told; answers what the client must be told of it.
     ///
-    /// A keyword that the client has seen stays in the list: an event can have brought it before the server knew of it.
-    /// System flags are the server's alone to list, and what may be changed can become less (RFC 4314 5.1.1).
-    pub fn merge_keywords(&mut self, theirs: KeywordList) -> Merged {
+    /// A keyword that the client has seen stays in the list: an event can have brought it before
+    /// the server knew of it. System flags are the server's alone to list, and what may be changed
+    /// can become less (RFC 4314 5.1.1).
+    pub fn merge_keywords(&mut self, theirs: KeywordList) -> KeywordNews {
         fn merge(theirs: &Flags, known: &Flags) -> Flags {
             let keywords = known.iter().filter(|flag| !flag.as_str().starts_with('\\'));
             theirs.iter().chain(keywords).cloned().collect()
@@ -154,22 +185,24 @@ impl View {
             }
         };
         if merged == *known {
-            return Merged::Known;
+            return KeywordNews::Nothing;
         }
         self.keywords = Arc::new(merged);
-        if is_theirs { Merged::AsTold } else { Merged::With(tell) }
+        if is_theirs { KeywordNews::ServerLine } else { KeywordNews::List(tell) }
     }
 
-    /// Whether something seems to be missing: the last count disagrees, or there is a hole and no count.
+    /// Whether an event seems to be missing: the newest reported count disagrees with the view, or
+    /// there is a hole and no count that would prove it.
     pub fn is_doubtful(&self) -> bool {
         let is_counted = self.status.is_some_and(|status| status.messages.is_some());
         self.status.is_some_and(|status| self.disagrees(&status)) || (!is_counted && self.floor < self.next)
     }
 
-    /// Takes an event of this mailbox in. Whatever was taken in before changes nothing again.
+    /// Takes in an event of this mailbox. The same event a second time changes nothing.
     ///
-    /// `own`: the session's user owns the mailbox. A complete set of flags in an event is the owner's; `\Seen` and its like
-    /// can be another for others, so their sessions must ask.
+    /// `own`: the session's user owns the mailbox, and no event was missed. A complete set of flags
+    /// in an event is the owner's; other users can have a `\Seen` of their own, so their sessions
+    /// ask the server.
     pub fn apply(&mut self, event: &Event, own: bool) -> Applied {
         if let (Some(ours), Some(theirs)) = (self.uidvalidity, event.uidvalidity) {
             // It grows (RFC 9051 2.3.1.1): a lower one is of a mailbox that is no more.
@@ -219,7 +252,7 @@ impl View {
         applied
     }
 
-    /// New messages: the count alone, once for all.
+    /// New messages: one EXISTS for all of them.
     fn append(&mut self, uids: impl Iterator<Item = Uid>) -> Vec<Tell> {
         let held = self.len();
         for uid in uids {
@@ -232,7 +265,8 @@ impl View {
         if self.len() > held { vec![Tell::Exists(self.len())] } else { Vec::new() }
     }
 
-    /// Messages that are gone. One that overtook its arrival is remembered, so that the arrival tells nothing.
+    /// Expunged messages. One that was not announced yet is remembered, so that a late event does
+    /// not announce it.
     fn expunge(&mut self, uids: &[Uid]) -> Vec<Tell> {
         let (mut held, mut early) = (RoaringBitmap::new(), RoaringBitmap::new());
         for uid in uids {
@@ -246,18 +280,19 @@ impl View {
                 self.heard_of(*uid);
             }
         }
-        self.told.forget(&early);
+        self.flags.forget(&early);
         let tell = self.vanish(held);
         self.raise_floor(self.floor);
         tell
     }
 
-    /// Takes held messages out: the highest number first, so that each is right when it is told.
+    /// Removes held messages. EXPUNGE goes from the highest number down, so that none shifts
+    /// another.
     fn vanish(&mut self, held: RoaringBitmap) -> Vec<Tell> {
         if held.is_empty() {
             return Vec::new();
         }
-        self.told.forget(&held);
+        self.flags.forget(&held);
         if self.features.qresync {
             self.uids.remove_all(&held);
             return vec![Tell::Vanished(held)];
@@ -271,7 +306,7 @@ impl View {
         self.next = self.next.max(after(uid));
     }
 
-    /// Of everything below `floor` the fate is known now; and of whatever follows it and is held or gone.
+    /// Raises the floor to `floor`, and on over what is known to exist or to be expunged.
     fn raise_floor(&mut self, floor: u32) {
         self.floor = self.floor.max(floor);
         self.next = self.next.max(self.floor);
@@ -283,7 +318,7 @@ impl View {
         }
     }
 
-    /// Whether a held message's number is final: it lies below every hole.
+    /// Whether a held message's sequence number is final: there is no hole below it.
     fn is_final(&self, uid: Uid) -> bool {
         // The highest UID of all has no successor that the floor could stand on.
         uid.get() <= self.floor
@@ -293,8 +328,8 @@ impl View {
         status.messages.is_some_and(|messages| messages != self.len()) || status.uidnext.is_some_and(|next| next > self.next)
     }
 
-    /// Takes a reported state of the mailbox in, if it is not older than what is known. `moved`: the event changed the
-    /// view.
+    /// Takes in a reported state of the mailbox unless it is older than what is known. `moved`: the
+    /// event changed the view.
     fn compare(&mut self, reported: Option<Status>, moved: bool, was_doubtful: bool) {
         let highest = self.status.and_then(|status| status.highestmodseq);
         // What had been missing came with this event: the state known already included it.
@@ -313,8 +348,8 @@ impl View {
     }
 }
 
-/// Whether the event is about a user's INBOX that was renamed: its messages have moved, and INBOX stays (RFC 9051 6.3.6).
-/// Where the whole account has another name now, INBOX goes with it.
+/// Whether the event is about a user's INBOX that was renamed: its messages have moved, and INBOX
+/// stays (RFC 9051 6.3.6). Where the whole account has another name now, INBOX goes with it.
 pub fn is_inbox_emptied(event: &Event) -> bool {
     let from = &event.mailbox;
     let stays = |to: &MailboxPath| (to.namespace(), to.owner()) == (from.namespace(), from.owner());

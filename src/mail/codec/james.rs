@@ -1,8 +1,9 @@
 //! The MessagePack events of Apache James's first distributed mailbox events (2015 to 2018).
 //!
-//! A map with named keys: `type` (an ordinal), `mailbox`, `session`, `uids` (numbers in 2015, strings since
-//! 2016), `metaData` (a map from UID to message), `updatedFlags`, and `from` after a rename, where `mailbox`
-//! is the mailbox under its new name. Class `EventDataTransferObject` of James's `mailbox/store`.
+//! A map with named keys: `type` (an ordinal), `mailbox`, `session`, `uids` (numbers in 2015,
+//! strings since 2016), `metaData` (a map from UID to message), `updatedFlags`, and `from` after a
+//! rename, where `mailbox` is the mailbox under its new name. Class `EventDataTransferObject` of
+//! James's `mailbox/store`.
 
 use std::collections::BTreeMap;
 
@@ -132,8 +133,9 @@ impl LooseUid {
 }
 
 impl JamesFlags {
-    /// The complete set, `None` where a user flag is no IMAP flag. `\Recent` is left out: it is never
-    /// told from an event, for only the mail server knows which session is the first to see a message.
+    /// The complete set, `None` where a user flag is no IMAP flag. `\Recent` is left out: it is
+    /// never told from an event, for only the mail server knows which session is the first to see a
+    /// message.
     fn complete(&self) -> Option<Flags> {
         let system = [
             (self.answered, "\\Answered"),
@@ -153,7 +155,8 @@ impl JamesFlags {
 }
 
 impl Path {
-    /// James shows names with its own hierarchy separator; ours is `/`, and what was a `/` takes the other's place.
+    /// James shows names with its own hierarchy separator; ours is `/`, and what was a `/` takes
+    /// the other's place.
     fn into_path(self, separator: char) -> Result<MailboxPath, DecodeError> {
         let swap = |c: char| match c {
             c if c == separator => '/',
@@ -223,7 +226,8 @@ impl Incoming {
     }
 }
 
-/// Old and new sets come complete. A message that gained a flag makes the event a `FlagsSet`; the complete set says the rest.
+/// Old and new sets come complete. A message that gained a flag makes the event a `FlagsSet`; the
+/// complete set says the rest.
 fn flags_change(updated: Vec<UpdatedFlags>) -> Result<Change, DecodeError> {
     let mut any_set = false;
     let mut messages = Vec::with_capacity(updated.len());
@@ -243,7 +247,8 @@ fn flags_change(updated: Vec<UpdatedFlags>) -> Result<Change, DecodeError> {
     Ok(if any_set { Change::FlagsSet { messages } } else { Change::FlagsClear { messages } })
 }
 
-/// James's dates have no zone; its servers' zone is not known here, so UTC it is: nothing depends on it.
+/// James's dates have no zone; its servers' zone is not known here, so UTC it is: nothing depends
+/// on it.
 fn utc_millis(text: &str) -> Option<u64> {
     let date = civil::DateTime::strptime("%Y/%m/%d %H:%M:%S", text).ok()?;
     u64::try_from(date.to_zoned(TimeZone::UTC).ok()?.timestamp().as_millisecond()).ok()

@@ -6,7 +6,8 @@ use super::DecodeError;
 use super::wire::{Defaults, EnvelopeFields, Incoming, Outgoing};
 use crate::mail::event::Event;
 
-/// Borrows an event to be serialised as JSON, with as much of the envelopes as the reader asked for.
+/// Borrows an event to be serialised as JSON, with as much of the envelopes as the reader asked
+/// for.
 #[derive(Debug, Clone, Copy)]
 pub struct JsonEvent<'a>(pub &'a Event, pub EnvelopeFields);
 

@@ -40,7 +40,8 @@ fn read<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, rmp_serde::decode:
     T::deserialize(&mut deserializer)
 }
 
-/// Cuts a batch into its events without reading them: one array of maps, or maps one after the other.
+/// Cuts a batch into its events without reading them: one array of maps, or maps one after the
+/// other.
 pub fn split_msgpack(batch: &[u8]) -> Result<Vec<&[u8]>, DecodeError> {
     let (told, mut rest) = match batch {
         [count @ 0x90..=0x9f, rest @ ..] => (Some(u32::from(count & 0x0f)), rest),

@@ -278,7 +278,8 @@ pub struct Defaults<'a> {
 }
 
 impl Incoming<'_> {
-    /// The checked event. `defaults` fill in what only an origin may leave out; an event from a queue has it all.
+    /// The checked event. `defaults` fill in what only an origin may leave out; an event from a
+    /// queue has it all.
     pub(super) fn into_event(self, defaults: Option<Defaults<'_>>) -> Result<Event, DecodeError> {
         let event_type: EventType = self.event_type.parse().map_err(|_| DecodeError::UnknownType(excerpt(&self.event_type)))?;
         let mailbox = path("mailbox", &self.mailbox)?;
@@ -365,7 +366,8 @@ fn in_uid_order<'a, T>(
     Ok(converted)
 }
 
-/// A set with an impossible flag is not known completely: it is left out, and its reader asks upstream.
+/// A set with an impossible flag is not known completely: it is left out, and its reader asks
+/// upstream.
 fn complete(flags: Option<Vec<Cow<'_, str>>>) -> Option<Flags> {
     let texts = flags?;
     let (flags, all) = Flags::sift(texts.iter().map(AsRef::as_ref));

@@ -10,8 +10,8 @@ use super::{Identifier, InvalidIdentifier, Rights, RightsChange, Subject};
 use crate::mail::path::MailboxPath;
 use crate::mail::user::UserNames;
 
-/// One identifier of an ACL with its sign: with `-` in front the rights are taken away, whoever else gives them
-/// (RFC 4314 2).
+/// One identifier of an ACL with its sign: with `-` in front the rights are taken away, whoever
+/// else gives them (RFC 4314 2).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Entry {
@@ -111,26 +111,28 @@ impl Acl {
         self.entries.iter().map(|(entry, rights)| (entry, *rights))
     }
 
-    /// What `subject` may do with `mailbox`: everything with one's own; else what all entries about the subject give
-    /// together, without what any negative one takes (RFC 4314 2).
+    /// What `subject` may do with `mailbox`: everything with one's own; else what all entries about
+    /// the subject give together, without what any negative one takes (RFC 4314 2).
     pub fn effective(&self, mailbox: &MailboxPath, subject: &Subject) -> Rights {
         if mailbox.is_owned_by(&subject.user) { Rights::ALL } else { self.leaves(subject) }
     }
 
-    /// What is left to `subject`, who does not own the mailbox; in any case, where the subject's groups are not known.
+    /// What is left to `subject`, who does not own the mailbox; in any case, where the subject's
+    /// groups are not known.
     pub fn leaves(&self, subject: &Subject) -> Rights {
         self.bounds(subject).0
     }
 
-    /// Whether it can be said who hears what of the mailbox: not where that depends on groups, and which those of the
-    /// subject are is not known.
+    /// Whether it can be said who hears what of the mailbox: not where that depends on groups, and
+    /// which those of the subject are is not known.
     pub fn decides(&self, mailbox: &MailboxPath, subject: &Subject) -> bool {
         let (least, most) = self.bounds(subject);
         let agree = |needed| least.contains(needed) == most.contains(needed);
         mailbox.is_owned_by(&subject.user) || agree(Rights::LOOKUP) && agree(Rights::READ)
     }
 
-    /// The least and the most that may be left to somebody who does not own the mailbox. The same, where all groups are known.
+    /// The least and the most that may be left to somebody who does not own the mailbox. The same,
+    /// where all groups are known.
     fn bounds(&self, subject: &Subject) -> (Rights, Rights) {
         let [mut given, mut perhaps_given, mut taken, mut perhaps_taken] = [Rights::NONE; 4];
         for (entry, rights) in self.iter().filter(|(entry, _)| subject.is(&entry.identifier, false)) {
@@ -161,8 +163,8 @@ impl Serialize for Acl {
     }
 }
 
-/// An unknown letter is an error, and so is an entry that comes twice, in two spellings perhaps: rights that are not
-/// understood must not be lost.
+/// An unknown letter is an error, and so is an entry that comes twice, in two spellings perhaps:
+/// rights that are not understood must not be lost.
 impl<'de> Deserialize<'de> for Acl {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Table;

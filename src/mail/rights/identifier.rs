@@ -8,11 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::mail::user::{InvalidUser, UserName, UserNames};
 
-/// Whom an entry of an ACL is about. Written as a user's name, `group:staff`, `anyone`, `authenticated` or `owner`.
+/// Whom an entry of an ACL is about. Written as a user's name, `group:staff`, `anyone`,
+/// `authenticated` or `owner`.
 ///
-/// RFC 4314 2 reserves `anyone` and whatever begins with `-`, and every name that can log in for its user. Where a user is
-/// called like one of those (`anyone`, `Owner`, `-temps`, `$cash`), the user is written `user:anyone`: a user's name holds no
-/// `:`, so nothing is written like anything else, and nobody gets everybody's rights by choosing a name.
+/// RFC 4314 2 reserves `anyone` and whatever begins with `-`, and every name that can log in for
+/// its user. Where a user is called like one of those (`anyone`, `Owner`, `-temps`, `$cash`), the
+/// user is written `user:anyone`: a user's name holds no `:`, so nothing is written like anything
+/// else, and nobody gets everybody's rights by choosing a name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Identifier {
@@ -55,10 +57,11 @@ enum Said<'a> {
 }
 
 impl Identifier {
-    /// Reads what a server, a client or an origin wrote, and brings a user's name to its normal form. Besides the forms of
-    /// this type, those of mail servers are understood: `$staff` for a group (Dovecot, Cyrus, James), `anybody` and `$$owner`
-    /// (James). Dovecot's `!staff`, which puts a group's rights in the place of a user's, means nothing that an [`super::Acl`]
-    /// could hold, and is refused.
+    /// Reads what a server, a client or an origin wrote, and brings a user's name to its normal
+    /// form. Besides the forms of this type, those of mail servers are understood: `$staff` for a
+    /// group (Dovecot, Cyrus, James), `anybody` and `$$owner` (James). Dovecot's `!staff`, which
+    /// puts a group's rights in the place of a user's, means nothing that an [`super::Acl`] could
+    /// hold, and is refused.
     pub fn read(text: &str, names: &UserNames) -> Result<Self, InvalidIdentifier> {
         Ok(match Self::understand(text.trim())? {
             Said::Whole(identifier) => identifier,
@@ -130,7 +133,8 @@ impl fmt::Display for Identifier {
     }
 }
 
-/// Who asks for rights: a user who has logged in, and the groups that the user is in, if those are known. Cheap to clone.
+/// Who asks for rights: a user who has logged in, and the groups that the user is in, if those are
+/// known. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Subject {
     pub user: UserName,
@@ -166,8 +170,8 @@ impl Subject {
         self.groups.as_deref().unwrap_or_default()
     }
 
-    /// Whether an entry for `identifier` is about this user, or may be where the user's groups are not known. `owner`: the
-    /// mailbox is the user's own.
+    /// Whether an entry for `identifier` is about this user, or may be where the user's groups are
+    /// not known. `owner`: the mailbox is the user's own.
     pub fn is(&self, identifier: &Identifier, owner: bool) -> bool {
         match identifier {
             Identifier::Anyone | Identifier::Authenticated => true,

@@ -18,7 +18,8 @@ fn entry(text: &str) -> Entry {
     text.parse().unwrap()
 }
 
-/// `Fred rwipslxetad -Fred wetd`: an ACL as RFC 4314 writes it, with capitals and groups as they come.
+/// `Fred rwipslxetad -Fred wetd`: an ACL as RFC 4314 writes it, with capitals and groups as they
+/// come.
 fn acl(text: &str) -> Acl {
     let names = UserNames { lowercase: false, default_domain: None };
     let words: Vec<&str> = text.split_ascii_whitespace().collect();
@@ -93,7 +94,8 @@ fn what_a_client_asks_for_is_read_as_a_server_must() {
 
 #[test]
 fn what_rights_allow() {
-    // RFC 4314 4, the column "Any": who has one of these may ask MYRIGHTS, and so knows that there is a mailbox.
+    // RFC 4314 4, the column "Any": who has one of these may ask MYRIGHTS, and so knows that there
+    // is a mailbox.
     for letter in "lrikxa".chars() {
         assert!(rights(&letter.to_string()).know(), "{letter}");
     }
@@ -155,7 +157,8 @@ fn all_entries_about_somebody_count_and_negative_ones_win() {
         ("fred l group:team r", &["teams"], "l"),
         ("anyone lr", &[], "lr"),
         ("authenticated lr", &[], "lr"),
-        // ... and what a negative one names is taken, "even though the user might have it by another identifier".
+        // ... and what a negative one names is taken, "even though the user might have it by
+        // another identifier".
         ("fred lrw -fred w", &[], "lr"),
         ("anyone lrw -fred w", &[], "lr"),
         ("group:team lrw -fred w", &["team"], "lr"),
@@ -163,7 +166,8 @@ fn all_entries_about_somebody_count_and_negative_ones_win() {
         ("fred lr -authenticated l", &[], "r"),
         ("fred lr -group:temps lr", &["temps", "team"], ""),
         ("fred lr -group:temps lr", &["team"], "lr"),
-        // Without the entry "fred" what "-fred" takes is still taken (2: DELETEACL of "fred" does not touch it).
+        // Without the entry "fred" what "-fred" takes is still taken (2: DELETEACL of "fred" does
+        // not touch it).
         ("-fred w anyone lrw", &[], "lr"),
         // The owner's entry is nobody else's, with either sign.
         ("owner lr", &[], ""),

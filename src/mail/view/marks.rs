@@ -6,15 +6,17 @@ use roaring::RoaringBitmap;
 
 use crate::mail::uid::Uid;
 
-/// More groups than that are joined, the oldest first.
+/// With more groups than that, the oldest are joined: memory is bounded, and their numbers become
+/// upper bounds.
 const MAX_GROUPS: usize = 32;
 
-/// Messages by modification sequence: one transaction's messages share theirs, so there are few groups.
+/// Messages grouped by modification sequence. One transaction's messages share theirs, so there are
+/// few groups.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Marks {
     /// Ascending, none empty.
     groups: VecDeque<(u64, RoaringBitmap)>,
-    /// The first group is of several: its number is the highest of theirs.
+    /// The first group was joined from several: its number is the highest of theirs.
     is_joined: bool,
 }
 

@@ -1,27 +1,32 @@
-//! Messages of whose flags something was heard without its place in the order of changes, or out of it.
+//! Messages of whose flags something was heard without its place in the order of changes, or out of
+//! it.
 //!
-//! Two states of one message are in order if both have a modification sequence (RFC 7162 3.1). A server answers a
-//! session that has not enabled CONDSTORE without one, some origins publish without one, and events overtake each
-//! other on their way. What came last is then not known to be the newest: it is asked for, or compared later.
+//! Two states of one message are in order if both have a modification sequence (RFC 7162 3.1). A
+//! server answers a session that has not enabled CONDSTORE without one, some origins publish
+//! without one, and events overtake each other on their way. What came last is then not known to be
+//! the newest: it is asked for, or compared later.
 
 use roaring::RoaringBitmap;
 
 use crate::mail::uid::Uid;
 
-/// A set that has grown larger becomes a range: asking about too many messages is a cost, not a fault.
+/// A set that has grown larger becomes a range: asking about too many messages is a cost, not a
+/// fault.
 const MAX_SINGLE: u64 = 1024;
 
 /// Most views have nothing of it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Disorder {
-    /// The server has answered without a modification sequence: any event about the message may be older.
+    /// The server has answered without a modification sequence: any event about the message may be
+    /// older.
     pub ask: UidSet,
-    /// An event without a modification sequence was told, or anything without one left untold: with an event about the
-    /// message, the order is a guess.
+    /// An event without a modification sequence was told, or anything without one left untold: with
+    /// an event about the message, the order is a guess.
     pub undated: UidSet,
     /// The flags told last are a guess.
     pub guessed: RoaringBitmap,
-    /// An older event came behind a newer one. It was not told; all the same the flags are worth a comparison.
+    /// An older event came behind a newer one. It was not told; all the same the flags are worth a
+    /// comparison.
     pub overtaken: RoaringBitmap,
 }
 

@@ -8,14 +8,16 @@ use crate::mail::flags::Flags;
 use crate::mail::uid::{ModSeq, Uid};
 
 impl View {
-    /// Tells the difference from what upstream holds now, in an order that clients know, and makes the view equal to it.
+    /// Returns the difference from what the server holds now, in an order that clients know, and
+    /// makes the view equal to it.
     ///
-    /// `truth` is all of upstream's UIDs, at one moment; `truth_uidnext` its next UID at that moment: with one that is too
-    /// low, what upstream expunged last looks as if upstream lagged behind. `flags` are complete sets of messages whose
-    /// flags may have changed.
+    /// `truth` is all of the server's UIDs at one moment, `truth_uidnext` its next UID at that
+    /// moment. With a UIDNEXT that is too low, messages that the server expunged last look as if it
+    /// lagged behind. `flags` are complete sets of flags that the server told meanwhile.
     ///
-    /// What cannot be told is in the answer: messages that upstream has not seen yet, and messages that it should
-    /// not, or not yet, show. Either can pass by itself, when upstream catches up; asked again then, it is level.
+    /// The result names what cannot be told: messages that the server does not show yet, and
+    /// messages that it should not show any more. A server that lags shows the right ones later:
+    /// ask again then.
     pub fn reconcile(&mut self, truth: &RoaringBitmap, truth_uidnext: u32, flags: &[(Uid, Flags, Option<ModSeq>)]) -> Reconciled {
         let uidnext = truth_uidnext.max(truth.max().map_or(1, |last| last.saturating_add(1)));
         // Old numbers are good for what lies below the holes; above them only the new ones are.

@@ -1,4 +1,4 @@
-//! What the view wants told, and done.
+//! What the view returns: the responses to send to the client, and what else is to be done.
 
 use roaring::RoaringBitmap;
 
@@ -6,14 +6,16 @@ use crate::mail::flags::{Flag, Flags};
 use crate::mail::path::MailboxPath;
 use crate::mail::uid::{ModSeq, Uid};
 
-/// One untagged response. To be written in the order given, all of them, before anything else that bears numbers.
+/// One untagged response. All of them are sent, in the order given, before anything else that has
+/// sequence numbers.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Tell {
     /// `* FLAGS (…)` (RFC 9051 7.3.5): the whole list, with what is new.
     Flags(Flags),
     /// `* OK [PERMANENTFLAGS (…)]` (RFC 9051 7.1).
     PermanentFlags(PermanentFlags),
-    /// `* seq FETCH (FLAGS …)` (RFC 9051 7.5.2). `UID` belongs into it where [`Features::fetch_has_uid`] says so.
+    /// `* seq FETCH (FLAGS …)` (RFC 9051 7.5.2). `UID` belongs into it where
+    /// [`Features::fetch_has_uid`] says so.
     Fetch { seq: u32, uid: Uid, flags: Flags, modseq: Option<ModSeq> },
     /// `* seq EXPUNGE` (RFC 9051 7.5.1): numbers above it shrink by one at once.
     Expunge(u32),
@@ -51,13 +53,13 @@ pub enum KeywordList {
 
 /// What the client must be told of a list of the server's.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Merged {
-    /// Nothing: it knows all of it.
-    Known,
-    /// The server's own line.
-    AsTold,
-    /// The server's list, with what the client knows and the server does not yet.
-    With(Tell),
+pub enum KeywordNews {
+    /// Nothing: the client knows all of it.
+    Nothing,
+    /// The server's own line, as it is.
+    ServerLine,
+    /// The server's list together with the keywords that the client has seen already.
+    List(Tell),
 }
 
 impl Keywords {
@@ -65,7 +67,8 @@ impl Keywords {
         flag.as_str() == RECENT || self.flags.contains(flag.as_str())
     }
 
-    /// Takes in what `flags` has and the list lacks; what the client must be told before it sees them.
+    /// Adds the flags that the list lacks; returns what the client must be told before it sees
+    /// them.
     pub(super) fn learn(&mut self, flags: &Flags) -> Vec<Tell> {
         let unknown: Flags = flags.iter().filter(|flag| !self.knows(flag)).cloned().collect();
         self.flags = self.flags.iter().chain(unknown.iter()).cloned().collect();
@@ -105,16 +108,18 @@ impl Features {
     }
 }
 
-/// What an event comes to.
+/// What an event means for the client and for the session.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Applied {
+    /// To send to the client.
     pub tell: Vec<Tell>,
-    /// The messages whose flags only upstream knows: to be asked for, and then told with [`super::View::tell_flags`].
+    /// The messages whose flags only the server knows: ask it, and pass its answer to
+    /// [`super::View::tell_flags`].
     pub ask: RoaringBitmap,
     pub then: Then,
 }
 
-/// What must be done besides telling.
+/// What the session must do besides sending the responses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Then {
     #[default]
@@ -148,13 +153,14 @@ pub enum End {
     UidValidityChanged,
 }
 
-/// The difference from upstream, told as far as it can be.
+/// The difference from the server's list, as far as IMAP can express it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Reconciled {
     pub tell: Vec<Tell>,
-    /// The client was told of them, and upstream has not seen them yet.
+    /// Messages that the client was told of and that the server does not show yet.
     pub ahead: RoaringBitmap,
-    /// Upstream shows them, and the client cannot be told: it was told that they are gone, or their numbers lie in the middle.
+    /// Messages that the server shows and that the client cannot be told of: it was told that they
+    /// are expunged, or their numbers lie in the middle.
     pub late: RoaringBitmap,
 }
 

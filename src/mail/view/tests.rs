@@ -126,7 +126,8 @@ fn a_message_above_a_hole_is_told_and_the_hole_is_doubted() {
     let applied = view.apply(&append([12]), true);
     assert_eq!((lines(&applied.tell), applied.then), (vec!["11 EXISTS".to_owned()], Then::Check));
     assert!(view.is_doubtful());
-    // The other origin's event was only late: one more, and which is which the client cannot know yet.
+    // The other origin's event was only late: one more, and which is which the client cannot know
+    // yet.
     assert_eq!(tells(&mut view, &append([11])), ["12 EXISTS"]);
     assert_eq!((view.uid(11), view.uid(12), view.is_doubtful()), (Some(uid(11)), Some(uid(12)), false));
 }
@@ -317,7 +318,8 @@ fn without_modseqs_an_event_that_comes_again_is_recognised() {
 
 const ALL: [Features; 3] = [PLAIN, CONDSTORE, QRESYNC];
 
-/// What the server says of one message's flags: a modification sequence only where the client may hear of one.
+/// What the server says of one message's flags: a modification sequence only where the client may
+/// hear of one.
 fn answer(view: &mut View, number: u32, names: &str, modseq: u64) -> Vec<String> {
     let modseq = Some(ModSeq(modseq)).filter(|_| view.features().fetch_has_modseq());
     lines(&view.tell_flags(&[(uid(number), flags(names), modseq)]))
@@ -394,7 +396,7 @@ fn a_plain_session_that_was_answered_asks_again() {
     // Of other messages it knows.
     assert_eq!(tells(&mut view, &flagged(6, "\\Seen", Some(104))), ["6 FETCH UID 6 (\\Seen)"]);
     tells(&mut view, &expunge([5]));
-    assert_eq!(view.told_disorder(), None, "what is gone is forgotten");
+    assert_eq!(view.disorder(), None, "what is gone is forgotten");
 }
 
 #[test]
@@ -457,12 +459,12 @@ fn a_list_of_flags_from_before_a_keyword_was_made_does_not_take_it_away() {
     tells(&mut view, &flagged(5, "$Work", None));
     let old = "\\Answered \\Deleted \\Flagged \\Seen $Forwarded";
     let permanent = |names, any| KeywordList::Permanent(PermanentFlags { flags: flags(names), any });
-    assert_eq!(view.merge_keywords(KeywordList::Flags(flags(old))), Merged::Known);
-    assert_eq!(view.merge_keywords(permanent(old, true)), Merged::Known);
+    assert_eq!(view.merge_keywords(KeywordList::Flags(flags(old))), KeywordNews::Nothing);
+    assert_eq!(view.merge_keywords(permanent(old, true)), KeywordNews::Nothing);
     // With something that is new as well.
     let merged = view.merge_keywords(KeywordList::Flags(flags("\\Seen $New")));
-    assert_eq!(merged, Merged::With(Tell::Flags(flags("\\Seen $Forwarded $New $Work"))));
-    assert_eq!(view.merge_keywords(permanent("\\Seen", false)), Merged::AsTold, "rights can be lost");
+    assert_eq!(merged, KeywordNews::List(Tell::Flags(flags("\\Seen $Forwarded $New $Work"))));
+    assert_eq!(view.merge_keywords(permanent("\\Seen", false)), KeywordNews::ServerLine, "rights can be lost");
     assert_eq!(tells(&mut view, &flagged(6, "$work", None)), ["6 FETCH UID 6 ($work)"]);
 }
 

@@ -1,4 +1,5 @@
-//! A server with any history, events that go any way, and a client that believes what it is told: they agree.
+//! A server with any history, events that go any way, and a client that believes what it is told:
+//! they agree.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -40,7 +41,8 @@ struct Fate {
 #[derive(Debug, Clone)]
 enum Step {
     Event(usize),
-    /// Upstream is read; it knows all operations before this share of those that happened, or some more.
+    /// Upstream is read; it knows all operations before this share of those that happened, or some
+    /// more.
     Reconcile {
         lag: usize,
     },
@@ -48,7 +50,8 @@ enum Step {
     Answer,
 }
 
-/// The mailbox after some operations; a message's flags are told by the operation that changed them last.
+/// The mailbox after some operations; a message's flags are told by the operation that changed them
+/// last.
 #[derive(Debug, Clone, Default)]
 struct Server {
     messages: BTreeMap<u32, u64>,
@@ -61,7 +64,8 @@ impl Server {
         self.messages.keys().copied().collect()
     }
 
-    /// All flags that changed since the snapshot; with modification sequences where the client has asked for them.
+    /// All flags that changed since the snapshot; with modification sequences where the client has
+    /// asked for them.
     fn changed_flags(&self, features: Features) -> Vec<(Uid, Flags, Option<ModSeq>)> {
         let changed = self.messages.iter().filter(|(_, modseq)| **modseq > SNAPSHOT);
         let modseq = |modseq: u64| Some(ModSeq(modseq)).filter(|_| features.fetch_has_modseq());
@@ -145,7 +149,8 @@ struct Client {
     messages: Vec<Option<u32>>,
     flags: BTreeMap<u32, u64>,
     keywords: Vec<String>,
-    /// Messages whose flags may go back for the moment: nobody can tell which of two states is older.
+    /// Messages whose flags may go back for the moment: nobody can tell which of two states is
+    /// older.
     guessed: BTreeSet<u32>,
 }
 
@@ -320,8 +325,8 @@ fn features() -> impl Strategy<Value = Features> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1024, ..ProptestConfig::default() })]
 
-    /// Events may be lost, come twice, late, in any order, and upstream may lag: numbers stay right all the time. And
-    /// against an upstream that does not lag the view is level at once.
+    /// Events may be lost, come twice, late, in any order, and upstream may lag: numbers stay right
+    /// all the time. And against an upstream that does not lag the view is level at once.
     #[test]
     fn whatever_happens_the_numbers_agree(
         ops in ops(),
@@ -364,8 +369,9 @@ proptest! {
         prop_assert!(case.view.unanswered().is_empty());
     }
 
-    /// If every event comes, in whatever order, nothing else is needed: messages and flags are the server's. Events overtake
-    /// each other, across the floor too, and what upstream says meanwhile.
+    /// If every event comes, in whatever order, nothing else is needed: messages and flags are the
+    /// server's. Events overtake each other, across the floor too, and what upstream says
+    /// meanwhile.
     #[test]
     fn when_no_event_is_lost_the_view_ends_right(
         ops in ops(),

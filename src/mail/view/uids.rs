@@ -6,8 +6,8 @@ use roaring::RoaringBitmap;
 
 use crate::mail::uid::Uid;
 
-/// After so many changes the set is packed again: single removals leave it in more pieces than it needs, and each
-/// piece costs time and memory.
+/// After so many changes the set is packed again: single removals leave it in more pieces than it
+/// needs, and each piece costs time and memory.
 const CHANGES_UNTIL_PACKED: u32 = 1024;
 
 /// A set of UIDs; a clone shares its memory until one of them changes.
@@ -16,7 +16,8 @@ const CHANGES_UNTIL_PACKED: u32 = 1024;
 #[derive(Debug, Clone, Default)]
 pub struct Uids {
     set: Arc<RoaringBitmap>,
-    /// How many there are in each block of 65,536 UIDs that has some, ascending; the set itself would have to count them.
+    /// How many there are in each block of 65,536 UIDs that has some, ascending; the set itself
+    /// would have to count them.
     blocks: Arc<Vec<(u16, u32)>>,
     len: u32,
     changes: u32,
@@ -67,7 +68,8 @@ impl Uids {
 
     /// The message sequence numbers of all of `subset`, ascending; what is not held has none.
     pub fn seqs(&self, subset: &RoaringBitmap) -> Vec<u32> {
-        // A rank walks over a block, up to a few thousand steps: from a few hundred on, one walk over all is cheaper.
+        // A rank walks over a block, up to a few thousand steps: from a few hundred on, one walk
+        // over all is cheaper.
         if subset.len() < 1 + u64::from(self.len) / 1024 {
             return subset.iter().filter_map(Uid::new).filter_map(|uid| self.seq(uid)).collect();
         }

@@ -17,7 +17,7 @@ use crate::mail::flags::Flags;
 use crate::mail::path::MailboxPath;
 use crate::mail::rights::Rights;
 use crate::mail::uid::{ModSeq, Uid, UidValidity};
-use crate::mail::view::{KeywordList, Merged, Tell};
+use crate::mail::view::{KeywordList, KeywordNews, Tell};
 use crate::wire::imap::capability::Offers;
 use crate::wire::imap::credentials::Credentials;
 use crate::wire::imap::framing::Piece;
@@ -429,13 +429,13 @@ impl Session {
         let Some(view) = self.idle.as_mut().and_then(|idle| idle.view.as_mut()) else { return false };
         let mut line = Vec::new();
         match view.merge_keywords(list) {
-            Merged::Known => return false,
-            Merged::AsTold => line.extend_from_slice(raw),
-            Merged::With(Tell::Flags(flags)) => write::flags(&mut line, &flags),
-            Merged::With(Tell::PermanentFlags(permanent)) => {
+            KeywordNews::Nothing => return false,
+            KeywordNews::ServerLine => line.extend_from_slice(raw),
+            KeywordNews::List(Tell::Flags(flags)) => write::flags(&mut line, &flags),
+            KeywordNews::List(Tell::PermanentFlags(permanent)) => {
                 write::permanent_flags(&mut line, &permanent.flags, permanent.any);
             }
-            Merged::With(_) => {}
+            KeywordNews::List(_) => {}
         }
         self.tell_line(&line);
         true
