@@ -30,7 +30,7 @@ const PERSISTENCE: Duration = Duration::from_secs(3600);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// How long each attempt may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What one connection has to tell.
 #[derive(Debug, Default)]
@@ -131,7 +131,7 @@ struct Failed {
 }
 
 async fn publish(gateway: &Gateway, event: &Event) -> Result<(), Failed> {
-    match tokio::time::timeout(PATIENCE, gateway.publisher.publish(event)).await {
+    match tokio::time::timeout(PUBLISH_TIMEOUT, gateway.publisher.publish(event)).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(Failed { reason: error.to_string(), is_transient: error.is_transient() }),
         Err(_) => Err(Failed { reason: "it takes too long".to_owned(), is_transient: true }),

@@ -38,7 +38,7 @@ use crate::mail::user::UserName;
 use crate::push::metrics::Metrics;
 use crate::push::outbox::End;
 use crate::push::session::{SessionHandle, Transport};
-use crate::wire::imap::session::{Action, Session, Setting};
+use crate::wire::imap::session::{Action, Input, Session, Setting};
 
 /// So many bytes waiting for a client stop reading from itself: it asks, and does not take the answers.
 const UNTAKEN: usize = 4 * HIGH;
@@ -126,8 +126,8 @@ impl Connection {
             Setting { tls, starttls: !tls && door.tls.is_some(), plaintext_auth: door.takes_plain_passwords(client.ip()), seed };
         let now = Instant::now();
         let mut session = Session::new(door.rules.clone(), setting, now);
-        session.handle_health(now, *door.healthy.borrow());
-        session.handle_upstream(now, &greeting);
+        session.handle(now, Input::Health(*door.healthy.borrow()));
+        session.handle(now, Input::Upstream(&greeting));
         let metrics = &door.gateway.metrics;
         metrics.imap_connections.inc();
         metrics.imap_unauthenticated.inc();
@@ -221,9 +221,9 @@ impl Connection {
         self.door.gateway.metrics.imap_unauthenticated.dec();
         let verdict = self.admit(user);
         let now = Instant::now();
-        self.session.admit(now, verdict);
+        self.session.handle(now, Input::Admission(verdict));
         // The table first, the value second: no change between the two is missed.
-        self.session.handle_health(now, *self.door.healthy.borrow());
+        self.session.handle(now, Input::Health(*self.door.healthy.borrow()));
     }
 
     fn admit(&mut self, user: Option<String>) -> Result<Option<UserName>, String> {
@@ -308,7 +308,7 @@ impl Connection {
     fn dismiss(&mut self, reason: &'static str, words: &str) {
         self.reason = reason;
         self.farewell = Some(Instant::now() + FAREWELL);
-        self.session.handle_end(words, reason);
+        self.session.handle(Instant::now(), Input::End { words, reason });
     }
 
     fn patience(&self) -> Duration {
@@ -356,7 +356,7 @@ impl Connection {
         } else if self.farewell.is_some_and(|deadline| now >= deadline) {
             self.end(self.reason);
         } else if self.session.poll_timeout().is_some_and(|due| now >= due) {
-            self.session.handle_timeout(now);
+            self.session.handle(now, Input::Timeout);
         }
     }
 
@@ -388,7 +388,7 @@ impl Connection {
             return Poll::Ready(());
         }
         // Only when all is written: what waits in the outbox is bounded, and can still collapse.
-        if self.session.to_client.is_empty()
+        if self.session.out.to_client.is_empty()
             && self.doing == Doing::Nothing
             && let Some(handle) = &self.handle
             && let Poll::Ready(outgoing) = handle.poll_take(cx)
@@ -397,7 +397,7 @@ impl Connection {
             return Poll::Ready(());
         }
         // It is going to wait: a burst's memory goes back.
-        for buffer in [&mut self.session.to_client, &mut self.session.to_upstream] {
+        for buffer in [&mut self.session.out.to_client, &mut self.session.out.to_upstream] {
             if buffer.is_empty() && buffer.capacity() > 0 {
                 *buffer = Vec::new();
             }
@@ -415,11 +415,11 @@ impl Connection {
             self.promise = None;
         }
         let Client::Open(stream) = &mut self.client else { return Poll::Pending };
-        let outcome = ready!(self.to_client.poll_write(cx, stream, &mut self.session.to_client));
+        let outcome = ready!(self.to_client.poll_write(cx, stream, &mut self.session.out.to_client));
         match outcome {
             Ok(written) => {
                 self.door.gateway.metrics.bytes_written.inc_by(written as u64);
-                if self.session.to_client.is_empty()
+                if self.session.out.to_client.is_empty()
                     && let Some(consumed) = self.oldest.take()
                 {
                     self.door.gateway.metrics.written(consumed.elapsed().as_secs_f64());
@@ -432,9 +432,9 @@ impl Connection {
 
     fn poll_upstream_write(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Upstream::Open(stream) = &mut self.upstream else { return Poll::Pending };
-        if ready!(self.to_upstream.poll_write(cx, stream, &mut self.session.to_upstream)).is_err() {
+        if ready!(self.to_upstream.poll_write(cx, stream, &mut self.session.out.to_upstream)).is_err() {
             // What it said before it broke is still to be read, and then its end.
-            self.session.to_upstream.clear();
+            self.session.out.to_upstream.clear();
             self.to_upstream = Progress::default();
         }
         Poll::Ready(())
@@ -445,7 +445,7 @@ impl Connection {
             Doing::Nothing => return Poll::Pending,
             Doing::CloseUpstream => {
                 let open = matches!(self.upstream, Upstream::Open(_));
-                if open && !self.to_upstream.is_idle(&self.session.to_upstream) {
+                if open && !self.to_upstream.is_idle(&self.session.out.to_upstream) {
                     return Poll::Pending;
                 }
                 self.drop_upstream();
@@ -456,14 +456,14 @@ impl Connection {
                     match ready!(handshaking.as_mut().poll(cx)) {
                         Ok(stream) => {
                             self.client = Client::Open(stream);
-                            self.session.handle_tls(Instant::now());
+                            self.session.handle(Instant::now(), Input::Encrypted);
                         }
                         Err(error) => {
                             debug!(peer = %self.peer, %error, "a TLS handshake failed");
                             (self.client, self.reason, self.over) = (Client::Gone, "tls", true);
                         }
                     }
-                } else if self.to_client.is_idle(&self.session.to_client) {
+                } else if self.to_client.is_idle(&self.session.out.to_client) {
                     let client = std::mem::replace(&mut self.client, Client::Gone);
                     let (Client::Open(Stream::Plain(stream)), Some(tls)) = (client, &self.door.tls) else {
                         (self.reason, self.over) = ("tls", true);
@@ -489,18 +489,18 @@ impl Connection {
             Some((stream, greeting)) => {
                 self.upstream = Upstream::Open(stream);
                 self.set_parked(false);
-                self.session.handle_upstream(now, &greeting);
+                self.session.handle(now, Input::Upstream(&greeting));
             }
             None => {
                 self.upstream = Upstream::None;
-                self.session.handle_upstream_failed(now);
+                self.session.handle(now, Input::UpstreamFailed);
             }
         }
         Poll::Ready(())
     }
 
     fn poll_upstream_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let room = self.session.to_client.len() - self.to_client.written < HIGH;
+        let room = self.session.out.to_client.len() - self.to_client.written < HIGH;
         let Upstream::Open(stream) = &mut self.upstream else { return Poll::Pending };
         // Of a connection that is to be let go the session wants to hear nothing more.
         if !room || self.doing != Doing::Nothing {
@@ -521,7 +521,7 @@ impl Connection {
 
     fn drop_upstream(&mut self) {
         self.upstream = Upstream::None;
-        self.session.to_upstream = Vec::new();
+        self.session.out.to_upstream = Vec::new();
         self.to_upstream = Progress::default();
     }
 
@@ -531,13 +531,13 @@ impl Connection {
             // The server has been sent everything, and has nothing more to say.
             self.end("client_closed");
         } else {
-            self.session.handle_upstream_closed(Instant::now());
+            self.session.handle(Instant::now(), Input::UpstreamClosed);
         }
     }
 
     fn poll_client_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let room = self.session.to_upstream.len() - self.to_upstream.written < HIGH
-            && self.session.to_client.len() - self.to_client.written < UNTAKEN;
+        let room = self.session.out.to_upstream.len() - self.to_upstream.written < HIGH
+            && self.session.out.to_client.len() - self.to_client.written < UNTAKEN;
         if self.half_closed.is_some() {
             return self.poll_half_close(cx);
         }
@@ -546,7 +546,7 @@ impl Connection {
             return Poll::Pending;
         }
         let session = &mut self.session;
-        match ready!(poll_read(cx, stream, |bytes| session.handle_client(Instant::now(), bytes))) {
+        match ready!(poll_read(cx, stream, |bytes| session.handle(Instant::now(), Input::Client(bytes)))) {
             // It may still read: what it has asked for is answered.
             Ok(0) => self.half_closed = Some(Instant::now()),
             Ok(_) => {}
@@ -564,7 +564,7 @@ impl Connection {
             self.end("client_closed");
             return Poll::Ready(());
         };
-        if self.to_upstream.is_idle(&self.session.to_upstream) {
+        if self.to_upstream.is_idle(&self.session.out.to_upstream) {
             let _ = Pin::new(stream).poll_shutdown(cx);
         }
         Poll::Pending
@@ -578,7 +578,7 @@ impl Connection {
             return Poll::Ready(());
         };
         if !ending.shut {
-            if !self.to_client.is_idle(&self.session.to_client) {
+            if !self.to_client.is_idle(&self.session.out.to_client) {
                 return Poll::Pending;
             }
             let shut = ready!(Pin::new(&mut *stream).poll_shutdown(cx));

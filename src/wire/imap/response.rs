@@ -1,7 +1,8 @@
-//! The server responses that the proxy must understand, read leniently: what is not understood is `Other`, and passes
-//! unchanged.
+//! The server responses that the proxy must understand, read leniently: what is not understood is
+//! `Other`, and passes unchanged.
 //!
-//! Servers leave spaces at the end of lines, write in lower case, leave texts out; clients live with it, and so does this.
+//! Servers leave spaces at the end of lines, write in lower case, leave texts out; clients live
+//! with it, and so does this.
 
 use std::borrow::Cow;
 
@@ -128,6 +129,22 @@ pub enum Code<'a> {
     Other(&'a [u8]),
 }
 
+/// The response codes of a NO that another time may be none (RFC 5530 3): something is busy or
+/// broken. They say nothing of what was asked about. The one list for all who ask a mail server
+/// something.
+const TEMPORARY: [&str; 5] = ["UNAVAILABLE", "INUSE", "LIMIT", "SERVERBUG", "CORRUPTION"];
+
+/// Whether a refusal with this response code may be none another time: nothing is concluded from
+/// it, and it is asked again.
+pub fn is_temporary(code: Option<&Code<'_>>) -> bool {
+    matches!(code, Some(Code::Other(inner)) if words(inner).next().is_some_and(is_temporary_code))
+}
+
+/// The same of the code's name alone, in any case.
+pub fn is_temporary_code(name: &[u8]) -> bool {
+    TEMPORARY.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
+}
+
 /// The words of a list that is separated by spaces.
 pub fn words(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     list.split(|b| *b == b' ').filter(|word| !word.is_empty())
@@ -176,8 +193,8 @@ fn code_and_text(mut scan: Scan<'_>) -> (Option<Code<'_>>, &[u8]) {
     (code, without_end(scan.rest()))
 }
 
-/// What stands in `[…]`, if the text begins so: up to the first `]`, which no code may hold (RFC 9051 section 9,
-/// `resp-text-code`).
+/// What stands in `[…]`, if the text begins so: up to the first `]`, which no code may hold (RFC
+/// 9051 section 9, `resp-text-code`).
 fn bracketed<'a>(scan: &mut Scan<'a>) -> Option<&'a [u8]> {
     let mut ahead = *scan;
     if !ahead.eat(b'[') {

@@ -244,6 +244,26 @@ fn a_million_numbers_are_read_at_once() {
 }
 
 #[test]
+fn which_refusals_may_be_none_another_time() {
+    for (line, temporary) in [
+        ("a NO [UNAVAILABLE] later\r\n", true),
+        ("a NO [inuse] by another\r\n", true),
+        ("a NO [LIMIT] too many\r\n", true),
+        ("a NO [SERVERBUG] oops\r\n", true),
+        ("a NO [CORRUPTION] broken\r\n", true),
+        ("a NO [NONEXISTENT] no such mailbox\r\n", false),
+        ("a NO [NOPERM] no\r\n", false),
+        ("a NO [AUTHENTICATIONFAILED] no\r\n", false),
+        ("a NO [EXPIRED] a new password\r\n", false),
+        ("a NO [UIDNEXT 5] what\r\n", false),
+        ("a NO UNAVAILABLE\r\n", false),
+    ] {
+        let Response::Tagged { code, .. } = parse(line.as_bytes()) else { panic!("{line}") };
+        assert_eq!(is_temporary(code.as_ref()), temporary, "{line}");
+    }
+}
+
+#[test]
 fn nesting_is_no_danger() {
     let deep = format!("* 1 FETCH (BODYSTRUCTURE {}{} UID 5)\r\n", "(".repeat(200_000), ")".repeat(200_000));
     let Untagged::Fetch(fetch) = untagged(&deep) else { panic!() };

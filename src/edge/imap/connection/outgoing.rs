@@ -9,20 +9,22 @@ use crate::mail::key::Key;
 use crate::push::metrics::Metrics;
 use crate::push::outbox::{End, Outgoing, Resync, Standing};
 use crate::push::session::SessionHandle;
-use crate::wire::imap::session::{self, Reading, Session};
+use crate::wire::imap::session::{Input, Reading, Registration, Session};
 
 /// Hands in what the server says; while the client idles, with what is known of its right to hear it.
 pub(super) fn hear(session: &mut Session, handle: Option<&Arc<SessionHandle>>, bytes: &[u8]) {
+    let now = Instant::now();
     if session.is_idling()
         && let Some(handle) = handle
     {
-        session.handle_reading(match handle.reads_watched() {
+        let reading = match handle.reads_watched() {
             Some(true) => Reading::Allowed,
             Some(false) => Reading::Denied,
             None => Reading::Unknown,
-        });
+        };
+        session.handle(now, Input::Reading(reading));
     }
-    session.handle_upstream(Instant::now(), bytes);
+    session.handle(now, Input::Upstream(bytes));
 }
 
 impl Connection {
@@ -32,7 +34,7 @@ impl Connection {
             match outgoing {
                 Outgoing::Event { delivery, .. } => {
                     self.oldest.get_or_insert(delivery.consumed_at);
-                    self.session.handle_event(now, &delivery.event);
+                    self.session.handle(now, Input::Event(&delivery.event));
                 }
                 Outgoing::Resync { keys, reason } => {
                     let watched = self.handle.as_ref().is_some_and(|handle| match keys {
@@ -41,24 +43,24 @@ impl Connection {
                     });
                     if watched {
                         Metrics::count(&self.door.gateway.metrics.resyncs, "reason", reason.as_str());
-                        self.session.handle_resync(now);
+                        self.session.handle(now, Input::Resync);
                     }
                 }
                 Outgoing::Standing { key: Key::Mailbox(path), standing } => {
-                    let standing = match standing {
-                        Standing::Registered => session::Standing::Registered,
-                        Standing::Settled => session::Standing::Settled,
-                        Standing::Unavailable => session::Standing::Unavailable,
+                    let registration = match standing {
+                        Standing::Registered => Registration::Registered,
+                        Standing::Settled => Registration::Settled,
+                        Standing::Unavailable => Registration::Unavailable,
                     };
-                    self.session.handle_standing(now, &path, standing);
+                    self.session.handle(now, Input::Registration { mailbox: &path, registration });
                 }
-                Outgoing::Health(healthy) => self.session.handle_health(now, healthy),
-                Outgoing::Revoked { key: Key::Mailbox(path) } => self.session.handle_revoked(&path),
+                Outgoing::Health(healthy) => self.session.handle(now, Input::Health(healthy)),
+                Outgoing::Revoked { key: Key::Mailbox(path) } => self.session.handle(now, Input::Revoked(&path)),
                 Outgoing::AskRights { key: Key::Mailbox(path) } => {
                     if let Some(handle) = &self.handle {
                         self.door.gateway.subscriptions.asks(handle, &Key::Mailbox(path.clone()));
                     }
-                    self.session.handle_rights_check(now, &path);
+                    self.session.handle(now, Input::RightsCheck(&path));
                 }
                 // An IMAP session watches mailboxes, and asks for no subscriptions.
                 Outgoing::Standing { .. } | Outgoing::Settled { .. } | Outgoing::Moved { .. } => {}
@@ -70,7 +72,7 @@ impl Connection {
                 Outgoing::End(End::Ended) => self.dismiss("ended", "The session was ended by an administrator"),
             }
         }
-        if self.session.to_client.is_empty() {
+        if self.session.out.to_client.is_empty() {
             // Nothing to say of it.
             self.oldest = None;
         }

@@ -9,9 +9,9 @@ use tokio::sync::oneshot;
 
 /// How long the client waits at most: while the queues are away the change goes out later, and the server has made it
 /// already.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PROMISE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// See the module's words.
+/// What was due to the client is held until this is over.
 pub(super) struct Promise {
     /// Resolves, or is given up, once there is nothing to wait for.
     told: oneshot::Receiver<()>,
@@ -20,7 +20,7 @@ pub(super) struct Promise {
 
 impl Promise {
     pub fn new(told: oneshot::Receiver<()>) -> Self {
-        Self { told, deadline: Instant::now() + PATIENCE }
+        Self { told, deadline: Instant::now() + PROMISE_TIMEOUT }
     }
 
     pub fn deadline(&self) -> Instant {

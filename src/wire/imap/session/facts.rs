@@ -1,8 +1,9 @@
-//! What a session has learned by watching: who the client is, what it enabled, what it has selected.
+//! What a session has learned by watching: who the client is, what it enabled, what it has
+//! selected.
 
 use std::time::{Duration, Instant};
 
-use super::{Reentry, Rules};
+use super::rules::{Reentry, Rules};
 use crate::mail::flags::Flags;
 use crate::mail::path::MailboxPath;
 use crate::mail::uid::{ModSeq, UidValidity};
@@ -22,7 +23,7 @@ pub(super) enum Login {
     Plain(String, Credentials),
 }
 
-/// See the module's words.
+/// What is known of the client, of its server, and of the selected mailbox.
 #[derive(Debug, Default)]
 pub(super) struct Facts {
     pub authenticated: bool,
@@ -36,17 +37,19 @@ pub(super) struct Facts {
     /// Kept only where the rules say that it will be used again.
     pub login: Option<Box<Login>>,
     pub namespaces: Option<Box<Namespaces>>,
-    /// What the client has enabled, as the server confirmed it: replayed when a connection is taken up again, and nothing
-    /// more (RFC 5161: there is no way to disable).
+    /// What the client has enabled, as the server confirmed it: replayed when a connection is taken
+    /// up again, and nothing more (RFC 5161: there is no way to disable).
     pub enabled: Vec<Box<str>>,
     pub features: Features,
     pub utf8: bool,
-    /// State that this gateway does not follow (NOTIFY, CONTEXT, UIDONLY): IDLE is left to the server.
+    /// State that this gateway does not follow (NOTIFY, CONTEXT, UIDONLY): IDLE is left to the
+    /// server.
     pub foreign: bool,
     /// A search result is kept for `$` (RFC 5182).
     pub saved_result: bool,
     pub selected: Option<Box<Selected>>,
-    pub pause: Option<Pause>,
+    /// Why IDLE is left to the server for a while.
+    pub pause: Option<Box<Pause>>,
 }
 
 /// The selected mailbox.
@@ -96,19 +99,20 @@ pub(super) fn permanent(list: &[&[u8]]) -> PermanentFlags {
     PermanentFlags { flags: flags(list), any: list.contains(&b"\\*".as_slice()) }
 }
 
-/// A question of the gateway's own was not answered as it must be: IDLE is left to the server for a while.
+/// A question of the gateway's own was not answered as it must be: IDLE is left to the server for a
+/// while.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pause {
     /// So many in a row, this one included.
     number: u32,
-    pub until: Instant,
+    until: Instant,
 }
 
 /// The first pause, which doubles, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(3600));
 
 impl Pause {
-    fn after(before: Option<Self>, now: Instant) -> Self {
+    fn after(before: Option<&Self>, now: Instant) -> Self {
         // What was long ago is another matter.
         let number = before.filter(|before| now < before.until + PAUSES.1).map_or(0, |before| before.number);
         let pause = PAUSES.0.saturating_mul(1 << number.min(16)).min(PAUSES.1);
@@ -118,12 +122,13 @@ impl Pause {
 
 impl Facts {
     /// Leaves IDLE to the server for a while, each time for longer.
-    pub fn pause(&mut self, now: Instant) {
-        self.pause = Some(Pause::after(self.pause, now));
+    pub fn leave_to_server(&mut self, now: Instant) {
+        self.pause = Some(Box::new(Pause::after(self.pause.as_deref(), now)));
     }
 
-    pub fn is_paused(&self, now: Instant) -> bool {
-        self.pause.is_some_and(|pause| now < pause.until)
+    /// How long IDLE is left to the server; `None`: it is not, or no longer.
+    pub fn left_to_server_until(&self, now: Instant) -> Option<Instant> {
+        self.pause.as_ref().map(|pause| pause.until).filter(|until| now < *until)
     }
 
     /// Takes in a NAMESPACE response, which may be a part of what the server has to say.
@@ -159,7 +164,8 @@ impl Facts {
         }
     }
 
-    /// Whether the gateway can log in on the client's behalf, and whether what the client has set up can be set up again.
+    /// Whether the gateway can log in on the client's behalf, and whether what the client has set
+    /// up can be set up again.
     pub fn can_reenter(&self, rules: &Rules) -> bool {
         let admitted = match &rules.reentry {
             Reentry::Never => false,

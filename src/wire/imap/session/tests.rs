@@ -1,4 +1,5 @@
-//! Transcripts: what each side says, and what the other hears, with a clock that only the test moves.
+//! Transcripts: what each side says, and what the other hears, with a clock that only the test
+//! moves.
 
 mod acls;
 mod idling;
@@ -20,7 +21,10 @@ use crate::mail::codec::tests::sample;
 use crate::mail::event::{Change, Event, FlagChange, NewMessage, Status};
 use crate::mail::flags::Flags;
 use crate::mail::ids::EventId;
+use crate::mail::path::MailboxPath;
 use crate::mail::uid::{ModSeq, Uid, UidValidity};
+use crate::mail::user::{UserName, UserNames};
+use crate::wire::imap::credentials::Credentials;
 
 pub(super) const TEAM: &str = "#private:alice@example.org:Team";
 const NAMESPACE: &str = "* NAMESPACE ((\"\" \"/\")) ((\"shared/\" \"/\")) NIL\r\n";
@@ -56,24 +60,29 @@ impl Play {
     }
 
     pub fn client(&mut self, text: &str) {
-        self.session.handle_client(self.now, text.as_bytes());
+        self.session.handle(self.now, Input::Client(text.as_bytes()));
     }
 
     pub fn server(&mut self, text: &str) {
-        self.session.handle_upstream(self.now, text.as_bytes());
+        self.session.handle(self.now, Input::Upstream(text.as_bytes()));
+    }
+
+    /// Whether the server is asked something while the client idles.
+    pub fn is_asking(&self) -> bool {
+        matches!(&self.session.phase, Phase::Idle(idle) if idle.state.is_asking())
     }
 
     /// All that the client has been sent since it was last asked.
     #[track_caller]
     pub fn hears(&mut self, text: &str) {
-        let heard = std::mem::take(&mut self.session.to_client);
+        let heard = std::mem::take(&mut self.session.out.to_client);
         assert_eq!(String::from_utf8_lossy(&heard), text, "what the client hears");
     }
 
     /// The same of the server.
     #[track_caller]
     pub fn asks(&mut self, text: &str) {
-        let asked = std::mem::take(&mut self.session.to_upstream);
+        let asked = std::mem::take(&mut self.session.out.to_upstream);
         assert_eq!(String::from_utf8_lossy(&asked), text, "what the server is asked");
     }
 
@@ -83,13 +92,14 @@ impl Play {
         assert_eq!(done, actions);
     }
 
-    /// Moves the clock to the next thing that is due, which must not be later than `at_most` from now.
+    /// Moves the clock to the next thing that is due, which must not be later than `at_most` from
+    /// now.
     #[track_caller]
     pub fn passes(&mut self, at_most: Duration) {
         let due = self.session.poll_timeout().expect("something is due");
         assert!(due <= self.now + at_most, "due only in {:?}", due - self.now);
         self.now = self.now.max(due);
-        self.session.handle_timeout(self.now);
+        self.session.handle(self.now, Input::Timeout);
     }
 
     /// Logged in as alice; what was said is forgotten.
@@ -98,7 +108,7 @@ impl Play {
         self.client("a LOGIN alice apw\r\n");
         self.server("a OK [CAPABILITY IMAP4rev1 SASL-IR IDLE NAMESPACE ESEARCH CONDSTORE QRESYNC ENABLE] Logged in\r\n");
         self.does(&[Action::Authenticated { user: Some("alice".into()) }]);
-        self.session.admit(self.now, Ok(Some(UserName::new("alice@example.org").unwrap())));
+        self.session.handle(self.now, Input::Admission(Ok(Some(UserName::new("alice@example.org").unwrap()))));
         self.forget();
         self
     }
@@ -120,7 +130,7 @@ impl Play {
         self.server("mailpush1 OK\r\n");
         self.does(&[Action::Watch(TEAM.parse().unwrap())]);
         self.hears("");
-        self.stands(Standing::Settled);
+        self.stands(Registration::Settled);
         self.asks("mailpush2 NOOP\r\nmailpush3 UID SEARCH RETURN (ALL) ALL\r\n");
         self.server("mailpush2 OK\r\n* ESEARCH (TAG \"mailpush3\") UID ALL 1,3,5\r\nmailpush3 OK\r\n");
         self.hears("+ idling\r\n");
@@ -129,13 +139,13 @@ impl Play {
         self
     }
 
-    pub fn stands(&mut self, standing: Standing) {
-        self.session.handle_standing(self.now, &TEAM.parse().unwrap(), standing);
+    pub fn stands(&mut self, standing: Registration) {
+        self.session.handle(self.now, Input::Registration { mailbox: &TEAM.parse().unwrap(), registration: standing });
     }
 
     fn forget(&mut self) {
-        self.session.to_client.clear();
-        self.session.to_upstream.clear();
+        self.session.out.to_client.clear();
+        self.session.out.to_upstream.clear();
         while self.session.poll_action().is_some() {}
     }
 
@@ -152,8 +162,15 @@ impl Play {
             change,
             ..sample()
         };
-        self.session.handle_event(self.now, &event);
+        self.session.handle(self.now, Input::Event(&event));
     }
+}
+
+/// Whether a view speaks for a mailbox whose rights the session itself must ask for.
+fn speaks_and_asks_rights(session: &Session) -> bool {
+    let common = &session.common;
+    let asks = |idle: &Idle| idle.watch.as_ref().is_some_and(|watch| common.is_foreign(&watch.path)) && common.facts.offers.acl;
+    matches!(&session.phase, Phase::Idle(idle) if matches!(idle.state, State::Following(_)) && asks(idle))
 }
 
 pub(super) const SELECTED: &str = "* FLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft)\r\n\

@@ -1,113 +1,151 @@
-//! What time does to an idling client: keep-alive, autologout, looking again, asking again, parking.
+//! The session's one table of timers: what each is for, and when it is due.
 
 use std::time::{Duration, Instant};
 
-use super::Session;
-use super::idle::{Idle, Purpose, Retry, Stage, Why};
-use super::questions::{News, Question};
-use crate::wire::imap::numbers::Numbers;
+/// What can become due, in the order in which it is handled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Timer {
+    /// The client must have logged in.
+    Login,
+    /// The server must have answered what it was asked.
+    Answer,
+    /// A client that idles without a word is logged out.
+    Autologout,
+    /// The client has ended IDLE and cannot be answered: the server does not catch up.
+    Leave,
+    /// `* OK Still here`.
+    KeepAlive,
+    /// The registration is not waited for any longer.
+    Registration,
+    /// The server is asked again.
+    Retry,
+    /// A count that disagreed is looked at again.
+    Check,
+    /// The server is asked although nothing speaks for it.
+    Audit,
+    /// A server that did not answer as it must is asked again, and does not idle itself any longer.
+    Resume,
+    /// A server that does not idle is asked what is new.
+    Poll,
+    /// The upstream connection is let go.
+    Park,
+}
 
-impl Idle {
-    /// When there is something to do.
-    pub fn due(&self, session: &Session) -> Option<Instant> {
-        let quiet = session.questions.is_none();
-        [
-            Some(self.keepalive_due),
-            Some(self.autologout_due),
-            Some(self.audit_due).filter(|_| quiet || matches!(self.stage, Stage::Upstream { .. })),
-            self.register_due,
-            self.check_due.filter(|_| quiet),
-            self.park_due.filter(|_| quiet),
-            self.poll_due.filter(|_| quiet),
-            self.come_back_due.filter(|_| quiet || matches!(self.stage, Stage::Upstream { .. })),
-            self.retry.and_then(|retry| retry.due),
-            self.ending.map(|ending| ending.since + session.rules.catch_up),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+impl Timer {
+    const ALL: [Self; 12] = [
+        Self::Login,
+        Self::Answer,
+        Self::Autologout,
+        Self::Leave,
+        Self::KeepAlive,
+        Self::Registration,
+        Self::Retry,
+        Self::Check,
+        Self::Audit,
+        Self::Resume,
+        Self::Poll,
+        Self::Park,
+    ];
+
+    /// Whether it waits until nothing is asked of the server.
+    pub fn waits_for_answers(self) -> bool {
+        matches!(self, Self::Check | Self::Audit | Self::Resume | Self::Poll | Self::Park)
     }
 }
 
-impl Session {
-    /// A span that differs a little from session to session, so that they do not all wake at once.
-    pub(super) fn jittered(&self, span: Duration) -> Duration {
-        let mut seed = self.setting.seed ^ u64::from(self.serial).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        seed ^= seed >> 29;
-        seed = seed.wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        seed ^= seed >> 32;
-        // Between 0.85 and 1.0 of it.
-        span.mul_f64(1.0 - 0.15 * (seed % 1024) as f64 / 1024.0)
+/// A deadline for each timer that is set.
+#[derive(Debug)]
+pub(super) struct Timers {
+    /// Deadlines count from here: half as large as instants, in every idle session.
+    epoch: Instant,
+    /// In nanoseconds; [`UNSET`] where none is set.
+    due: [u64; Timer::ALL.len()],
+}
+
+const UNSET: u64 = u64::MAX;
+
+impl Timers {
+    pub fn new(now: Instant) -> Self {
+        Self { epoch: now, due: [UNSET; Timer::ALL.len()] }
     }
 
-    pub(super) fn idle_timeout(&mut self, now: Instant) {
-        let keepalive = self.jittered(self.rules.keepalive);
-        let Some(idle) = &mut self.idle else { return };
-        let past = |due: Option<Instant>| due.is_some_and(|due| due <= now);
-        if idle.autologout_due <= now {
-            return self.bye("Autologout: idle for too long", "autologout");
-        }
-        if past(idle.ending.map(|ending| ending.since + self.rules.catch_up)) {
-            return self.bye("[UNAVAILABLE] The mail server does not catch up: log in again", "upstream_lags");
-        }
-        if idle.keepalive_due <= now {
-            idle.keepalive_due = now + keepalive;
-            if idle.told {
-                self.to_client.extend_from_slice(b"* OK Still here\r\n");
-            }
-        }
-        if past(idle.register_due) {
-            idle.register_due = None;
-            if idle.stage == Stage::Registering {
-                return self.hand_over(now);
-            }
-        }
-        if let Some(Retry { why, due: due @ Some(_), .. }) = &mut idle.retry
-            && past(*due)
-        {
-            *due = None;
-            let why = *why;
-            return self.level(now, why);
-        }
-        if self.questions.is_none() || matches!(idle.stage, Stage::Upstream { .. }) {
-            self.quiet_timeout(now);
+    pub fn set(&mut self, timer: Timer, due: Instant) {
+        let since = due.saturating_duration_since(self.epoch).as_nanos();
+        self.due[timer as usize] = u64::try_from(since).unwrap_or(UNSET - 1);
+    }
+
+    /// Sets it, unless it is due before that.
+    pub fn set_at_latest(&mut self, timer: Timer, due: Instant) {
+        let before = self.due[timer as usize];
+        self.set(timer, due);
+        self.due[timer as usize] = self.due[timer as usize].min(before);
+    }
+
+    /// Sets it, or stops it.
+    pub fn set_or_stop(&mut self, timer: Timer, due: Option<Instant>) {
+        match due {
+            Some(due) => self.set(timer, due),
+            None => self.stop(timer),
         }
     }
 
-    /// What is due only while nothing is asked.
-    fn quiet_timeout(&mut self, now: Instant) {
-        let audit_due = now + self.jittered(self.rules.audit);
-        let checks_rights = self.checks_rights();
-        let Some(idle) = &mut self.idle else { return };
-        let past = |due: Option<Instant>| due.is_some_and(|due| due <= now);
-        if past(idle.check_due) {
-            idle.check_due = None;
-            if let Some(view) = &idle.view {
-                idle.ask |= view.unanswered() | view.flags_to_compare();
-                if view.is_doubtful() || !idle.ask.is_empty() {
-                    self.level(now, Why::Refresh);
-                }
-            }
-        } else if idle.audit_due <= now {
-            idle.audit_due = audit_due;
-            match idle.stage {
-                Stage::Idling if idle.view.is_some() && (self.connected || checks_rights) => self.level(now, Why::Refresh),
-                // Nothing is selected, but the connection must not log out.
-                Stage::Idling if self.connected => {
-                    self.ask_for(now, Purpose::Poll, News::Mirrored, Numbers::default(), [Question::Noop]);
-                }
-                Stage::Upstream { running: true, leaving: false } | Stage::Polling if checks_rights => {
-                    self.ask_rights_of_the_servers(now);
-                }
-                Stage::Upstream { running: true, leaving: false } => self.leave_upstream(now),
-                _ => {}
-            }
-        } else if past(idle.come_back_due) {
-            self.come_back_after_pause(now);
-        } else if past(idle.poll_due) {
-            self.poll(now);
-        } else if past(idle.park_due) {
-            self.park(now);
+    pub fn stop(&mut self, timer: Timer) {
+        self.due[timer as usize] = UNSET;
+    }
+
+    /// Stops all.
+    pub fn clear(&mut self) {
+        self.due = [UNSET; Timer::ALL.len()];
+    }
+
+    pub fn is_set(&self, timer: Timer) -> bool {
+        self.due[timer as usize] != UNSET
+    }
+
+    /// When the first of those that `may` be due is.
+    pub fn next(&self, may: impl Fn(Timer) -> bool) -> Option<Instant> {
+        let due = Timer::ALL.into_iter().filter(|timer| may(*timer)).map(|timer| self.due[timer as usize]).min()?;
+        (due != UNSET).then(|| self.epoch + Duration::from_nanos(due))
+    }
+
+    /// Takes the first of those that `may` be due, and are.
+    pub fn expire(&mut self, now: Instant, may: impl Fn(Timer) -> bool) -> Option<Timer> {
+        let now = u64::try_from(now.saturating_duration_since(self.epoch).as_nanos()).unwrap_or(UNSET - 1);
+        let expired = Timer::ALL.into_iter().find(|timer| may(*timer) && self.due[*timer as usize] <= now)?;
+        self.stop(expired);
+        Some(expired)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_that_may_be_due_is_taken_once() {
+        assert!(Timer::ALL.iter().enumerate().all(|(at, timer)| *timer as usize == at));
+        let now = Instant::now();
+        let seconds = |n| now + Duration::from_secs(n);
+        let mut timers = Timers::new(now);
+        assert_eq!((timers.next(|_| true), timers.expire(seconds(9), |_| true)), (None, None));
+        timers.set(Timer::Park, seconds(1));
+        timers.set(Timer::Check, seconds(2));
+        timers.set(Timer::Leave, seconds(3));
+        assert_eq!(timers.next(|_| true), Some(seconds(1)));
+        assert_eq!(timers.next(|timer| !timer.waits_for_answers()), Some(seconds(3)));
+        assert_eq!(timers.expire(now, |_| true), None);
+        assert_eq!(timers.expire(seconds(3), |timer| timer != Timer::Leave), Some(Timer::Check));
+        assert_eq!(timers.expire(seconds(3), |_| true), Some(Timer::Leave));
+        timers.stop(Timer::Park);
+        for (at_latest, due) in [(5, 5), (7, 5), (4, 4)] {
+            timers.set_at_latest(Timer::Park, seconds(at_latest));
+            assert_eq!(timers.next(|_| true), Some(seconds(due)));
         }
+        timers.set_or_stop(Timer::Park, None);
+        assert!(!timers.is_set(Timer::Park));
+        assert_eq!(timers.expire(seconds(9), |_| true), None);
+        // Longer than a session lives.
+        timers.set(Timer::Poll, now + Duration::from_secs(1 << 40));
+        assert!(timers.is_set(Timer::Poll) && timers.next(|_| true) > Some(seconds(1 << 32)));
     }
 }

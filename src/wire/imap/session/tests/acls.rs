@@ -66,7 +66,7 @@ fn an_answer_that_comes_before_the_names_waits_for_them() {
     let mut play = Play::new(rules()).logged_in();
     play.client("a SETACL Team bob lr\r\n");
     play.server("a OK\r\n");
-    play.session.handle_upstream_closed(play.now);
+    play.session.handle(play.now, Input::UpstreamClosed);
     play.does(&[Action::AclNotUnderstood, Action::Close { reason: "upstream_closed" }]);
 }
 
@@ -164,7 +164,7 @@ fn what_the_server_has_not_answered_is_counted() {
     assert_eq!(play.session.unanswered_acl_changes(), 3);
     play.server("a OK\r\nb OK\r\nc NO\r\n");
     assert_eq!(play.session.unanswered_acl_changes(), 1);
-    play.session.handle_upstream_closed(play.now);
+    play.session.handle(play.now, Input::UpstreamClosed);
     assert_eq!(play.session.unanswered_acl_changes(), 1);
 }
 
@@ -183,7 +183,7 @@ fn an_identifier_that_only_the_server_knows_is_told_as_it_is() {
 #[test]
 fn without_namespace_the_delimiter_tells() {
     let mut play = Play::new(rules()).logged_in();
-    play.session.facts.offers.namespace = false;
+    play.session.common.facts.offers.namespace = false;
     play.client("l LIST \"\" \"\"\r\na SETACL Work.Team bob lr\r\n");
     play.asks("l LIST \"\" \"\"\r\nmailpush1 LIST \"\" \"\"\r\na SETACL Work.Team bob lr\r\n");
     let list = "* LIST (\\Noselect) \".\" \"\"\r\n";
@@ -192,7 +192,7 @@ fn without_namespace_the_delimiter_tells() {
     play.does(&[changed("#private:alice@example.org:Work/Team", "bob@example.org", "lr")]);
     // A server that has not said what it offers is asked for both.
     let mut play = Play::new(rules()).logged_in();
-    (play.session.facts.offers, play.session.facts.offers_are_known) = Default::default();
+    (play.session.common.facts.offers, play.session.common.facts.offers_are_known) = Default::default();
     play.client("a SETACL Work.Team bob lr\r\n");
     play.asks("mailpush1 NAMESPACE\r\nmailpush2 LIST \"\" \"\"\r\na SETACL Work.Team bob lr\r\n");
     play.server(&format!("mailpush1 BAD Unknown command\r\n{list}mailpush2 OK\r\na OK\r\n"));

@@ -14,14 +14,14 @@ fn the_client_idles_once_the_registration_stands_and_the_snapshot_is_read() {
     play.asks("");
     // What comes before the snapshot waits, and is in it already.
     play.event(appended(&[6]), None);
-    play.stands(Standing::Registered);
+    play.stands(Registration::Registered);
     play.asks("mailpush2 NOOP\r\nmailpush3 UID SEARCH RETURN (ALL) ALL\r\n");
     play.server("* 4 EXISTS\r\n* 1 RECENT\r\nmailpush2 OK\r\n");
     play.hears("");
     play.server("* ESEARCH (TAG \"mailpush3\") UID ALL 1,3,5:6\r\nmailpush3 OK\r\n");
     play.hears("+ idling\r\n* 4 EXISTS\r\n* 1 RECENT\r\n");
     // Settled: looked at once more (I-5).
-    play.stands(Standing::Settled);
+    play.stands(Registration::Settled);
     play.asks("mailpush4 NOOP\r\nmailpush5 UID SEARCH RETURN (ALL) ALL\r\n");
     play.server("* 5 EXISTS\r\nmailpush4 OK\r\n* ESEARCH (TAG \"mailpush5\") UID ALL 1,3,5:7\r\nmailpush5 OK\r\n");
     play.hears("* 5 EXISTS\r\n");
@@ -108,8 +108,8 @@ fn idle_and_done_in_one_packet() {
     let mut play = Play::new(rules()).logged_in().selected();
     play.client("i IDLE\r\nDONE\r\nc NOOP\r\n");
     play.server(&format!("{NAMESPACE}mailpush1 OK\r\n"));
-    play.stands(Standing::Settled);
-    play.session.to_upstream.clear();
+    play.stands(Registration::Settled);
+    play.session.out.to_upstream.clear();
     play.server("mailpush2 OK\r\n* ESEARCH (TAG \"mailpush3\") UID ALL 1,3,5\r\nmailpush3 OK\r\n");
     play.hears("+ idling\r\n");
     play.server("mailpush4 OK\r\n* ESEARCH (TAG \"mailpush5\") UID ALL 1,3,5\r\nmailpush5 OK\r\n");
@@ -157,12 +157,12 @@ fn still_here_and_in_the_end_autologout() {
     let mut words = String::new();
     while !words.contains("BYE") {
         play.passes(Duration::from_secs(120));
-        if !play.session.to_upstream.is_empty() {
-            let asked = String::from_utf8(std::mem::take(&mut play.session.to_upstream)).unwrap();
+        if !play.session.out.to_upstream.is_empty() {
+            let asked = String::from_utf8(std::mem::take(&mut play.session.out.to_upstream)).unwrap();
             let [noop, search] = [0, 1].map(|n| asked.lines().nth(n).unwrap().split(' ').next().unwrap());
             play.server(&format!("{noop} OK\r\n* ESEARCH (TAG \"{search}\") UID ALL 1,3,5\r\n{search} OK\r\n"));
         }
-        words.push_str(&String::from_utf8(std::mem::take(&mut play.session.to_client)).unwrap());
+        words.push_str(&String::from_utf8(std::mem::take(&mut play.session.out.to_client)).unwrap());
     }
     assert!(words.ends_with("* BYE Autologout: idle for too long\r\n"), "{words}");
     play.does(&[Action::Unwatch(TEAM.parse().unwrap()), Action::Close { reason: "autologout" }]);
@@ -183,8 +183,9 @@ fn a_renamed_mailbox_is_watched_under_its_new_name() {
     play.event(Change::MailboxRename { to: to.parse().unwrap() }, None);
     play.hears("");
     play.does(&[Action::Unwatch(TEAM.parse().unwrap()), Action::Watch(to.parse().unwrap())]);
-    play.session.handle_standing(play.now, &to.parse().unwrap(), Standing::Settled);
-    // A NOOP in a mailbox without a name would end the connection (Dovecot). What changed until now no event has told.
+    play.session.handle(play.now, Input::Registration { mailbox: &to.parse().unwrap(), registration: Registration::Settled });
+    // A NOOP in a mailbox without a name would end the connection (Dovecot). What changed until now
+    // no event has told.
     play.asks("mailpush4 SELECT Crew\r\nmailpush5 UID SEARCH RETURN (ALL) ALL\r\nmailpush6 UID FETCH 1:* (FLAGS)\r\n");
     play.server("* 4 EXISTS\r\n* OK [UIDVALIDITY 9]\r\n* OK [UIDNEXT 7]\r\nmailpush4 OK\r\n");
     play.server("* ESEARCH (TAG \"mailpush5\") UID ALL 1,3,5:6\r\nmailpush5 OK\r\n");
@@ -215,7 +216,7 @@ fn vanished_and_modseq_once_qresync_is_enabled() {
 #[test]
 fn while_the_cluster_is_ill_the_server_idles_itself() {
     let mut play = Play::new(rules()).logged_in().selected().idling();
-    play.session.handle_health(play.now, false);
+    play.session.handle(play.now, Input::Health(false));
     play.asks("mailpush4 NOOP\r\nmailpush5 UID SEARCH RETURN (ALL) ALL\r\n");
     play.server("* 4 EXISTS\r\nmailpush4 OK\r\n* ESEARCH (TAG \"mailpush5\") UID ALL 1,3,5:6\r\nmailpush5 OK\r\n");
     play.hears("* 4 EXISTS\r\n");
@@ -225,7 +226,7 @@ fn while_the_cluster_is_ill_the_server_idles_itself() {
     // The server's word, not the queue's.
     play.event(appended(&[7]), None);
     play.hears("");
-    play.session.handle_health(play.now, true);
+    play.session.handle(play.now, Input::Health(true));
     play.asks("DONE\r\n");
     play.server("* 1 EXPUNGE\r\nmailpush6 OK\r\n");
     play.hears("* 1 EXPUNGE\r\n");
@@ -245,7 +246,7 @@ fn a_registration_that_takes_too_long_leaves_idle_to_the_server_until_it_stands(
     play.asks("mailpush2 IDLE\r\n");
     play.server("+ idling\r\n");
     play.hears("+ idling\r\n");
-    play.stands(Standing::Registered);
+    play.stands(Registration::Registered);
     play.asks("DONE\r\n");
     play.server("mailpush2 OK\r\n");
     play.asks("mailpush3 NOOP\r\nmailpush4 UID SEARCH RETURN (ALL) ALL\r\n");
@@ -257,8 +258,8 @@ fn a_registration_that_takes_too_long_leaves_idle_to_the_server_until_it_stands(
 #[test]
 fn a_server_without_idle_is_asked_now_and_then() {
     let mut play = Play::new(rules()).logged_in().selected();
-    play.session.facts.offers.idle = false;
-    play.session.handle_health(play.now, false);
+    play.session.common.facts.offers.idle = false;
+    play.session.handle(play.now, Input::Health(false));
     play.client("i IDLE\r\n");
     play.hears("+ idling\r\n");
     play.passes(Duration::from_secs(15));
@@ -308,7 +309,7 @@ fn what_comes_before_the_go_ahead_keeps_its_order() {
     // The registration is awaited, and nothing asked.
     play.server("* 5 EXISTS\r\n");
     play.hears("");
-    play.stands(Standing::Settled);
+    play.stands(Registration::Settled);
     play.server("mailpush2 OK\r\n* ESEARCH (TAG \"mailpush3\") UID ALL 1,3,5:7\r\nmailpush3 OK\r\n");
     play.hears("+ idling\r\n* 4 EXISTS\r\n* 5 EXISTS\r\n");
 }
@@ -316,7 +317,7 @@ fn what_comes_before_the_go_ahead_keeps_its_order() {
 #[test]
 fn done_in_the_same_packet_does_not_wait_for_the_next_poll() {
     let mut play = Play::new(rules()).logged_in().selected();
-    play.session.facts.offers.idle = false;
+    play.session.common.facts.offers.idle = false;
     play.client("i IDLE\r\nDONE\r\n");
     play.server(&format!("{NAMESPACE}mailpush1 OK\r\n"));
     // The registration does not come.
@@ -330,8 +331,8 @@ fn flags_of_an_event_that_may_be_older_than_the_snapshot_are_asked_for() {
     play.client("i IDLE\r\n");
     play.server(&format!("{NAMESPACE}mailpush1 OK\r\n"));
     play.event(flagged(3, &["\\Seen"], true, None), None);
-    play.stands(Standing::Settled);
-    play.session.to_upstream.clear();
+    play.stands(Registration::Settled);
+    play.session.out.to_upstream.clear();
     play.server(
         "* 2 FETCH (FLAGS (\\Flagged))\r\nmailpush2 OK\r\n* ESEARCH (TAG \"mailpush3\") UID ALL 1,3,5\r\nmailpush3 OK\r\n",
     );
@@ -347,7 +348,7 @@ fn events_from_before_the_servers_own_idle_are_old() {
     play.event(flagged(3, &["\\Seen"], true, None), None);
     play.passes(Duration::from_secs(1));
     play.server("+ idling\r\n* 2 FETCH (FLAGS (\\Flagged))\r\n");
-    play.stands(Standing::Settled);
+    play.stands(Registration::Settled);
     play.server("mailpush2 OK\r\nmailpush3 OK\r\n* ESEARCH (TAG \"mailpush4\") UID ALL 1,3,5\r\nmailpush4 OK\r\n");
     play.hears("+ idling\r\n* 2 FETCH (FLAGS (\\Flagged))\r\n");
 }
@@ -355,7 +356,7 @@ fn events_from_before_the_servers_own_idle_are_old() {
 #[test]
 fn a_server_that_does_not_begin_or_end_its_idle_is_not_waited_for_for_ever() {
     let mut play = Play::new(rules()).logged_in().selected();
-    play.session.handle_health(play.now, false);
+    play.session.handle(play.now, Input::Health(false));
     play.client("i IDLE\r\n");
     play.asks("mailpush1 IDLE\r\n");
     play.passes(Duration::from_secs(10));
@@ -367,10 +368,10 @@ fn what_was_told_before_the_server_took_over_is_not_taken_for_told_after_it() {
     let mut play = Play::new(rules()).logged_in().selected().idling();
     play.event(flagged(5, &["\\Seen"], true, None), None);
     play.hears("* 3 FETCH (FLAGS (\\Seen))\r\n");
-    play.session.handle_health(play.now, false);
+    play.session.handle(play.now, Input::Health(false));
     play.server("mailpush4 OK\r\n* ESEARCH (TAG \"mailpush5\") UID ALL 1,3,5\r\nmailpush5 OK\r\n");
     play.server("+ idling\r\n* 3 FETCH (FLAGS ())\r\n");
-    play.session.handle_health(play.now, true);
+    play.session.handle(play.now, Input::Health(true));
     play.server("mailpush6 OK\r\nmailpush7 OK\r\n* ESEARCH (TAG \"mailpush8\") UID ALL 1,3,5\r\nmailpush8 OK\r\n");
     play.hears("* 3 FETCH (FLAGS ())\r\n");
     play.event(flagged(5, &["\\Seen"], true, None), None);
@@ -395,8 +396,8 @@ fn a_message_that_only_an_event_from_before_the_snapshot_knows_is_looked_for() {
     play.client("i IDLE\r\n");
     play.server(&format!("{NAMESPACE}mailpush1 OK\r\n"));
     play.event(appended(&[6]), None);
-    play.stands(Standing::Settled);
-    play.session.to_upstream.clear();
+    play.stands(Registration::Settled);
+    play.session.out.to_upstream.clear();
     play.server("mailpush2 OK\r\n* ESEARCH (TAG \"mailpush3\") UID ALL 1,3,5\r\nmailpush3 OK\r\n");
     play.hears("+ idling\r\n* 4 EXISTS\r\n");
     play.asks("mailpush4 NOOP\r\nmailpush5 UID SEARCH RETURN (ALL) ALL\r\n");

@@ -43,8 +43,8 @@ fn a_server_that_does_not_catch_up_ends_the_session_and_never_tells_a_wrong_numb
     play.hears("* 2 EXPUNGE\r\n");
     play.client("DONE\r\n");
     let mut number = 4;
-    while !matches!(play.session.hold, Hold::Closed) {
-        play.session.to_upstream.clear();
+    while !matches!(play.session.phase, Phase::Closed) {
+        play.session.out.to_upstream.clear();
         let select = if number == 4 { String::new() } else { format!("* 3 EXISTS\r\nmailpush{} OK\r\n", number + 1) };
         let search = number + if number == 4 { 1 } else { 2 };
         play.server(&format!(
@@ -59,7 +59,7 @@ fn a_server_that_does_not_catch_up_ends_the_session_and_never_tells_a_wrong_numb
 #[test]
 fn a_break_in_continuity_is_made_good_from_the_server() {
     let mut play = Play::new(rules()).logged_in().selected().idling();
-    play.session.handle_resync(play.now);
+    play.session.handle(play.now, Input::Resync);
     play.asks("mailpush4 NOOP\r\nmailpush5 UID SEARCH RETURN (ALL) ALL\r\n");
     // Numbers mean what they meant to the server, whatever the client has been told since.
     play.server("* 2 FETCH (FLAGS (\\Seen))\r\n* 1 EXPUNGE\r\n* 4 EXISTS\r\nmailpush4 OK\r\n");
@@ -89,7 +89,7 @@ fn a_new_uidvalidity_ends_the_session() {
     play.forget();
     play.server("mailpush4 OK\r\n* ESEARCH (TAG \"mailpush5\") UID\r\nmailpush5 OK\r\n");
     play.passes(Duration::from_millis(40));
-    play.session.to_client.clear();
+    play.session.out.to_client.clear();
     play.server("mailpush6 OK\r\n* 0 EXISTS\r\n* OK [UIDVALIDITY 10]\r\n* OK [UIDNEXT 1]\r\nmailpush7 OK\r\n");
     play.server("* ESEARCH (TAG \"mailpush8\") UID\r\nmailpush8 OK\r\n");
     play.hears("* BYE The mailbox has been made anew (UIDVALIDITY)\r\n");
@@ -98,11 +98,11 @@ fn a_new_uidvalidity_ends_the_session() {
 #[test]
 fn a_server_without_esearch_lists_its_uids() {
     let mut play = Play::new(rules()).logged_in().selected();
-    play.session.facts.offers.esearch = false;
+    play.session.common.facts.offers.esearch = false;
     play.client("i IDLE\r\n");
     play.server(&format!("{NAMESPACE}mailpush1 OK\r\n"));
     play.forget();
-    play.stands(Standing::Settled);
+    play.stands(Registration::Settled);
     play.asks("mailpush2 NOOP\r\nmailpush3 UID SEARCH ALL\r\n");
     play.server("mailpush2 OK\r\n* SEARCH 1 3 5\r\nmailpush3 OK\r\n");
     play.hears("+ idling\r\n");
@@ -145,7 +145,7 @@ fn a_server_that_lags_behind_the_snapshot_is_asked_for_all_flags() {
     play.event(appended(&[6]), Some((4, 7)));
     play.hears("* 4 EXISTS\r\n");
     play.client("DONE\r\n");
-    play.session.to_upstream.clear();
+    play.session.out.to_upstream.clear();
     play.server("mailpush4 OK\r\n* ESEARCH (TAG \"mailpush5\") UID ALL 1,3,5\r\nmailpush5 OK\r\n");
     play.passes(Duration::from_millis(40));
     play.asks(
@@ -159,7 +159,7 @@ fn lists_of_flags_are_never_lost() {
     play.server("* FLAGS (\\Seen $a)\r\n");
     play.hears("* FLAGS (\\Seen $a)\r\n");
     play.client("DONE\r\n");
-    play.session.to_upstream.clear();
+    play.session.out.to_upstream.clear();
     // With an answer that is not good enough.
     play.server("* FLAGS (\\Seen $a $b)\r\nmailpush4 OK\r\n* ESEARCH (TAG \"mailpush5\") UID ALL 1,3,5\r\n* 4 EXISTS\r\n");
     play.server("mailpush5 OK\r\n");
@@ -170,7 +170,7 @@ fn lists_of_flags_are_never_lost() {
 fn flags_in_an_answer_that_is_of_no_use_are_asked_for_again() {
     let mut play = Play::new(rules()).logged_in().selected().idling();
     play.client("DONE\r\n");
-    play.session.to_upstream.clear();
+    play.session.out.to_upstream.clear();
     play.server("* 2 FETCH (FLAGS (\\Seen))\r\nmailpush4 OK\r\n");
     play.server("* ESEARCH (TAG \"mailpush5\") UID ALL 1,3,5\r\n* 4 EXISTS\r\nmailpush5 OK\r\n");
     play.hears("");

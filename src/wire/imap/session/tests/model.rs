@@ -1,8 +1,9 @@
-//! A client, a server with any history, and everything between them that can go another way: they agree.
+//! A client, a server with any history, and everything between them that can go another way: they
+//! agree.
 //!
-//! The client believes what it is told and nothing else. Each message has a keyword of its own, so whoever tells flags
-//! under a wrong number is found out at once. A failed run prints its transcript with `MODEL_TRANSCRIPT=1`; with
-//! `MODEL_CASES` there are as many cases as wanted.
+//! The client believes what it is told and nothing else. Each message has a keyword of its own, so
+//! whoever tells flags under a wrong number is found out at once. A failed run prints its
+//! transcript with `MODEL_TRANSCRIPT=1`; with `MODEL_CASES` there are as many cases as wanted.
 
 mod chance;
 mod client;
@@ -60,8 +61,8 @@ fn run(profile: &Profile, steps: &[Step]) -> Outcome {
     }
 }
 
-/// The same cases in every normal run, so that it says something of the code and nothing of chance; others each time when a
-/// number is asked for.
+/// The same cases in every normal run, so that it says something of the code and nothing of chance;
+/// others each time when a number is asked for.
 fn runner(number: u32) -> TestRunner {
     let config = |cases| Config { cases, failure_persistence: None, max_shrink_iters: 20_000, ..Config::default() };
     match std::env::var("MODEL_CASES").ok().and_then(|text| text.parse().ok()) {

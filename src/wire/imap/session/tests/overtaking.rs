@@ -1,4 +1,5 @@
-//! Events that overtake each other, or the server's own word: the client is not left with old flags.
+//! Events that overtake each other, or the server's own word: the client is not left with old
+//! flags.
 
 use super::*;
 
@@ -15,7 +16,8 @@ fn enabled(what: &str) -> Play {
     play.selected().idling()
 }
 
-/// The client ends IDLE, and the server is asked for flags besides numbers; the first question has this number.
+/// The client ends IDLE, and the server is asked for flags besides numbers; the first question has
+/// this number.
 #[track_caller]
 fn done_compares(play: &mut Play, number: u32, flags: &str) {
     play.client("DONE\r\n");
@@ -60,7 +62,7 @@ fn what_came_out_of_order_is_compared_before_done_is_answered() {
     {
         play.event(flagged(3, &BOTH, true, Some(105)), None);
         play.event(flagged(3, &["\\Seen"], true, Some(104)), None);
-        play.session.to_client.clear();
+        play.session.out.to_client.clear();
         done_compares(&mut play, 4, &format!("3 {items}"));
         play.server("mailpush4 OK\r\n* ESEARCH (TAG \"mailpush5\") UID ALL 1,3,5\r\nmailpush5 OK\r\n");
         let modseq = if items.contains("MODSEQ") { " MODSEQ (105)" } else { "" };
@@ -109,7 +111,7 @@ fn what_an_event_tells_just_after_the_snapshot_is_compared_with_what_was_known_b
 fn a_keyword_stays_listed_though_the_server_does_not_know_it_yet() {
     let mut play = plain();
     play.event(flagged(3, &["$Work"], true, Some(104)), None);
-    play.session.to_client.clear();
+    play.session.out.to_client.clear();
     play.server("* FLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft)\r\n");
     play.server("* OK [PERMANENTFLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft \\*)] Flags permitted.\r\n");
     play.hears("");
@@ -124,7 +126,7 @@ fn highestmodseq_comes_behind_vanished_once_the_session_is_level() {
     // An older change may be on its way still.
     play.hears("* VANISHED 3\r\n");
     play.client("DONE\r\n");
-    play.session.to_upstream.clear();
+    play.session.out.to_upstream.clear();
     play.server("* VANISHED 3\r\n* 1 FETCH (UID 1 FLAGS (\\Seen) MODSEQ (106))\r\n* OK [HIGHESTMODSEQ 107] Highest\r\n");
     play.server("mailpush4 OK\r\n* ESEARCH (TAG \"mailpush5\") UID ALL 1,5\r\nmailpush5 OK\r\n");
     play.hears("* 1 FETCH (UID 1 FLAGS (\\Seen) MODSEQ (106))\r\n* OK [HIGHESTMODSEQ 107] Highest\r\ni OK Idle completed\r\n");
@@ -136,8 +138,8 @@ fn highestmodseq_waits_until_the_session_is_level() {
     play.event(appended(&[6]), Some((4, 7)));
     play.event(expunged(&[3]), None);
     play.hears("* 4 EXISTS\r\n* VANISHED 3\r\n");
-    play.session.handle_resync(play.now);
-    play.session.to_upstream.clear();
+    play.session.handle(play.now, Input::Resync);
+    play.session.out.to_upstream.clear();
     // It lags: 6 is still to come.
     play.server("* VANISHED 3\r\n* OK [HIGHESTMODSEQ 107] Highest\r\nmailpush4 OK\r\n");
     play.server("* ESEARCH (TAG \"mailpush5\") UID ALL 1,5\r\nmailpush5 OK\r\n");
@@ -158,7 +160,7 @@ fn the_highestmodseq_of_a_new_select_is_not_the_clients() {
     play.client("DONE\r\n");
     play.server("mailpush4 OK\r\n* ESEARCH (TAG \"mailpush5\") UID ALL 1,3,5\r\nmailpush5 OK\r\n");
     play.passes(Duration::from_millis(40));
-    play.session.to_client.clear();
+    play.session.out.to_client.clear();
     play.server("mailpush6 OK\r\n* 4 EXISTS\r\n* OK [UIDNEXT 7] Next\r\n* OK [HIGHESTMODSEQ 120] Highest\r\nmailpush7 OK\r\n");
     play.server("* ESEARCH (TAG \"mailpush8\") UID ALL 1,3,5:6\r\nmailpush8 OK\r\n");
     play.hears("i OK Idle completed\r\n");

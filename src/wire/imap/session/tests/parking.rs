@@ -53,7 +53,7 @@ fn done_takes_the_connection_up_again_with_the_clients_own_state() {
 #[test]
 fn after_a_loss_all_flags_are_read_again() {
     let mut play = parked();
-    play.session.handle_resync(play.now);
+    play.session.handle(play.now, Input::Resync);
     play.does(&[Action::OpenUpstream { urgent: false }]);
     play.server("* OK Ready\r\n");
     play.server("mailpush7 OK In\r\n");
@@ -71,9 +71,9 @@ fn a_server_that_is_down_is_tried_again_and_a_waiting_client_not_for_ever() {
     play.client("DONE\r\n");
     play.does(&[Action::OpenUpstream { urgent: true }]);
     let mut attempts = 1;
-    while !matches!(play.session.hold, Hold::Closed) {
-        if play.session.questions.is_some() {
-            play.session.handle_upstream_failed(play.now);
+    while !matches!(play.session.phase, Phase::Closed) {
+        if play.is_asking() {
+            play.session.handle(play.now, Input::UpstreamFailed);
         }
         play.passes(Duration::from_secs(2));
         attempts +=
@@ -96,7 +96,7 @@ fn a_connection_that_breaks_is_as_good_as_parked() {
     let master = Reentry::MasterUser(Credentials::new("gw", "gwpw"));
     let mut play = Play::new(Rules { reentry: master, ..rules() }).logged_in().selected().idling();
     play.server("* BYE Shutting down\r\n");
-    play.session.handle_upstream_closed(play.now);
+    play.session.handle(play.now, Input::UpstreamClosed);
     play.hears("");
     play.event(appended(&[6]), Some((4, 7)));
     play.hears("* 4 EXISTS\r\n");
@@ -121,7 +121,7 @@ fn a_saved_search_result_is_not_parked() {
 #[test]
 fn a_client_that_waits_is_let_pass() {
     let mut play = parked();
-    play.session.handle_resync(play.now);
+    play.session.handle(play.now, Input::Resync);
     play.does(&[Action::OpenUpstream { urgent: false }]);
     play.client("DONE\r\n");
     play.does(&[Action::OpenUpstream { urgent: true }]);
@@ -132,4 +132,40 @@ fn a_client_that_waits_is_let_pass() {
     play.server("mailpush9 OK\r\n* ESEARCH (TAG \"mailpush10\") UID ALL 1,3,5\r\nmailpush10 OK\r\n");
     play.server("mailpush11 OK\r\n");
     play.hears("* 0 RECENT\r\ni OK Idle completed\r\n");
+}
+
+#[test]
+fn a_mailbox_that_is_busy_when_it_is_selected_again_is_asked_for_again() {
+    for code in ["INUSE", "UNAVAILABLE", "LIMIT", "SERVERBUG"] {
+        let mut play = parked();
+        play.client("DONE\r\n");
+        play.server("* OK Ready\r\nmailpush7 OK In\r\nmailpush8 OK\r\n");
+        play.forget();
+        play.server(&format!("mailpush9 NO [{code}] Later\r\nmailpush10 BAD No mailbox selected\r\nmailpush11 BAD\r\n"));
+        play.hears("");
+        play.does(&[]);
+        play.passes(Duration::from_millis(40));
+        play.asks("mailpush11 NOOP\r\nmailpush12 SELECT Team (CONDSTORE)\r\nmailpush13 UID SEARCH RETURN (ALL) ALL\r\n");
+        play.server("mailpush11 OK\r\n");
+        play.server(SELECTED);
+        play.server("mailpush12 OK\r\n* ESEARCH (TAG \"mailpush13\") UID ALL 1,3,5\r\nmailpush13 OK\r\n");
+        play.hears("* 0 RECENT\r\ni OK Idle completed\r\n");
+    }
+    // One that is gone ends the session.
+    let mut play = parked();
+    play.client("DONE\r\n");
+    play.server("* OK Ready\r\nmailpush7 OK In\r\nmailpush8 OK\r\nmailpush9 NO [NONEXISTENT] Gone\r\nmailpush10 BAD\r\n");
+    play.hears("* BYE The mailbox cannot be selected any more\r\n");
+}
+
+#[test]
+fn a_login_that_is_busy_is_tried_again() {
+    let mut play = parked();
+    play.client("DONE\r\n");
+    play.does(&[Action::OpenUpstream { urgent: true }]);
+    play.server("* OK Ready\r\nmailpush7 NO [INUSE] Later\r\n");
+    play.hears("");
+    play.does(&[Action::CloseUpstream]);
+    play.passes(Duration::from_millis(40));
+    play.does(&[Action::OpenUpstream { urgent: true }]);
 }

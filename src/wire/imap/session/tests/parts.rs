@@ -7,12 +7,12 @@ use crate::mail::rights::Rights;
 /// The client asks for IDLE and the snapshot is being asked for, with `mailpush2` and `mailpush3`.
 fn preparing(esearch: bool) -> Play {
     let mut play = Play::new(rules()).logged_in();
-    play.session.facts.offers.esearch = esearch;
+    play.session.common.facts.offers.esearch = esearch;
     play = play.selected();
     play.client("i IDLE\r\n");
     play.server(&format!("{NAMESPACE}mailpush1 OK\r\n"));
     play.forget();
-    play.stands(Standing::Settled);
+    play.stands(Registration::Settled);
     play
 }
 
@@ -68,7 +68,7 @@ fn the_count_is_followed_wherever_the_server_tells_of_it() {
             }
             play.client("i IDLE\r\n");
             play.server(&format!("{NAMESPACE}mailpush1 OK\r\n"));
-            play.stands(Standing::Settled);
+            play.stands(Registration::Settled);
             let before = if early { "" } else { before };
             play.server(&format!("{before}mailpush2 OK\r\n* ESEARCH (TAG \"mailpush3\") UID ALL {uids}\r\nmailpush3 OK\r\n"));
             play.hears(&format!("+ idling\r\n{before}"));
@@ -118,7 +118,7 @@ fn flags_and_their_modseq_may_come_apart() {
 #[test]
 fn namespaces_and_capabilities_may_come_in_several_lines() {
     let mut play = Play::new(rules()).logged_in();
-    (play.session.facts.offers, play.session.facts.offers_are_known) = Default::default();
+    (play.session.common.facts.offers, play.session.common.facts.offers_are_known) = Default::default();
     play.client("b SELECT shared/bob/Team\r\n");
     play.server(SELECTED);
     play.server("b OK\r\n");
@@ -130,7 +130,7 @@ fn namespaces_and_capabilities_may_come_in_several_lines() {
     play.server("* NAMESPACE ((\"\" \"/\")) NIL NIL\r\n* NAMESPACE NIL ((\"shared/\" \"/\")) NIL\r\nmailpush2 OK\r\n");
     let bobs: MailboxPath = "#private:bob@example.org:Team".parse().unwrap();
     play.does(&[Action::Watch(bobs.clone())]);
-    play.session.handle_standing(play.now, &bobs, Standing::Settled);
+    play.session.handle(play.now, Input::Registration { mailbox: &bobs, registration: Registration::Settled });
     play.asks("mailpush3 NOOP\r\nmailpush4 UID SEARCH RETURN (ALL) ALL\r\n");
 }
 
@@ -144,14 +144,14 @@ fn of_several_words_on_rights_the_last_of_the_mailbox_itself_counts() {
         ("* MYRIGHTS shared/bob@example.org/Team lr\r\n", "lr"),
     ] {
         let mut play = Play::new(Rules { asks_rights: vec![PRIVATE], ..rules() }).logged_in();
-        play.session.facts.offers.acl = true;
+        play.session.common.facts.offers.acl = true;
         play.client("b SELECT shared/bob/Team\r\n");
         play.server(SELECTED);
         play.server("b OK\r\n");
         play.client("i IDLE\r\n");
         play.server(&format!("{NAMESPACE}mailpush1 OK\r\n"));
         let bobs: MailboxPath = "#private:bob@example.org:Team".parse().unwrap();
-        play.session.handle_standing(play.now, &bobs, Standing::Settled);
+        play.session.handle(play.now, Input::Registration { mailbox: &bobs, registration: Registration::Settled });
         play.server("mailpush2 OK\r\n* ESEARCH (TAG \"mailpush3\") UID ALL 1,3,5\r\nmailpush3 OK\r\n");
         play.forget();
         play.server(&format!("{told}mailpush4 OK\r\n"));

@@ -1,4 +1,5 @@
-//! Where the gateway asks for rights itself: nothing that levelling finds is told before they are known (I-10).
+//! Where the gateway asks for rights itself: nothing that levelling finds is told before they are
+//! known (I-10).
 
 use super::*;
 
@@ -9,7 +10,7 @@ fn withheld() -> Action {
 /// Idles, and `reading` is what the gateway knows.
 fn idling(reading: Reading) -> Play {
     let mut play = Play::new(rules()).logged_in().selected().idling();
-    play.session.handle_reading(reading);
+    play.session.handle(play.now, Input::Reading(reading));
     play
 }
 
@@ -25,14 +26,14 @@ fn answers(play: &mut Play, first: u32, noop: &str, uids: &str) {
 fn while_they_are_not_known_a_look_tells_nothing_and_is_repeated() {
     let mut play = idling(Reading::Unknown);
     // Something was lost, a right perhaps.
-    play.session.handle_resync(play.now);
+    play.session.handle(play.now, Input::Resync);
     answers(&mut play, 4, "* 4 EXISTS\r\n* FLAGS (\\Seen $Work)\r\n* 1 FETCH (FLAGS ($Work))\r\n", "1,3,5:6");
     play.hears("");
     play.does(&[withheld()]);
     play.passes(Duration::from_secs(1));
     play.asks("mailpush6 NOOP\r\nmailpush7 UID SEARCH RETURN (ALL) ALL\r\nmailpush8 UID FETCH 1 (FLAGS)\r\n");
     // The source has answered meanwhile.
-    play.session.handle_reading(Reading::Allowed);
+    play.session.handle(play.now, Input::Reading(Reading::Allowed));
     play.server("mailpush6 OK\r\n* ESEARCH (TAG \"mailpush7\") UID ALL 1,3,5:6\r\nmailpush7 OK\r\n");
     play.server("* 1 FETCH (UID 1 FLAGS ($Work))\r\nmailpush8 OK\r\n");
     play.hears("* FLAGS (\\Seen $Work)\r\n* 1 FETCH (FLAGS ($Work))\r\n* 4 EXISTS\r\n");
@@ -42,10 +43,10 @@ fn while_they_are_not_known_a_look_tells_nothing_and_is_repeated() {
 #[test]
 fn that_the_mailbox_is_gone_is_told_although_they_are_not_known_any_more() {
     let mut play = idling(Reading::Allowed);
-    play.session.handle_resync(play.now);
+    play.session.handle(play.now, Input::Resync);
     play.event(Change::MailboxDelete, None);
     // It is another mailbox's rights that would be asked for from here on.
-    play.session.handle_reading(Reading::Unknown);
+    play.session.handle(play.now, Input::Reading(Reading::Unknown));
     answers(&mut play, 4, "", "1,3,5");
     play.hears("* BYE The mailbox has been deleted\r\n");
 }
@@ -55,11 +56,11 @@ fn the_audit_tells_nothing_either() {
     let mut play = idling(Reading::Unknown);
     loop {
         play.passes(Duration::from_secs(600));
-        if !play.session.to_upstream.is_empty() {
+        if !play.session.out.to_upstream.is_empty() {
             break;
         }
     }
-    play.session.to_client.clear();
+    play.session.out.to_client.clear();
     answers(&mut play, 4, "* 1 EXPUNGE\r\n", "3,5");
     play.hears("");
     play.does(&[withheld()]);
@@ -73,14 +74,14 @@ fn the_audit_tells_nothing_either() {
 #[test]
 fn what_is_denied_is_not_told_and_its_end_is_somebody_elses_to_tell() {
     let mut play = idling(Reading::Denied);
-    play.session.handle_resync(play.now);
+    play.session.handle(play.now, Input::Resync);
     answers(&mut play, 4, "* 4 EXISTS\r\n", "1,3,5:6");
     play.hears("");
     play.does(&[]);
     play.client("DONE\r\n");
     answers(&mut play, 6, "", "1,3,5:6");
     play.hears("");
-    play.session.handle_revoked(&TEAM.parse().unwrap());
+    play.session.handle(play.now, Input::Revoked(&TEAM.parse().unwrap()));
     play.hears("* BYE You may not read this mailbox any more\r\n");
 }
 
@@ -94,7 +95,7 @@ fn at_the_end_of_idle_the_source_is_waited_for_a_moment_and_then_it_is_the_serve
         play.passes(Duration::from_secs(1));
         play.hears("");
         answers(&mut play, number * 2, "", "1,3,5:6");
-        if !play.session.to_client.is_empty() {
+        if !play.session.out.to_client.is_empty() {
             break;
         }
     }
@@ -105,7 +106,7 @@ fn at_the_end_of_idle_the_source_is_waited_for_a_moment_and_then_it_is_the_serve
 #[test]
 fn while_the_cluster_is_ill_the_server_tells_as_without_us() {
     let mut play = idling(Reading::Unknown);
-    play.session.handle_health(play.now, false);
+    play.session.handle(play.now, Input::Health(false));
     answers(&mut play, 4, "* 4 EXISTS\r\n", "1,3,5:6");
     play.hears("* 4 EXISTS\r\n");
     play.asks("mailpush6 IDLE\r\n");
@@ -113,7 +114,7 @@ fn while_the_cluster_is_ill_the_server_tells_as_without_us() {
     play.hears("* 5 EXISTS\r\n");
     // Where nobody can say what the user may do, too.
     let mut play = idling(Reading::Unknown);
-    play.stands(Standing::Unavailable);
+    play.stands(Registration::Unavailable);
     answers(&mut play, 4, "* 4 EXISTS\r\n", "1,3,5:6");
     play.hears("* 4 EXISTS\r\n");
     play.asks("mailpush6 IDLE\r\n");
@@ -122,14 +123,14 @@ fn while_the_cluster_is_ill_the_server_tells_as_without_us() {
 #[test]
 fn an_answer_of_ours_that_cannot_be_read_is_not_the_clients() {
     let mut play = Play::new(Rules { asks_rights: vec![crate::mail::path::PRIVATE], ..rules() }).logged_in();
-    play.session.facts.offers.acl = true;
+    play.session.common.facts.offers.acl = true;
     play.client("b SELECT shared/bob/Team\r\n");
     play.server(SELECTED);
     play.server("b OK Done\r\n");
     play.client("i IDLE\r\n");
     play.server(&format!("{NAMESPACE}mailpush1 OK\r\n"));
     let bobs = "#private:bob@example.org:Team".parse().unwrap();
-    play.session.handle_standing(play.now, &bobs, Standing::Settled);
+    play.session.handle(play.now, Input::Registration { mailbox: &bobs, registration: Registration::Settled });
     play.server("mailpush2 OK\r\n* ESEARCH (TAG \"mailpush3\") UID ALL 1,3,5\r\nmailpush3 OK\r\n");
     play.forget();
     play.server("* myrights shared/bob/Team lr (nonsense)\r\nmailpush4 OK\r\n");

@@ -22,16 +22,16 @@ fn capabilities_are_rewritten_wherever_they_appear() {
 #[test]
 fn a_list_that_a_login_yields_is_that_of_the_authenticated_state() {
     let mut play = plain(true);
-    play.session.setting.plaintext_auth = true;
+    play.session.common.setting.plaintext_auth = true;
     // Dovecot says it so to clients that have asked before.
     play.client("a LOGIN alice apw\r\n");
     play.server("* CAPABILITY IMAP4rev1 NAMESPACE\r\na NO Not so\r\n");
     play.hears("* CAPABILITY IMAP4rev1 NAMESPACE IDLE\r\na NO Not so\r\n");
-    assert!(!play.session.facts.offers_are_known, "it did not come to that");
+    assert!(!play.session.common.facts.offers_are_known, "it did not come to that");
     play.client("b LOGIN alice apw\r\n");
     play.server("* CAPABILITY IMAP4rev1 NAMESPACE\r\nb OK In\r\n");
     play.hears("* CAPABILITY IMAP4rev1 NAMESPACE IDLE\r\nb OK In\r\n");
-    assert!(play.session.facts.offers_are_known);
+    assert!(play.session.common.facts.offers_are_known);
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn what_follows_starttls_in_plain_text_is_nobodys() {
     play.hears("a OK Begin TLS\r\n");
     play.does(&[Action::StartTls]);
     assert!(!play.session.wants_client());
-    play.session.handle_tls(play.now);
+    play.session.handle(play.now, Input::Encrypted);
     play.client("c LOGIN alice apw\r\n");
     play.asks("c LOGIN alice apw\r\n");
     play.client("");
@@ -77,7 +77,7 @@ fn commands_behind_a_login_wait_for_it() {
     play.server("a OK In\r\n");
     play.does(&[Action::Authenticated { user: Some("alice".into()) }]);
     play.asks("");
-    play.session.admit(play.now, Ok(None));
+    play.session.handle(play.now, Input::Admission(Ok(None)));
     play.asks("b SELECT INBOX\r\n");
 }
 
@@ -97,7 +97,7 @@ fn a_user_who_may_not_be_here_is_told_why() {
     play.client("a LOGIN alice apw\r\n");
     play.server("a OK In\r\n");
     play.forget();
-    play.session.admit(play.now, Err("[LIMIT] Too many connections".into()));
+    play.session.handle(play.now, Input::Admission(Err("[LIMIT] Too many connections".into())));
     play.hears("* BYE [LIMIT] Too many connections\r\n");
     play.does(&[Action::Close { reason: "refused" }]);
 }
@@ -167,11 +167,11 @@ fn nobody_stays_without_logging_in() {
 #[test]
 fn when_the_server_closes_the_client_is_told_unless_it_was_in_the_middle() {
     let mut play = Play::new(rules()).logged_in();
-    play.session.handle_upstream_closed(play.now);
+    play.session.handle(play.now, Input::UpstreamClosed);
     play.hears("* BYE The mail server has closed the connection\r\n");
     let mut play = Play::new(rules()).logged_in();
     play.server("* 1 FETCH (BODY[] {100}\r\nabc");
-    play.session.handle_upstream_closed(play.now);
+    play.session.handle(play.now, Input::UpstreamClosed);
     play.hears("* 1 FETCH (BODY[] {100}\r\nabc");
     play.does(&[Action::Close { reason: "upstream_closed" }]);
 }
@@ -195,7 +195,7 @@ fn a_goodbye_is_said_once() {
     let mut play = Play::new(rules()).logged_in();
     play.client("z LOGOUT\r\n");
     play.server("* BYE Logging out\r\nz OK Done\r\n");
-    play.session.handle_upstream_closed(play.now);
+    play.session.handle(play.now, Input::UpstreamClosed);
     play.hears("* BYE Logging out\r\nz OK Done\r\n");
 }
 

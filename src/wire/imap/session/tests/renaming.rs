@@ -8,7 +8,7 @@ fn path(text: &str) -> MailboxPath {
 
 fn news(play: &mut Play, of: &str, change: Change) {
     let event = Event { id: EventId::now(), mailbox: path(of), uidvalidity: UidValidity::new(9), change, ..sample() };
-    play.session.handle_event(play.now, &event);
+    play.session.handle(play.now, Input::Event(&event));
 }
 
 fn renamed(play: &mut Play, from: &str, to: &str) {
@@ -27,7 +27,7 @@ fn on_inbox() -> Play {
     play.forget();
     play.client("i IDLE\r\n");
     play.server(&format!("{NAMESPACE}mailpush1 OK\r\n"));
-    play.session.handle_standing(play.now, &path(INBOX), Standing::Settled);
+    play.session.handle(play.now, Input::Registration { mailbox: &path(INBOX), registration: Registration::Settled });
     play.server("mailpush2 OK\r\n* ESEARCH (TAG \"mailpush3\") UID ALL 1,3,5\r\nmailpush3 OK\r\n");
     play.hears("+ idling\r\n");
     play.forget();
@@ -64,7 +64,7 @@ fn an_account_with_another_name_takes_its_inbox_along() {
     let to = "#private:alice.smith@example.org:INBOX";
     renamed(&mut play, INBOX, to);
     play.does(&[Action::Unwatch(path(INBOX)), Action::Watch(path(to))]);
-    play.session.handle_standing(play.now, &path(to), Standing::Settled);
+    play.session.handle(play.now, Input::Registration { mailbox: &path(to), registration: Registration::Settled });
     play.asks(
         "mailpush4 SELECT shared/alice.smith@example.org\r\nmailpush5 UID SEARCH RETURN (ALL) ALL\r\n\
          mailpush6 UID FETCH 1:* (FLAGS)\r\n",
@@ -94,13 +94,13 @@ fn an_owner_is_spelled_as_the_client_spells_it() {
         play.forget();
         play.client("i IDLE\r\n");
         play.server(&format!("{NAMESPACE}mailpush1 OK\r\n"));
-        play.session.handle_standing(play.now, &bobs, Standing::Settled);
+        play.session.handle(play.now, Input::Registration { mailbox: &bobs, registration: Registration::Settled });
         play.server("mailpush2 OK\r\n* ESEARCH (TAG \"mailpush3\") UID ALL 1,3,5\r\nmailpush3 OK\r\n");
         play.forget();
         news(&mut play, bobs.to_string().as_str(), Change::MailboxRename { to: path(to) });
         play.does(&[Action::Unwatch(bobs.clone()), Action::Watch(path(to))]);
-        play.session.handle_standing(play.now, &path(to), Standing::Settled);
-        let asked = String::from_utf8(std::mem::take(&mut play.session.to_upstream)).unwrap();
+        play.session.handle(play.now, Input::Registration { mailbox: &path(to), registration: Registration::Settled });
+        let asked = String::from_utf8(std::mem::take(&mut play.session.out.to_upstream)).unwrap();
         assert!(asked.starts_with(&format!("mailpush4 SELECT {renamed_to}\r\n")), "{name}: {asked}");
     }
 }
@@ -150,9 +150,9 @@ fn a_new_name_that_comes_before_the_registration_is_the_one_to_wait_for() {
     play.forget();
     renamed(&mut play, TEAM, CREW);
     play.does(&[Action::Unwatch(path(TEAM)), Action::Watch(path(CREW))]);
-    play.stands(Standing::Settled);
+    play.stands(Registration::Settled);
     play.asks("");
-    play.session.handle_standing(play.now, &path(CREW), Standing::Settled);
+    play.session.handle(play.now, Input::Registration { mailbox: &path(CREW), registration: Registration::Settled });
     play.asks("mailpush2 NOOP\r\nmailpush3 UID SEARCH RETURN (ALL) ALL\r\n");
     play.server("mailpush2 OK\r\n* ESEARCH (TAG \"mailpush3\") UID ALL 1,3,5\r\nmailpush3 OK\r\n");
     play.hears("+ idling\r\n");
@@ -165,7 +165,7 @@ fn a_new_name_that_comes_before_the_registration_is_the_one_to_wait_for() {
 #[test]
 fn while_the_server_idles_itself_inbox_is_its_business() {
     let mut play = on_inbox();
-    play.session.handle_health(play.now, false);
+    play.session.handle(play.now, Input::Health(false));
     play.server("mailpush4 OK\r\n* ESEARCH (TAG \"mailpush5\") UID ALL 1,3,5\r\nmailpush5 OK\r\n+ idling\r\n");
     play.forget();
     renamed(&mut play, INBOX, "#private:alice@example.org:Old");

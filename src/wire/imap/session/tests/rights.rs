@@ -30,7 +30,7 @@ fn revoked() -> [Action; 2] {
 /// Logged in, and bob's mailbox is selected.
 fn selected(rules: Rules, acl: bool) -> Play {
     let mut play = Play::new(rules).logged_in();
-    play.session.facts.offers.acl = acl;
+    play.session.common.facts.offers.acl = acl;
     play.client("b SELECT shared/bob/Team\r\n");
     play.server(SELECTED);
     play.server("b OK [READ-WRITE] Done\r\n");
@@ -38,22 +38,24 @@ fn selected(rules: Rules, acl: bool) -> Play {
     play
 }
 
-/// The client has asked for IDLE, and the snapshot is being asked for: with `mailpush2` to `mailpush4`.
+/// The client has asked for IDLE, and the snapshot is being asked for: with `mailpush2` to
+/// `mailpush4`.
 fn preparing(rules: Rules) -> Play {
     let mut play = selected(rules, true);
     play.client("i IDLE\r\n");
     play.server(&format!("{NAMESPACE}mailpush1 OK\r\n"));
     play.does(&[Action::Watch(bobs())]);
     play.forget();
-    play.session.handle_standing(play.now, &bobs(), Standing::Settled);
+    play.session.handle(play.now, Input::Registration { mailbox: &bobs(), registration: Registration::Settled });
     play.asks("mailpush2 NOOP\r\nmailpush3 UID SEARCH RETURN (ALL) ALL\r\n");
     play
 }
 
-/// What the server answers to NOOP, SEARCH and MYRIGHTS, the first with this number; `rights` is MYRIGHTS's answer.
+/// What the server answers to NOOP, SEARCH and MYRIGHTS, the first with this number; `rights` is
+/// MYRIGHTS's answer.
 fn answers(play: &mut Play, first: u32, uids: &str, rights: &str) {
     let [search, mine] = [first + 1, first + 2];
-    play.session.to_upstream.clear();
+    play.session.out.to_upstream.clear();
     play.server(&format!("mailpush{first} OK\r\n* ESEARCH (TAG \"mailpush{search}\") UID ALL {uids}\r\nmailpush{search} OK\r\n"));
     play.asks(&format!("mailpush{mine} MYRIGHTS shared/bob/Team\r\n"));
     play.server(&rights.replace("TAG", &format!("mailpush{mine}")));
@@ -72,7 +74,7 @@ fn idling(rules: Rules) -> Play {
 
 fn event(play: &mut Play, change: Change) {
     let event = Event { id: EventId::now(), mailbox: bobs(), uidvalidity: UidValidity::new(9), change, ..sample() };
-    play.session.handle_event(play.now, &event);
+    play.session.handle(play.now, Input::Event(&event));
 }
 
 #[test]
@@ -95,7 +97,7 @@ fn ones_own_mailboxes_and_other_namespaces_are_not_asked_about() {
     play.client("i IDLE\r\n");
     play.server(&format!("{NAMESPACE}mailpush1 OK\r\n"));
     play.forget();
-    play.session.handle_standing(play.now, &bobs(), Standing::Settled);
+    play.session.handle(play.now, Input::Registration { mailbox: &bobs(), registration: Registration::Settled });
     play.asks("mailpush2 NOOP\r\nmailpush3 UID SEARCH RETURN (ALL) ALL\r\n");
 }
 
@@ -110,7 +112,7 @@ fn rights_that_are_lost_end_the_session_and_nothing_is_told_before() {
         "TAG NO No\r\n",
     ] {
         let mut play = idling(asking());
-        play.session.handle_rights_check(play.now, &bobs());
+        play.session.handle(play.now, Input::RightsCheck(&bobs()));
         play.forget();
         // A new message, a new keyword, a flag.
         play.server("* 4 EXISTS\r\n* FLAGS (\\Seen $Secret)\r\n* 1 FETCH (FLAGS ($Secret))\r\n");
@@ -144,7 +146,7 @@ fn without_an_answer_nothing_is_told_and_it_is_asked_again() {
     ];
     for no_answer in no_answers {
         let mut play = idling(asking());
-        play.session.handle_rights_check(play.now, &bobs());
+        play.session.handle(play.now, Input::RightsCheck(&bobs()));
         play.forget();
         play.server("* 4 EXISTS\r\n* FLAGS (\\Seen $Work)\r\n* 1 FETCH (FLAGS ($Work))\r\n");
         answers(&mut play, 5, "1,3,5:6", no_answer);
@@ -192,18 +194,18 @@ fn what_the_server_says_unasked_waits_for_rights_too() {
 #[test]
 fn a_check_that_comes_while_rights_are_being_told_is_made_again() {
     let mut play = idling(asking());
-    play.session.handle_rights_check(play.now, &bobs());
+    play.session.handle(play.now, Input::RightsCheck(&bobs()));
     play.forget();
     // They are still to be asked for.
-    play.session.handle_rights_check(play.now, &bobs());
+    play.session.handle(play.now, Input::RightsCheck(&bobs()));
     answers(&mut play, 5, "1,3,5", READ);
     play.does(&[told("lrs")]);
     play.asks("");
-    play.session.handle_rights_check(play.now, &bobs());
+    play.session.handle(play.now, Input::RightsCheck(&bobs()));
     play.server("mailpush8 OK\r\n* ESEARCH (TAG \"mailpush9\") UID ALL 1,3,5\r\nmailpush9 OK\r\n");
     play.forget();
     // What is asked already does not settle a new doubt.
-    play.session.handle_rights_check(play.now, &bobs());
+    play.session.handle(play.now, Input::RightsCheck(&bobs()));
     play.server("* MYRIGHTS shared/bob/Team lr\r\nmailpush10 OK\r\n");
     play.does(&[unknown()]);
     play.asks("mailpush11 NOOP\r\nmailpush12 UID SEARCH RETURN (ALL) ALL\r\n");
@@ -213,16 +215,16 @@ fn a_check_that_comes_while_rights_are_being_told_is_made_again() {
     let mut play = preparing(asking());
     play.server("mailpush2 OK\r\n* ESEARCH (TAG \"mailpush3\") UID ALL 1,3,5\r\nmailpush3 OK\r\n");
     play.forget();
-    play.session.handle_rights_check(play.now, &bobs());
+    play.session.handle(play.now, Input::RightsCheck(&bobs()));
     play.server("* MYRIGHTS shared/bob/Team lr\r\nmailpush4 OK\r\n");
     play.hears("+ idling\r\n");
     play.asks("mailpush5 NOOP\r\nmailpush6 UID SEARCH RETURN (ALL) ALL\r\n");
     // One for another mailbox, or none, is nothing.
     let mut play = idling(asking());
-    play.session.handle_rights_check(play.now, &TEAM.parse().unwrap());
+    play.session.handle(play.now, Input::RightsCheck(&TEAM.parse().unwrap()));
     play.asks("");
     let mut play = selected(asking(), true);
-    play.session.handle_rights_check(play.now, &bobs());
+    play.session.handle(play.now, Input::RightsCheck(&bobs()));
     play.asks("");
 }
 
@@ -231,7 +233,7 @@ fn they_are_looked_at_with_the_audit() {
     let mut play = idling(asking());
     loop {
         play.passes(Duration::from_secs(600));
-        if !play.session.to_upstream.is_empty() {
+        if !play.session.out.to_upstream.is_empty() {
             break;
         }
     }
@@ -263,13 +265,13 @@ fn a_server_without_acl_serves_the_mailbox_itself() {
 #[test]
 fn while_the_server_idles_itself_its_idle_is_left_to_ask() {
     let mut play = idling(asking());
-    play.session.handle_health(play.now, false);
+    play.session.handle(play.now, Input::Health(false));
     play.forget();
     answers(&mut play, 5, "1,3,5", READ);
     play.asks("mailpush8 IDLE\r\n");
     play.does(&[told("lrs")]);
     // Before it has begun.
-    play.session.handle_rights_check(play.now, &bobs());
+    play.session.handle(play.now, Input::RightsCheck(&bobs()));
     play.asks("");
     play.server("+ idling\r\n");
     play.asks("DONE\r\n");
@@ -281,7 +283,7 @@ fn while_the_server_idles_itself_its_idle_is_left_to_ask() {
     play.asks("mailpush10 IDLE\r\n");
     play.server("+ idling\r\n");
     // While it runs; and the client leaves meanwhile.
-    play.session.handle_rights_check(play.now, &bobs());
+    play.session.handle(play.now, Input::RightsCheck(&bobs()));
     play.asks("DONE\r\n");
     play.server("mailpush10 OK\r\n");
     play.asks("mailpush11 MYRIGHTS shared/bob/Team\r\n");
@@ -294,10 +296,10 @@ fn while_the_server_idles_itself_its_idle_is_left_to_ask() {
 #[test]
 fn lost_while_the_server_idles_itself() {
     let mut play = idling(asking());
-    play.session.handle_health(play.now, false);
+    play.session.handle(play.now, Input::Health(false));
     answers(&mut play, 5, "1,3,5", READ);
     play.server("+ idling\r\n");
-    play.session.handle_rights_check(play.now, &bobs());
+    play.session.handle(play.now, Input::RightsCheck(&bobs()));
     play.server("mailpush8 OK\r\n");
     play.forget();
     play.server("mailpush9 NO [NONEXISTENT]\r\n");
@@ -309,14 +311,14 @@ fn lost_while_the_server_idles_itself() {
 #[test]
 fn a_server_without_idle_is_asked_in_between() {
     let mut play = idling(asking());
-    play.session.facts.offers.idle = false;
-    play.session.handle_health(play.now, false);
+    play.session.common.facts.offers.idle = false;
+    play.session.handle(play.now, Input::Health(false));
     answers(&mut play, 5, "1,3,5", READ);
     play.forget();
-    play.session.handle_rights_check(play.now, &bobs());
+    play.session.handle(play.now, Input::RightsCheck(&bobs()));
     play.asks("mailpush8 MYRIGHTS shared/bob/Team\r\n");
     // And once more, while it is being asked.
-    play.session.handle_rights_check(play.now, &bobs());
+    play.session.handle(play.now, Input::RightsCheck(&bobs()));
     play.asks("");
     play.server("* MYRIGHTS shared/bob/Team lr\r\nmailpush8 OK\r\n");
     play.asks("mailpush9 MYRIGHTS shared/bob/Team\r\n");
@@ -324,12 +326,12 @@ fn a_server_without_idle_is_asked_in_between() {
     play.does(&[unknown(), told("lr")]);
     loop {
         play.passes(Duration::from_secs(15));
-        if !play.session.to_upstream.is_empty() {
+        if !play.session.out.to_upstream.is_empty() {
             break;
         }
     }
     play.asks("mailpush10 NOOP\r\n");
-    play.session.handle_rights_check(play.now, &bobs());
+    play.session.handle(play.now, Input::RightsCheck(&bobs()));
     play.server("mailpush10 OK\r\n");
     play.asks("mailpush11 MYRIGHTS shared/bob/Team\r\n");
 }
@@ -349,7 +351,7 @@ fn parked() -> Play {
 #[test]
 fn a_parked_session_takes_a_connection_up_to_ask() {
     let mut play = parked();
-    play.session.handle_rights_check(play.now, &bobs());
+    play.session.handle(play.now, Input::RightsCheck(&bobs()));
     play.does(&[Action::OpenUpstream { urgent: false }]);
     play.server("* OK Ready\r\n");
     play.asks("mailpush9 LOGIN alice apw\r\n");
@@ -366,7 +368,7 @@ fn a_parked_session_takes_a_connection_up_to_ask() {
 #[test]
 fn a_parked_session_that_may_not_select_any_more_ends() {
     let mut play = parked();
-    play.session.handle_rights_check(play.now, &bobs());
+    play.session.handle(play.now, Input::RightsCheck(&bobs()));
     play.forget();
     play.server("* OK Ready\r\nmailpush9 OK In\r\n");
     play.server("mailpush10 NO Mailbox doesn't exist\r\nmailpush11 BAD No mailbox selected\r\nmailpush12 NO [NONEXISTENT]\r\n");
@@ -378,9 +380,9 @@ fn a_parked_session_that_may_not_select_any_more_ends() {
 #[test]
 fn a_parked_session_that_cannot_connect_says_that_it_does_not_know() {
     let mut play = parked();
-    play.session.handle_rights_check(play.now, &bobs());
+    play.session.handle(play.now, Input::RightsCheck(&bobs()));
     play.does(&[Action::OpenUpstream { urgent: false }]);
-    play.session.handle_upstream_failed(play.now);
+    play.session.handle(play.now, Input::UpstreamFailed);
     play.does(&[unknown()]);
     play.passes(Duration::from_secs(1));
     play.does(&[Action::OpenUpstream { urgent: false }]);
@@ -390,23 +392,23 @@ fn a_parked_session_that_cannot_connect_says_that_it_does_not_know() {
 fn the_gateways_own_decision_ends_idle_in_every_stage() {
     // Before the client is told that it idles.
     let mut play = preparing(asking());
-    play.session.handle_revoked(&bobs());
+    play.session.handle(play.now, Input::Revoked(&bobs()));
     play.hears(GONE);
     play.does(&revoked());
     // While it idles.
     let mut play = idling(asking());
-    play.session.handle_revoked(&TEAM.parse().unwrap());
+    play.session.handle(play.now, Input::Revoked(&TEAM.parse().unwrap()));
     play.hears("");
-    play.session.handle_revoked(&bobs());
+    play.session.handle(play.now, Input::Revoked(&bobs()));
     play.hears(GONE);
     play.does(&revoked());
     // While the server idles itself.
     let mut play = idling(asking());
-    play.session.handle_health(play.now, false);
+    play.session.handle(play.now, Input::Health(false));
     answers(&mut play, 5, "1,3,5", READ);
     play.server("+ idling\r\n");
     play.forget();
-    play.session.handle_revoked(&bobs());
+    play.session.handle(play.now, Input::Revoked(&bobs()));
     play.hears(GONE);
     play.does(&revoked());
     // After it has idled.
@@ -414,7 +416,7 @@ fn the_gateways_own_decision_ends_idle_in_every_stage() {
     play.client("DONE\r\n");
     answers(&mut play, 5, "1,3,5", READ);
     play.forget();
-    play.session.handle_revoked(&bobs());
+    play.session.handle(play.now, Input::Revoked(&bobs()));
     play.hears("");
     play.does(&[]);
 }
@@ -423,11 +425,11 @@ fn the_gateways_own_decision_ends_idle_in_every_stage() {
 fn with_a_new_name_the_rights_are_asked_for_anew() {
     // One's own becomes another's.
     let mut play = Play::new(asking()).logged_in();
-    play.session.facts.offers.acl = true;
+    play.session.common.facts.offers.acl = true;
     let mut play = play.selected().idling();
     play.event(Change::MailboxRename { to: bobs() }, None);
     play.does(&[Action::Unwatch(TEAM.parse().unwrap()), Action::Watch(bobs())]);
-    play.session.handle_standing(play.now, &bobs(), Standing::Settled);
+    play.session.handle(play.now, Input::Registration { mailbox: &bobs(), registration: Registration::Settled });
     play.asks(
         "mailpush4 SELECT shared/bob@example.org/Team\r\nmailpush5 UID SEARCH RETURN (ALL) ALL\r\n\
          mailpush6 UID FETCH 1:* (FLAGS)\r\n",
@@ -435,21 +437,21 @@ fn with_a_new_name_the_rights_are_asked_for_anew() {
     // And another's one's own.
     let mut play = idling(asking());
     event(&mut play, Change::MailboxRename { to: TEAM.parse().unwrap() });
-    play.session.handle_standing(play.now, &TEAM.parse().unwrap(), Standing::Settled);
+    play.session.handle(play.now, Input::Registration { mailbox: &TEAM.parse().unwrap(), registration: Registration::Settled });
     play.asks("mailpush5 SELECT Team\r\nmailpush6 UID SEARCH RETURN (ALL) ALL\r\nmailpush7 UID FETCH 1:* (FLAGS)\r\n");
 }
 
 #[test]
 fn a_mailbox_that_is_moved_while_rights_are_asked_for_is_not_taken_for_lost() {
     let mut play = idling(asking());
-    play.session.handle_rights_check(play.now, &bobs());
+    play.session.handle(play.now, Input::RightsCheck(&bobs()));
     play.forget();
     let crew: MailboxPath = "#private:bob@example.org:Crew".parse().unwrap();
     event(&mut play, Change::MailboxRename { to: crew.clone() });
     answers(&mut play, 5, "1,3,5", "TAG NO [NONEXISTENT]\r\n");
     play.hears("");
     play.does(&[Action::Unwatch(bobs()), Action::Watch(crew.clone())]);
-    play.session.handle_standing(play.now, &crew, Standing::Settled);
+    play.session.handle(play.now, Input::Registration { mailbox: &crew, registration: Registration::Settled });
     play.asks(
         "mailpush8 SELECT shared/bob/Crew\r\nmailpush9 UID SEARCH RETURN (ALL) ALL\r\n\
          mailpush10 UID FETCH 1:* (FLAGS)\r\n",
@@ -467,19 +469,19 @@ fn a_mailbox_that_is_deleted_while_rights_are_asked_for_is_told_to_be_deleted() 
     // It closes.
     let mut play = preparing(asking());
     event(&mut play, Change::MailboxDelete);
-    play.session.handle_upstream_closed(play.now);
+    play.session.handle(play.now, Input::UpstreamClosed);
     play.hears(DELETED);
     // The gateway has found out by itself that there is nothing to read.
     let mut play = preparing(asking());
     event(&mut play, Change::MailboxDelete);
-    play.session.handle_revoked(&bobs());
+    play.session.handle(play.now, Input::Revoked(&bobs()));
     play.hears(DELETED);
 }
 
 #[test]
 fn a_literal_in_the_answer_is_read() {
     let mut play = idling(asking());
-    play.session.handle_rights_check(play.now, &bobs());
+    play.session.handle(play.now, Input::RightsCheck(&bobs()));
     answers(&mut play, 5, "1,3,5", "* MYRIGHTS {15}\r\nshared/bob/Team {2}\r\nlr\r\nTAG OK\r\n");
     play.hears("");
     play.does(&[told("lr")]);

@@ -1,4 +1,5 @@
-//! The model client: it believes what the protocol tells it, nothing else, and complains of what it must not be told.
+//! The model client: it believes what the protocol tells it, nothing else, and complains of what it
+//! must not be told.
 
 use std::collections::VecDeque;
 
@@ -25,7 +26,8 @@ pub enum Doing {
     },
     /// NOOP and UID commands: EXPUNGE may come.
     Open,
-    /// FETCH, STORE and the like: it may not. `certain`: the numbers in it were good when it was sent.
+    /// FETCH, STORE and the like: it may not. `certain`: the numbers in it were good when it was
+    /// sent.
     Closed {
         certain: bool,
     },
@@ -194,7 +196,8 @@ impl Client {
         }
     }
 
-    /// RFC 9051 7.5.1: not when no command is in progress, nor while FETCH, STORE or SEARCH is answered.
+    /// RFC 9051 7.5.1: not when no command is in progress, nor while FETCH, STORE or SEARCH is
+    /// answered.
     fn assert_expunge_may_come(&self, text: &str) {
         let may = matches!(self.sent.front(), Some((_, Doing::Open | Doing::Idle { told: true, .. })));
         assert!(may, "{text:?} while {:?}", self.sent.front());

@@ -1,4 +1,5 @@
-//! The model server: one connection of it. Its view of the mailbox moves only where RFC 9051 lets it.
+//! The model server: one connection of it. Its view of the mailbox moves only where RFC 9051 lets
+//! it.
 
 use std::fmt::Write;
 use std::rc::Rc;
@@ -277,7 +278,8 @@ impl Connection {
         let _ = write!(self.out, "* {} FETCH ({items})\r\n", at + 1);
     }
 
-    /// Brings the view up to the mailbox, and says so. Without `expunge`, what is gone stays as it was.
+    /// Brings the view up to the mailbox, and says so. Without `expunge`, what is gone stays as it
+    /// was.
     pub fn sync(&mut self, mailbox: &Rc<Mailbox>, expunge: bool, chance: &mut Chance) {
         if self.view.is_none() {
             return;

@@ -74,7 +74,7 @@ pub enum Step {
     /// Seconds, while bytes move.
     Sleep(u64),
     Health(bool),
-    Stand(Standing),
+    Stand(Registration),
     Resync,
     /// The upstream connection breaks, and so many attempts to get a new one fail.
     Break {
@@ -160,9 +160,9 @@ fn step(weather: Weather) -> impl Strategy<Value = Step> {
     let breaks = if matches!(weather, Weather::Breaks) { 3 } else { 0 };
     let fate = prop_oneof![4 => Just(Fate::Now), 5 => Just(Fate::Once), 2 => Just(Fate::Twice), 5 => Just(Fate::Lost)];
     let standing = prop_oneof![
-        6 => Just(Standing::Registered),
-        6 => Just(Standing::Settled),
-        1 => Just(Standing::Unavailable),
+        6 => Just(Registration::Registered),
+        6 => Just(Registration::Settled),
+        1 => Just(Registration::Unavailable),
     ];
     let step = prop_oneof![
         24 => (news(), fate, any::<bool>()).prop_map(|(news, fate, status)| Step::Change { news, fate, status }),

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 pub type Marks = BTreeSet<String>;
 
-/// A keyword that names the message, set when it comes and never cleared: whoever tells its flags says whose they are.
+/// A keyword that names the message, set when it comes and never cleared: whoever tells its flags
+/// says whose they are.
 pub fn name_of(uid: u32) -> String {
     format!("$m{uid}")
 }

@@ -14,6 +14,7 @@ use super::steps::{Fate, News, Profile, Step, Words};
 use super::store::{Marks, Store};
 use crate::mail::event::NewMessage;
 use crate::mail::path::PRIVATE;
+use crate::mail::rights::Rights;
 
 /// No run needs as many rounds to fall silent.
 const ROUNDS: usize = 10_000;
@@ -35,7 +36,7 @@ pub struct World {
     to_server: Vec<u8>,
     queue: VecDeque<Event>,
     /// The mailbox that is registered, and how far.
-    watched: Option<(MailboxPath, Option<Standing>)>,
+    watched: Option<(MailboxPath, Option<Registration>)>,
     /// The registration was settled already.
     settled: bool,
     healthy: bool,
@@ -134,12 +135,12 @@ impl World {
     ///
     /// Returns whether the server has said that the user may read.
     fn after(&mut self) -> bool {
-        let heard = std::mem::take(&mut self.session.to_client);
+        let heard = std::mem::take(&mut self.session.out.to_client);
         let mut permitted = false;
         self.log("  C <", &heard);
         self.client.levelled = false;
         self.client.hear(&heard);
-        let asked = std::mem::take(&mut self.session.to_upstream);
+        let asked = std::mem::take(&mut self.session.out.to_upstream);
         self.log("    > S", &asked);
         self.to_server.extend_from_slice(&asked);
         if self.client.levelled {
@@ -151,8 +152,8 @@ impl World {
                 Action::StartTls => panic!("TLS is in use"),
                 Action::Authenticated { user } => {
                     let user = UserName::new(format!("{}@example.org", user.expect("LOGIN says it"))).expect("a name");
-                    self.session.admit(self.now, Ok(Some(user)));
-                    self.to_server.append(&mut self.session.to_upstream);
+                    self.session.handle(self.now, Input::Admission(Ok(Some(user))));
+                    self.to_server.append(&mut self.session.out.to_upstream);
                 }
                 Action::Watch(path) => {
                     assert_eq!(path.to_string(), TEAM);
@@ -241,7 +242,7 @@ impl World {
         }
         let bytes: String = self.client.out.drain(..most).collect();
         self.log("C >", bytes.as_bytes());
-        self.session.handle_client(self.now, bytes.as_bytes());
+        self.session.handle(self.now, Input::Client(bytes.as_bytes()));
         self.after();
         true
     }
@@ -255,7 +256,7 @@ impl World {
             self.connecting = false;
             if self.failures > 0 {
                 self.failures -= 1;
-                self.session.handle_upstream_failed(self.now);
+                self.session.handle(self.now, Input::UpstreamFailed);
             } else {
                 self.connection = Some(Connection::new(self.offers));
             }
@@ -280,11 +281,9 @@ impl World {
         let bytes: Vec<u8> = self.to_session.drain(..most).collect();
         if most > 0 && self.ended.is_none() {
             self.log("    S >", &bytes);
-            // At DONE whoever knows of the rights is waited for only so long.
-            let asks = self.session.checks_rights() && !self.session.need_not_know(self.now);
-            let speaks = self.session.speaks_for_the_server() && asks;
-            self.session.handle_upstream(self.now, &bytes);
-            let told = String::from_utf8_lossy(&self.session.to_client).into_owned();
+            let speaks = speaks_and_asks_rights(&self.session);
+            self.session.handle(self.now, Input::Upstream(&bytes));
+            let told = String::from_utf8_lossy(&self.session.out.to_client).into_owned();
             let permitted = self.after();
             let tells = ["EXISTS", "EXPUNGE", "FETCH", "VANISHED", "FLAGS"].iter().any(|word| told.contains(word));
             assert!(!speaks || permitted || !tells, "told before the rights are known: {told:?}");
@@ -292,7 +291,7 @@ impl World {
         let closed = self.to_session.is_empty() && self.connection.as_ref().is_some_and(|c| c.closed && c.out.is_empty());
         if closed && self.ended.is_none() {
             self.hang_up();
-            self.session.handle_upstream_closed(self.now);
+            self.session.handle(self.now, Input::UpstreamClosed);
             self.after();
             return true;
         }
@@ -329,7 +328,7 @@ impl World {
                 return;
             };
             self.now = self.now.max(due);
-            self.session.handle_timeout(self.now);
+            self.session.handle(self.now, Input::Timeout);
             self.after();
         }
         panic!("the clock stands still: {:?} is due at {:?}", self.session.poll_timeout(), self.now);
@@ -355,7 +354,7 @@ impl World {
             Step::Sleep(seconds) => self.pass(Duration::from_secs(*seconds), true),
             Step::Health(healthy) => {
                 self.healthy = *healthy;
-                self.session.handle_health(self.now, *healthy);
+                self.session.handle(self.now, Input::Health(*healthy));
                 self.after();
             }
             Step::Stand(standing) => self.stand(*standing),
@@ -378,7 +377,7 @@ impl World {
         self.failures = failures;
         if self.connection.is_some() {
             self.hang_up();
-            self.session.handle_upstream_closed(self.now);
+            self.session.handle(self.now, Input::UpstreamClosed);
             self.after();
         }
     }

@@ -3,12 +3,12 @@
 use super::*;
 
 impl World {
-    pub(super) fn stand(&mut self, standing: Standing) {
+    pub(super) fn stand(&mut self, standing: Registration) {
         let Some((path, stands)) = &mut self.watched else { return };
         let path = path.clone();
         match (*stands, standing) {
-            (Some(Standing::Settled), Standing::Registered) => return,
-            (_, Standing::Settled) => {
+            (Some(Registration::Settled), Registration::Registered) => return,
+            (_, Registration::Settled) => {
                 *stands = Some(standing);
                 // What had been looked up before has come by now, and is older than what was looked up since.
                 self.deliver_all();
@@ -17,14 +17,14 @@ impl World {
             _ => *stands = Some(standing),
         }
         self.note(&standing);
-        self.session.handle_standing(self.now, &path, standing);
+        self.session.handle(self.now, Input::Registration { mailbox: &path, registration: standing });
         self.after();
     }
 
     pub(super) fn resync(&mut self) {
         self.resync_due = false;
         self.note(&"resync");
-        self.session.handle_resync(self.now);
+        self.session.handle(self.now, Input::Resync);
         self.after();
     }
 
@@ -34,7 +34,7 @@ impl World {
         let path = path.clone();
         if self.asks {
             self.granted = false;
-            self.session.handle_rights_check(self.now, &path);
+            self.session.handle(self.now, Input::RightsCheck(&path));
             self.after();
         }
     }
@@ -55,7 +55,7 @@ impl World {
         }
         if self.watched.is_some() && self.ended.is_none() {
             self.note(&event.change);
-            self.session.handle_event(self.now, &event);
+            self.session.handle(self.now, Input::Event(&event));
             self.after();
         }
     }
@@ -148,8 +148,8 @@ impl World {
                 self.say(Words::Idle);
             }
             self.quiet();
-            if self.watched.as_ref().is_some_and(|(_, stands)| *stands != Some(Standing::Settled)) {
-                self.stand(Standing::Settled);
+            if self.watched.as_ref().is_some_and(|(_, stands)| *stands != Some(Registration::Settled)) {
+                self.stand(Registration::Settled);
             }
             self.deliver_all();
             if self.resync_due {
@@ -178,7 +178,7 @@ impl World {
     }
 
     fn is_at_peace(&self) -> bool {
-        let settled = self.watched.as_ref().is_some_and(|(_, stands)| *stands == Some(Standing::Settled));
+        let settled = self.watched.as_ref().is_some_and(|(_, stands)| *stands == Some(Registration::Settled));
         self.client.only_idles() && settled && self.granted && self.queue.is_empty() && !self.resync_due
     }
 
