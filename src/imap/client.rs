@@ -10,8 +10,8 @@ use crate::wire::imap::framing::{Framer, Kind, Limits, Piece};
 use crate::wire::imap::response::{Code, Response, Status, Untagged, parse};
 use crate::wire::imap::write;
 
-/// The longest response that is read, literals included; longer ones are passed over. What is asked for here is far
-/// shorter.
+/// The longest response that is read, literals included; longer ones are passed over. What is asked
+/// for here is far shorter.
 const RESPONSE: usize = 64 * 1024;
 /// Responses to one command, at most: beyond it the server is broken.
 const RESPONSES: usize = 200_000;
@@ -115,7 +115,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         if whole && ok { Ok(client) } else { Err(ImapError::Protocol("no greeting")) }
     }
 
-    /// Logs in as `user` with the credentials of one who may (SASL PLAIN with an authorization identity, RFC 4616).
+    /// Logs in as `user` with the credentials of one who may (SASL PLAIN with an authorization
+    /// identity, RFC 4616).
     pub async fn login(&mut self, credentials: &Credentials, user: &str) -> Result<(), ImapError> {
         let tag = self.next_tag();
         self.send(&[tag.as_bytes(), b" AUTHENTICATE PLAIN\r\n"].concat()).await?;
@@ -141,7 +142,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         })
     }
 
-    /// Sends a command, which is one line without its end, and hands on its untagged responses until it is done.
+    /// Sends a command, which is one line without its end, and hands on its untagged responses
+    /// until it is done.
     pub async fn command(&mut self, command: &[u8], take: impl FnMut(&Untagged<'_>)) -> Result<(), ImapError> {
         let tag = self.next_tag();
         self.send(&[tag.as_bytes(), b" ", command, b"\r\n"].concat()).await?;
@@ -177,8 +179,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         outcome
     }
 
-    /// Reads responses until `take` says that it was the last. Whatever follows it at once breaks the connection: nothing
-    /// is asked for that the server could answer so.
+    /// Reads responses until `take` says that it was the last. Whatever follows it at once breaks
+    /// the connection: nothing is asked for that the server could answer so.
     async fn read(&mut self, mut take: impl FnMut(&Response<'_>) -> bool) -> Result<(), ImapError> {
         let mut buffer = vec![0; 16 * 1024];
         let mut responses = 0;

@@ -1,8 +1,9 @@
 //! The responses of RFC 4314: who has which rights on a mailbox.
 //!
-//! Names and identifiers are as they are on the wire, but without quotes; rights that are not known here say nothing
-//! ([`Rights::parse_known`]). A name is turned into a path by [`super::namespace::Namespaces::path`], an identifier is read
-//! by [`crate::mail::rights::Entry::read`].
+//! Names and identifiers are as they are on the wire, but without quotes; rights that are not known
+//! here say nothing ([`Rights::parse_known`]). A name is turned into a path by
+//! [`super::namespace::Namespaces::path`], an identifier is read by
+//! [`crate::mail::rights::Entry::read`].
 
 use std::borrow::Cow;
 
@@ -35,7 +36,8 @@ pub struct MyRights<'a> {
     pub rights: Rights,
 }
 
-/// `acl-data = "ACL" SP mailbox *(SP identifier SP rights)`; the name of the response is read already, as in all of these.
+/// `acl-data = "ACL" SP mailbox *(SP identifier SP rights)`; the name of the response is read
+/// already, as in all of these.
 pub(super) fn acl<'a>(scan: &mut Scan<'a>) -> Option<AclData<'a>> {
     let mailbox = scan.astring()?;
     let mut entries = Vec::new();

@@ -1,16 +1,18 @@
-//! Capability lists, rewritten wherever they appear: the CAPABILITY response, and the code of the same name in a greeting
-//! and in an OK (RFC 9051 6.1.1, 7.1, 7.2.2).
+//! Capability lists, rewritten wherever they appear: the CAPABILITY response, and the code of the
+//! same name in a greeting and in an OK (RFC 9051 6.1.1, 7.1, 7.2.2).
 //!
 //! Hidden is what cannot go through a relay:
 //! - `COMPRESS=…` (RFC 4978): the relay reads what goes by.
-//! - `STARTTLS`, unless the gateway itself does it: the server's would be for the gateway's own connection.
-//! - `AUTH=EXTERNAL` (RFC 4422 appendix A): the server would take the gateway's own certificate or address for the client's.
+//! - `STARTTLS`, unless the gateway itself does it: the server's would be for the gateway's own
+//!   connection.
+//! - `AUTH=EXTERNAL` (RFC 4422 appendix A): the server would take the gateway's own certificate or
+//!   address for the client's.
 //! - `AUTH=…-PLUS` (RFC 5802 6): bound to a TLS connection that ends here.
 //! - `UNAUTHENTICATE` (RFC 8437): a session belongs to one user.
 //!
-//! `UIDONLY` (RFC 9586) and `NOTIFY` (RFC 5465) stay: a client that enables them is seen doing so, and from then on the
-//! server's own IDLE serves it. Everything else passes as it is, in its order. `IDLE` (RFC 2177) is added where the
-//! server lacks it.
+//! `UIDONLY` (RFC 9586) and `NOTIFY` (RFC 5465) stay: a client that enables them is seen doing so,
+//! and from then on the server's own IDLE serves it. Everything else passes as it is, in its order.
+//! `IDLE` (RFC 2177) is added where the server lacks it.
 
 use super::response::{Code, Response, Untagged, parse, words};
 use crate::mail::rights::Rights;
@@ -20,11 +22,13 @@ use crate::mail::rights::Rights;
 pub struct Edit {
     /// The gateway offers STARTTLS now.
     pub starttls: bool,
-    /// The gateway takes no passwords now (RFC 8314, RFC 9051 7.2.2): LOGINDISABLED instead of all mechanisms.
+    /// The gateway takes no passwords now (RFC 8314, RFC 9051 7.2.2): LOGINDISABLED instead of all
+    /// mechanisms.
     pub login_disabled: bool,
 }
 
-/// What the proxy must know of a server. An IMAP4rev2 server has what that includes (RFC 9051 appendix E).
+/// What the proxy must know of a server. An IMAP4rev2 server has what that includes (RFC 9051
+/// appendix E).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Offers {
     pub imap4rev2: bool,
@@ -36,7 +40,8 @@ pub struct Offers {
     pub esearch: bool,
     pub id: bool,
     pub idle: bool,
-    /// Literals that are not waited for, of any length; else [`Self::literal_minus`]: up to 4,096 bytes (RFC 7888).
+    /// Literals that are not waited for, of any length; else [`Self::literal_minus`]: up to 4,096
+    /// bytes (RFC 7888).
     pub literal_plus: bool,
     pub literal_minus: bool,
     pub login_disabled: bool,
@@ -119,7 +124,8 @@ pub fn list<'a>(response: &Response<'a>) -> Option<&'a [u8]> {
     words(list).next().map(|_| list)
 }
 
-/// A response line with its list rewritten, and what the server offers by it. A line without a list is returned as it is.
+/// A response line with its list rewritten, and what the server offers by it. A line without a list
+/// is returned as it is.
 pub fn rewrite(line: &[u8], edit: Edit) -> (Vec<u8>, Offers) {
     let response = parse(line);
     let Some(list) = list(&response) else { return (line.to_vec(), Offers::default()) };

@@ -1,7 +1,7 @@
 //! The commands that the proxy must understand.
 //!
-//! [`Head`] is read of every relayed command; the whole of a command only of those in [`Command`]. What a server would
-//! refuse is refused here too, where the gateway acts on it.
+//! [`Head`] is read of every relayed command; the whole of a command only of those in [`Command`].
+//! What a server would refuse is refused here too, where the gateway acts on it.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -247,11 +247,12 @@ pub fn parse(bytes: &[u8]) -> Result<(Head<'_>, Command<'_>), BadCommand<'_>> {
     command.map(|command| (head, command)).map_err(|words| BadCommand { tag: head.tag, words })
 }
 
-/// The same of a command before the client is authenticated, where more is refused: a command with a literal must be one
-/// that is read here to its end.
+/// The same of a command before the client is authenticated, where more is refused: a command with
+/// a literal must be one that is read here to its end.
 ///
-/// Servers differ in whether the literal of a command that they do not like is a part of it, or a command of its own. A
-/// client could use that to have one LOGIN read here and another there, and pass for somebody else.
+/// Servers differ in whether the literal of a command that they do not like is a part of it, or a
+/// command of its own. A client could use that to have one LOGIN read here and another there, and
+/// pass for somebody else.
 pub fn parse_unauthenticated(bytes: &[u8]) -> Result<(Head<'_>, Command<'_>), BadCommand<'_>> {
     let parsed = parse(bytes)?;
     // A command that is one line ends with the first line's end.

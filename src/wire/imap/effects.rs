@@ -1,25 +1,29 @@
-//! What a relayed command does to the session besides being answered: the proxy must not park a session that holds
-//! state which it cannot bring back, and must speak as the client now expects.
+//! What a relayed command does to the session besides being answered: the proxy must not park a
+//! session that holds state which it cannot bring back, and must speak as the client now expects.
 
 use super::command::{Head, Name};
 use super::scan::Scan;
 
-/// Read from a command's line segments as they go by, its literals left out. A command has these effects only if the
-/// server accepts it.
+/// Read from a command's line segments as they go by, its literals left out. A command has these
+/// effects only if the server accepts it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Effects {
     /// The result is saved as `$` (RFC 5182): SEARCH RETURN (SAVE).
     pub saves_result: bool,
-    /// A search is kept up to date (RFC 5267): SEARCH RETURN (UPDATE), or its end is asked for, CANCELUPDATE.
+    /// A search is kept up to date (RFC 5267): SEARCH RETURN (UPDATE), or its end is asked for,
+    /// CANCELUPDATE.
     pub context: bool,
-    /// CONDSTORE is enabled by it (RFC 7162 3.1): from now on each FETCH response with flags holds MODSEQ.
+    /// CONDSTORE is enabled by it (RFC 7162 3.1): from now on each FETCH response with flags holds
+    /// MODSEQ.
     pub condstore: bool,
     name: Name,
-    /// How many arguments of a search key, or others, are still to be stepped over; they may be literals.
+    /// How many arguments of a search key, or others, are still to be stepped over; they may be
+    /// literals.
     skip: u8,
 }
 
-/// Search keys that take arguments, which must not be taken for keys (RFC 9051 6.4.4, RFC 5032, RFC 8474, RFC 8514).
+/// Search keys that take arguments, which must not be taken for keys (RFC 9051 6.4.4, RFC 5032, RFC
+/// 8474, RFC 8514).
 const SEARCH_KEYS: &[(&str, u8)] = &[
     ("BCC", 1),
     ("BEFORE", 1),

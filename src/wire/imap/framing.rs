@@ -1,14 +1,16 @@
 //! A byte stream cut into lines and literals, without ever holding a literal.
 //!
-//! - A line ends with LF; the CR before it is usual, not required. Servers that are forgiving read it so too (Dovecot,
-//!   Cyrus, Courier), and so do client libraries that read line by line. A CR alone, and NUL, are bytes like others: they
-//!   pass, and whoever parses the line refuses them.
-//! - `{n}`, `{n+}` and `~{n}` announce a literal only at the very end of a line (RFC 9051 section 9, `literal`). In a
-//!   client's line it must not stand inside a quoted string, which cannot reach over a line's end: servers call that
-//!   a broken command and read the next line as a new one.
-//! - A server's status responses (`* OK`, `NO`, `BAD`, `BYE`, `PREAUTH`, everything tagged) and its continuation requests
-//!   end in free text, which may end in `{5}` and announces nothing (`resp-text`; no response code holds a literal).
-//! - Lines inside a SASL exchange or IDLE are told apart by [`Framer::expect_plain`]: only the session knows of them.
+//! - A line ends with LF; the CR before it is usual, not required. Servers that are forgiving read
+//!   it so too (Dovecot, Cyrus, Courier), and so do client libraries that read line by line. A CR
+//!   alone, and NUL, are bytes like others: they pass, and whoever parses the line refuses them.
+//! - `{n}`, `{n+}` and `~{n}` announce a literal only at the very end of a line (RFC 9051 section
+//!   9, `literal`). In a client's line it must not stand inside a quoted string, which cannot reach
+//!   over a line's end: servers call that a broken command and read the next line as a new one.
+//! - A server's status responses (`* OK`, `NO`, `BAD`, `BYE`, `PREAUTH`, everything tagged) and its
+//!   continuation requests end in free text, which may end in `{5}` and announces nothing
+//!   (`resp-text`; no response code holds a literal).
+//! - Lines inside a SASL exchange or IDLE are told apart by [`Framer::expect_plain`]: only the
+//!   session knows of them.
 
 use super::scan;
 
@@ -140,8 +142,8 @@ impl Framer {
         Self { limits, state: State::Line, first: true, plain: false, asked: false, held: Vec::new(), given: false }
     }
 
-    /// The next piece, cut off the front of `input`; `None` when more input is needed, all of it being taken in. Call
-    /// it until then.
+    /// The next piece, cut off the front of `input`; `None` when more input is needed, all of it
+    /// being taken in. Call it until then.
     ///
     /// The piece lies in `input` where it can, and otherwise in a buffer of at most a line.
     pub fn next<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8]) -> Result<Option<Piece<'a>>, FramingError> {
@@ -200,14 +202,14 @@ impl Framer {
         matches!(self.state, State::Line) && self.first && (self.held.is_empty() || self.given)
     }
 
-    /// The next line (or the rest of this one) is no command and announces no literal: base64 in a SASL exchange, or
-    /// what a client says in IDLE. It is a [`Piece`] that is both first and last.
+    /// The next line (or the rest of this one) is no command and announces no literal: base64 in a
+    /// SASL exchange, or what a client says in IDLE. It is a [`Piece`] that is both first and last.
     pub fn expect_plain(&mut self) {
         self.plain = true;
     }
 
-    /// The server refused the synchronizing literal announced last: the client sends a new command instead. It has no
-    /// effect once some of the literal has gone by.
+    /// The server refused the synchronizing literal announced last: the client sends a new command
+    /// instead. It has no effect once some of the literal has gone by.
     pub fn refuse_literal(&mut self) {
         if std::mem::take(&mut self.asked) {
             self.state = State::Line;
@@ -263,8 +265,8 @@ impl Framer {
         (first, literal.is_none())
     }
 
-    /// The literal announced by a line that starts with `head`, ends with `tail`, and opens a command or response or
-    /// goes on with it.
+    /// The literal announced by a line that starts with `head`, ends with `tail`, and opens a
+    /// command or response or goes on with it.
     fn announced(&mut self, opens: bool, head: &[u8], tail: &[u8]) -> Result<Option<Literal>, FramingError> {
         if std::mem::take(&mut self.plain) {
             return Ok(None);

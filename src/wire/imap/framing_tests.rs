@@ -2,8 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// What is the same however the stream is split: each line, literal or long line as one, with where commands begin and
-/// end.
+/// What is the same however the stream is split: each line, literal or long line as one, with where
+/// commands begin and end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Whole {
     bytes: Vec<u8>,
@@ -48,7 +48,8 @@ fn frame<'i>(framer: &mut Framer, chunks: impl IntoIterator<Item = &'i [u8]>) ->
     (wholes, None)
 }
 
-/// The pieces as text: `|` where a command starts, `.` where it ends; literals in `<…>`, parts in `(…)`.
+/// The pieces as text: `|` where a command starts, `.` where it ends; literals in `<…>`, parts in
+/// `(…)`.
 fn picture(limits: Limits, stream: &[u8]) -> String {
     let (wholes, error) = frame(&mut Framer::new(limits), [stream]);
     let mut picture = String::new();

@@ -1,4 +1,5 @@
-//! IMAP (RFC 3501, RFC 9051) as a proxy needs it: framing, the commands and responses it must understand, and the session.
+//! IMAP (RFC 3501, RFC 9051) as a proxy needs it: framing, the commands and responses it must
+//! understand, and the session.
 
 pub mod acl;
 pub mod capability;

@@ -1,5 +1,5 @@
-//! Mailbox names as they are written on the wire: modified UTF-7 (RFC 3501 5.1.3), or UTF-8 once the client has enabled
-//! it (RFC 6855, RFC 9051 5.1).
+//! Mailbox names as they are written on the wire: modified UTF-7 (RFC 3501 5.1.3), or UTF-8 once
+//! the client has enabled it (RFC 6855, RFC 9051 5.1).
 
 use std::borrow::Cow;
 
@@ -16,8 +16,9 @@ pub fn encode(text: &str, utf8: bool) -> Cow<'_, [u8]> {
     if utf8 { Cow::Borrowed(text.as_bytes()) } else { encode_utf7(text) }
 }
 
-/// Strict: each text has one form, so that nobody can write one mailbox in two ways. Printable ASCII must stand for
-/// itself, `&` is `&-`, two encoded stretches do not touch, padding bits are zero, surrogates come in pairs.
+/// Strict: each text has one form, so that nobody can write one mailbox in two ways. Printable
+/// ASCII must stand for itself, `&` is `&-`, two encoded stretches do not touch, padding bits are
+/// zero, surrogates come in pairs.
 pub fn decode_utf7(name: &[u8]) -> Option<Cow<'_, str>> {
     if name.iter().all(|b| matches!(b, b' '..=b'~') && *b != b'&') {
         return std::str::from_utf8(name).ok().map(Cow::Borrowed);

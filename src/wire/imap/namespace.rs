@@ -1,12 +1,14 @@
-//! Which mailbox a name on the wire means (RFC 2342, RFC 9051 6.3.10): the one place where IMAP names become
-//! [`MailboxPath`]s.
+//! Which mailbox a name on the wire means (RFC 2342, RFC 9051 6.3.10): the one place where IMAP
+//! names become [`MailboxPath`]s.
 //!
-//! - The server's hierarchy delimiter becomes `/`. A `/` that is no delimiter there takes the delimiter's place: the two
-//!   change places ([`hierarchy`]), so that names stay apart and the way back is the same.
-//! - The personal namespace's prefix (`INBOX.`, or none) falls away. Should there be several, the first one's does; names
-//!   in the others keep theirs.
-//! - `prefix owner delimiter name` in a namespace of other users is the owner's own mailbox; `prefix owner` is the
-//!   owner's INBOX. Where the delimiter is `.`, an owner's `.` is written `^`, as Cyrus does.
+//! - The server's hierarchy delimiter becomes `/`. A `/` that is no delimiter there takes the
+//!   delimiter's place: the two change places ([`hierarchy`]), so that names stay apart and the way
+//!   back is the same.
+//! - The personal namespace's prefix (`INBOX.`, or none) falls away. Should there be several, the
+//!   first one's does; names in the others keep theirs.
+//! - `prefix owner delimiter name` in a namespace of other users is the owner's own mailbox;
+//!   `prefix owner` is the owner's INBOX. Where the delimiter is `.`, an owner's `.` is written
+//!   `^`, as Cyrus does.
 //! - In the shared namespace the prefix falls away if it is the only one.
 
 use std::borrow::Cow;
@@ -45,12 +47,14 @@ enum Class {
 }
 
 impl Namespaces {
-    /// Those of a server that cannot be asked: all is personal. The delimiter is that of `LIST "" ""`.
+    /// Those of a server that cannot be asked: all is personal. The delimiter is that of `LIST ""
+    /// ""`.
     pub fn personal_only(delimiter: Option<u8>) -> Self {
         Self { personal: vec![Namespace { prefix: Vec::new(), delimiter }], ..Self::default() }
     }
 
-    /// Takes in a further response to the same question: a server may answer in parts, or say a part again.
+    /// Takes in a further response to the same question: a server may answer in parts, or say a
+    /// part again.
     pub fn unite(&mut self, more: Self) {
         let add = |known: &mut Vec<Namespace>, more: Vec<Namespace>| {
             for space in more {
@@ -74,8 +78,9 @@ impl Namespaces {
         Some(Self { personal, other_users, shared })
     }
 
-    /// The mailbox that `user` means by `name`, which is without quotes; `utf8`: once UTF8=ACCEPT or IMAP4rev2 is enabled.
-    /// `None`: it lies in no namespace, is no mailbox's name, or cannot be told apart from another.
+    /// The mailbox that `user` means by `name`, which is without quotes; `utf8`: once UTF8=ACCEPT
+    /// or IMAP4rev2 is enabled. `None`: it lies in no namespace, is no mailbox's name, or cannot be
+    /// told apart from another.
     pub fn path(&self, name: &[u8], utf8: bool, user: &UserName, names: &UserNames) -> Option<MailboxPath> {
         if name.eq_ignore_ascii_case(b"INBOX") {
             return MailboxPath::private(user, "INBOX").ok();
@@ -106,7 +111,8 @@ impl Namespaces {
         }
     }
 
-    /// What `user` calls the mailbox: a name that [`Self::path`] takes back to it. `None`: it has none.
+    /// What `user` calls the mailbox: a name that [`Self::path`] takes back to it. `None`: it has
+    /// none.
     pub fn imap_name(&self, path: &MailboxPath, utf8: bool, user: &UserName, names: &UserNames) -> Option<Vec<u8>> {
         let known = |name: &Vec<u8>| self.path(name, utf8, user, names).as_ref() == Some(path);
         let below = |space: &Namespace| {
@@ -133,8 +139,8 @@ impl Namespaces {
         }
     }
 
-    /// As [`Self::imap_name`], with the owner spelled as in `like`, which `user` calls another mailbox by: with or without the
-    /// domain, say, for the server may know one spelling only.
+    /// As [`Self::imap_name`], with the owner spelled as in `like`, which `user` calls another
+    /// mailbox by: with or without the domain, say, for the server may know one spelling only.
     pub fn imap_name_like(
         &self,
         like: &[u8],

@@ -1,13 +1,15 @@
 //! What a server's message numbers mean, followed as it speaks.
 //!
-//! A server may answer UID SEARCH in several untagged lines, and change the mailbox between them or behind them. Its own
-//! EXISTS tells whether the list of UIDs is the whole of it: one that does not fit is never taken for the truth.
+//! A server may answer UID SEARCH in several untagged lines, and change the mailbox between them or
+//! behind them. Its own EXISTS tells whether the list of UIDs is the whole of it: one that does not
+//! fit is never taken for the truth.
 
 use roaring::RoaringBitmap;
 
 use super::response::Untagged;
 
-/// The messages of the selected mailbox in the server's order. What is not known yet follows what is.
+/// The messages of the selected mailbox in the server's order. What is not known yet follows what
+/// is.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Numbers {
     /// The UIDs of the first messages; `None`: of none.

@@ -1,7 +1,8 @@
 //! Whose credentials went by: the identity learned from a SASL exchange (RFC 4422).
 //!
-//! Nothing is decided here. The server decides whether it believes the client; only then does the session ask who it was.
-//! What cannot be read exactly yields no identity, never a guess. How long a message may be is bounded by the framing.
+//! Nothing is decided here. The server decides whether it believes the client; only then does the
+//! session ask who it was. What cannot be read exactly yields no identity, never a guess. How long
+//! a message may be is bounded by the framing.
 
 use std::fmt;
 
@@ -33,7 +34,8 @@ enum Progress {
     Waiting,
     Known {
         identity: String,
-        /// The authorization identity, empty if there was none, and what was logged in with: of PLAIN.
+        /// The authorization identity, empty if there was none, and what was logged in with: of
+        /// PLAIN.
         plain: Option<(String, Credentials)>,
     },
     /// It cannot be learned.
@@ -75,8 +77,8 @@ impl Exchange {
         }
     }
 
-    /// Whose mail it is, should the server accept: the authorization identity where one is given, else the
-    /// authentication identity, as the client wrote it.
+    /// Whose mail it is, should the server accept: the authorization identity where one is given,
+    /// else the authentication identity, as the client wrote it.
     pub fn identity(&self) -> Option<&str> {
         match &self.progress {
             Progress::Known { identity, .. } => Some(identity),
@@ -84,7 +86,8 @@ impl Exchange {
         }
     }
 
-    /// What PLAIN logged in with: the authorization identity, empty if there was none, and the credentials.
+    /// What PLAIN logged in with: the authorization identity, empty if there was none, and the
+    /// credentials.
     pub fn plain(&self) -> Option<(String, Credentials)> {
         match &self.progress {
             Progress::Known { plain, .. } => plain.clone(),
@@ -161,7 +164,8 @@ fn saslname(text: &str) -> Option<String> {
     (!name.is_empty()).then_some(name)
 }
 
-/// `client-first-message` (RFC 5802 7). The user name goes through SASLprep on the server; `UserNames` has the last word.
+/// `client-first-message` (RFC 5802 7). The user name goes through SASLprep on the server;
+/// `UserNames` has the last word.
 fn scram(text: &str) -> Option<String> {
     let (authzid, bare) = gs2(text)?;
     let user = saslname(bare.strip_prefix("n=")?.split(',').next()?)?;

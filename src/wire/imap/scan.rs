@@ -1,7 +1,7 @@
 //! A small tokenizer over bytes that are there already: what commands and responses are read with.
 //!
-//! It borrows, never panics, and takes the time that the bytes are long. `None` says that the thing is not there; the
-//! place is then where it was before.
+//! It borrows, never panics, and takes the time that the bytes are long. `None` says that the thing
+//! is not there; the place is then where it was before.
 
 use std::borrow::Cow;
 
@@ -16,7 +16,8 @@ pub(super) struct LiteralHeader {
     pub width: usize,
 }
 
-/// `["~"] "{" number64 ["+"] "}" [CR] LF` at the end of `line` (RFC 9051 section 9, RFC 7888, RFC 3516).
+/// `["~"] "{" number64 ["+"] "}" [CR] LF` at the end of `line` (RFC 9051 section 9, RFC 7888, RFC
+/// 3516).
 pub(super) fn literal_at_end(line: &[u8]) -> Option<LiteralHeader> {
     let text = line.strip_suffix(b"\n")?;
     let text = text.strip_suffix(b"\r").unwrap_or(text);
@@ -138,7 +139,8 @@ impl<'a> Scan<'a> {
         self.some(is_atom_char)
     }
 
-    /// A word up to a space, a bracket or the line's end: wider than an atom, for what need not be understood.
+    /// A word up to a space, a bracket or the line's end: wider than an atom, for what need not be
+    /// understood.
     pub fn word(&mut self) -> Option<&'a [u8]> {
         self.some(|b| !b" ()[]\r\n\"".contains(&b))
     }
@@ -217,13 +219,14 @@ impl<'a> Scan<'a> {
         self.quoted().or_else(|| self.literal().map(Cow::Borrowed))
     }
 
-    /// `astring` of RFC 9051 section 9. Bytes beyond ASCII are taken in an atom: clients send names so.
+    /// `astring` of RFC 9051 section 9. Bytes beyond ASCII are taken in an atom: clients send names
+    /// so.
     pub fn astring(&mut self) -> Option<Cow<'a, [u8]>> {
         self.string().or_else(|| self.some(|b| is_atom_char(b) || b == b']' || b >= 0x80).map(Cow::Borrowed))
     }
 
-    /// An argument of LOGIN: wider than `astring` by what servers take there although the grammar does not (`%`, `*`, `\\`):
-    /// passwords are made of anything, and old clients quote nothing.
+    /// An argument of LOGIN: wider than `astring` by what servers take there although the grammar
+    /// does not (`%`, `*`, `\\`): passwords are made of anything, and old clients quote nothing.
     pub fn login_string(&mut self) -> Option<Cow<'a, [u8]>> {
         let bare = |b: u8| b > b' ' && b != 0x7f && !b"(){\"".contains(&b);
         self.string().or_else(|| self.some(bare).map(Cow::Borrowed))
@@ -260,7 +263,8 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Steps over one value, whatever it is: a string, a list with all in it, an atom with its `[…]`.
+    /// Steps over one value, whatever it is: a string, a list with all in it, an atom with its
+    /// `[…]`.
     pub fn skip_value(&mut self) -> Option<()> {
         let mut ahead = *self;
         let mut depth = 0usize;

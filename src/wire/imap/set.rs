@@ -6,8 +6,8 @@ use roaring::RoaringBitmap;
 
 use super::scan::Scan;
 
-/// `1,3,5:7` in any order, with repetitions. `None` for anything else: `*`, which only the server that holds the mailbox
-/// can resolve, 0, an empty set.
+/// `1,3,5:7` in any order, with repetitions. `None` for anything else: `*`, which only the server
+/// that holds the mailbox can resolve, 0, an empty set.
 pub fn parse(text: &[u8]) -> Option<RoaringBitmap> {
     let mut scan = Scan::new(text);
     let set = scan_set(&mut scan)?;
@@ -28,7 +28,8 @@ pub(super) fn scan_set(scan: &mut Scan<'_>) -> Option<RoaringBitmap> {
     }
 }
 
-/// Ranges on their way into a bitmap: joined first, so that a line full of `1:4294967295` costs what it is long.
+/// Ranges on their way into a bitmap: joined first, so that a line full of `1:4294967295` costs
+/// what it is long.
 #[derive(Debug, Default)]
 pub(super) struct Ranges {
     ranges: Vec<(u32, u32)>,
@@ -76,7 +77,8 @@ impl Ranges {
     }
 }
 
-/// Appends the set in its shortest usual form: ascending, neighbours joined. An empty set has no form and adds nothing.
+/// Appends the set in its shortest usual form: ascending, neighbours joined. An empty set has no
+/// form and adds nothing.
 pub fn write(out: &mut Vec<u8>, set: &RoaringBitmap) {
     let mut iter = set.iter();
     let mut first = true;

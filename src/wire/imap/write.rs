@@ -1,4 +1,5 @@
-//! What the gateway itself says, to clients and to servers. Nothing given to these functions can break a line (I-2).
+//! What the gateway itself says, to clients and to servers. Nothing given to these functions can
+//! break a line (I-2).
 
 use std::io::Write;
 
@@ -81,7 +82,8 @@ pub fn flags(out: &mut Vec<u8>, flags: &Flags) {
     out.extend_from_slice(b")\r\n");
 }
 
-/// `* OK [PERMANENTFLAGS (\Deleted \*)] …` (RFC 9051 7.1); `new_keywords`: `\*`, clients may make keywords.
+/// `* OK [PERMANENTFLAGS (\Deleted \*)] …` (RFC 9051 7.1); `new_keywords`: `\*`, clients may make
+/// keywords.
 pub fn permanent_flags(out: &mut Vec<u8>, flags: &Flags, new_keywords: bool) {
     out.extend_from_slice(b"* OK [PERMANENTFLAGS (");
     flag_list(out, flags, new_keywords.then_some("\\*"));
@@ -112,8 +114,8 @@ pub enum NotOneLine {
     Nul,
 }
 
-/// An `astring` for a command's argument, within the line: an atom where it can be, else quoted. Bytes beyond ASCII are
-/// quoted too where `utf8` allows them (RFC 6855), else they need a literal.
+/// An `astring` for a command's argument, within the line: an atom where it can be, else quoted.
+/// Bytes beyond ASCII are quoted too where `utf8` allows them (RFC 6855), else they need a literal.
 pub fn astring(out: &mut Vec<u8>, bytes: &[u8], utf8: bool) -> Result<(), NotOneLine> {
     if bytes.contains(&0) {
         return Err(NotOneLine::Nul);
@@ -141,8 +143,9 @@ fn quoted(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b'"');
 }
 
-/// The same for any bytes but NUL: where a line does not do, a literal, which the server lets in without asking when it
-/// has LITERAL+ or LITERAL-. Without those the caller must wait for a continuation request after each `{n}` line.
+/// The same for any bytes but NUL: where a line does not do, a literal, which the server lets in
+/// without asking when it has LITERAL+ or LITERAL-. Without those the caller must wait for a
+/// continuation request after each `{n}` line.
 pub fn astring_or_literal(out: &mut Vec<u8>, bytes: &[u8], utf8: bool, non_sync: bool) -> Result<(), NotOneLine> {
     match astring(out, bytes, utf8) {
         Err(NotOneLine::NeedsLiteral) => {

@@ -139,7 +139,8 @@ impl ClientSide {
 }
 
 impl Cx<'_> {
-    /// Asks the server these, all at once. `numbers`: what its numbers mean, as far as that is known.
+    /// Asks the server these, all at once. `numbers`: what its numbers mean, as far as that is
+    /// known.
     pub fn ask(&mut self, numbers: Numbers, questions: impl IntoIterator<Item = Question>) -> Box<Asker> {
         self.common.timers.set(Timer::Answer, self.now + self.common.rules.catch_up);
         Asker::start(self.common, &mut self.out.to_upstream, numbers, questions)

@@ -163,7 +163,8 @@ impl World {
                 }
                 Action::Unwatch(path) => {
                     assert_eq!(self.watched.take().map(|(path, _)| path), Some(path));
-                    // What flags were before the next snapshot nobody can tell from what they are after it.
+                    // What flags were before the next snapshot nobody can tell from what they are
+                    // after it.
                     self.queue.retain(|event| flag_change(event).is_none_or(|change| change.flags.is_none()));
                 }
                 Action::CloseUpstream => {

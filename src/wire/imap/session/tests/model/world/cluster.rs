@@ -10,7 +10,8 @@ impl World {
             (Some(Registration::Settled), Registration::Registered) => return,
             (_, Registration::Settled) => {
                 *stands = Some(standing);
-                // What had been looked up before has come by now, and is older than what was looked up since.
+                // What had been looked up before has come by now, and is older than what was looked
+                // up since.
                 self.deliver_all();
                 self.settled = true;
             }
@@ -82,7 +83,8 @@ impl World {
         }
         match fate {
             Fate::Lost => {
-                // Within the settle window a lookup may be stale; later the node is told that it missed something.
+                // Within the settle window a lookup may be stale; later the node is told that it
+                // missed something.
                 if self.settled {
                     self.resync_due = true;
                     self.queue.clear();
