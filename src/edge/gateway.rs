@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, watch};
@@ -123,6 +123,12 @@ impl Gateway {
         self.sessions.add(&session)?;
         Metrics::count(&self.metrics.opened, "transport", transport.as_str());
         Ok(session)
+    }
+
+    /// How long a user with too many sessions should stay away: by then a WebSocket whose client is gone has missed its
+    /// heartbeat, and no longer counts.
+    pub fn until_ghosts_are_gone(&self) -> Duration {
+        self.rules.heartbeat + self.rules.pong_timeout
     }
 
     /// Lets go of everything that a session held.

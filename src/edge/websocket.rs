@@ -163,7 +163,7 @@ impl Connection {
         if let Some(identity) = door.identity {
             let verified = verified(&identity);
             match connection.admit(&verified) {
-                Err((_, reason)) => connection.close(reason.into()),
+                Err((_, goodbye)) => connection.close(goodbye),
                 Ok(()) => connection.session.become_connected(now(), verified, Vec::new()),
             }
         }

@@ -30,6 +30,9 @@ pub struct Peer(pub SocketAddr);
 
 /// How long the kernel tries to send what a peer does not acknowledge.
 pub const USER_TIMEOUT: Duration = Duration::from_secs(60);
+/// The same over HTTP. A stream has no other way to find that its client is gone than that its heartbeats are not
+/// acknowledged, and until then it counts among the sessions of its user.
+const HTTP_USER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What connections come in by.
 pub trait Listener: Send + Sync + 'static {
@@ -54,7 +57,7 @@ impl Listener for TcpListener {
         let socket = SockRef::from(stream);
         socket
             .set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15)))?;
-        socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
+        socket.set_tcp_user_timeout(Some(HTTP_USER_TIMEOUT))
     }
 }
 
@@ -96,6 +99,7 @@ application/problem+json\r\ncontent-length: 112\r\n\r\n{\"type\":\"about:blank\"
 
 /// Serves until `stop`; then lets requests that are under way end.
 pub async fn serve<L: Listener>(listener: L, router: Router, bounds: Bounds, stop: CancellationToken) {
+    let router = router.layer(axum::middleware::from_fn(super::sound::check));
     let permits = Arc::new(Semaphore::new(bounds.connections));
     let refusals = Arc::new(Semaphore::new(REFUSALS));
     let connections = TaskTracker::new();

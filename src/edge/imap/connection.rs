@@ -247,7 +247,7 @@ impl Connection {
                 self.handle = Some(handle);
                 Ok(Some(user))
             }
-            Err(_) => refuse("user", "Too many connections of this user"),
+            Err(_) => refuse("user", "[UNAVAILABLE] Too many connections of this user, try again later"),
         }
     }
 

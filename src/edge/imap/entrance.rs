@@ -63,7 +63,7 @@ impl Refusal {
         let words = match self {
             Self::Full => "The server has no connection to spare, try again later",
             Self::Strangers => "Too many connections are logging in, try again later",
-            Self::Address => "Too many connections from your address",
+            Self::Address => "Too many connections from your address, try again later",
             Self::Upstream => "The mail server cannot be reached, try again later",
             Self::Header => "A PROXY header was expected",
             Self::NotNow(words) => words,

@@ -9,7 +9,7 @@ use crate::push::clock::unix_ms;
 use crate::push::hub::Wanted;
 use crate::push::session::Transport;
 use crate::push::subscriptions::Wish;
-use crate::wire::ws::close::CloseReason;
+use crate::wire::ws::close::{CloseReason, Goodbye};
 use crate::wire::ws::command::{CommandError, Resume, Subscribe};
 use crate::wire::ws::push::Resumed;
 use crate::wire::ws::session::Verified;
@@ -30,13 +30,17 @@ pub(super) enum Verifying {
 
 impl Connection {
     /// A place in the table of sessions, if there is one left.
-    pub(super) fn admit(&mut self, verified: &Verified) -> Result<(), (CommandError, CloseReason)> {
+    pub(super) fn admit(&mut self, verified: &Verified) -> Result<(), (CommandError, Goodbye)> {
         let opened = self.gateway.open_session(self.id.clone(), verified.subject.clone(), Transport::Websocket, self.peer);
-        self.handle = Some(opened.map_err(|error| (CommandError::limit(error.to_string()), CloseReason::TooManySessions))?);
+        self.handle = Some(opened.map_err(|error| {
+            let after = self.gateway.until_ghosts_are_gone();
+            let error = CommandError::too_many_sessions(error.to_string(), after.as_millis() as u64);
+            (error, Goodbye { reason: CloseReason::TooManySessions, reconnect_after: Some(after) })
+        })?);
         self.unauthenticated = None;
         // Asked once this is in the table of sessions: a drain that did not see it there is seen here.
         if self.gateway.is_draining() {
-            return Err((CommandError::unavailable("the node is going down", RETRY_AFTER_MS), CloseReason::Draining));
+            return Err((CommandError::unavailable("the node is going down", RETRY_AFTER_MS), self.until_later()));
         }
         self.drained = None;
         Ok(())
@@ -71,7 +75,7 @@ impl Connection {
     fn authenticate(&mut self, id: u32, verdict: Result<Identity, AuthError>, resume: Option<Resume>) {
         let verdict = match verdict {
             Ok(identity) if !may(&identity, Scopes::PUSH) => {
-                Err((CommandError::forbidden("the token lacks the scope push"), CloseReason::Forbidden))
+                Err((CommandError::forbidden("the token lacks the scope push"), CloseReason::Forbidden.into()))
             }
             Ok(identity) => {
                 let verified = verified(&identity);
@@ -79,11 +83,12 @@ impl Connection {
             }
             Err(error) => {
                 let reason = match error {
-                    AuthError::Expired => CloseReason::TokenExpired,
+                    // The client's clock and ours may differ: another token, or this one later, may be good.
+                    AuthError::Expired | AuthError::NotYetValid => CloseReason::TokenExpired,
                     _ if error.is_transient() => CloseReason::Unavailable,
                     _ => CloseReason::BadToken,
                 };
-                Err((refused_token(&error), reason))
+                Err((refused_token(&error), reason.into()))
             }
         };
         match (verdict, resume) {

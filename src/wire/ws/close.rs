@@ -17,6 +17,7 @@ pub enum CloseReason {
     TooBig,
     /// No `connect` within the deadline.
     ConnectTimeout,
+    /// The token has expired, or its time has not begun.
     TokenExpired,
     /// Nothing was heard within the heartbeat's time.
     NoPong,
@@ -26,12 +27,13 @@ pub enum CloseReason {
     Draining,
     /// The node cannot check tokens now: not the client's fault.
     Unavailable,
+    /// The user has as many sessions on this node as one user may have. Some of them may be gone and not be missed yet.
+    TooManySessions,
     /// Too many commands.
     RateLimited,
     BadToken,
     /// The token is good and does not allow this.
     Forbidden,
-    TooManySessions,
     /// An administrator, or the user elsewhere, ended the session.
     Ended,
     /// No sub-protocol that both sides speak.
@@ -51,10 +53,10 @@ impl CloseReason {
         Self::TooSlow,
         Self::Draining,
         Self::Unavailable,
+        Self::TooManySessions,
         Self::RateLimited,
         Self::BadToken,
         Self::Forbidden,
-        Self::TooManySessions,
         Self::Ended,
         Self::Version,
     ];
@@ -73,10 +75,10 @@ impl CloseReason {
             Self::TooSlow => 4408,
             Self::Draining => 4412,
             Self::Unavailable => 4413,
+            Self::TooManySessions => 4414,
             Self::RateLimited => 4429,
             Self::BadToken => 4500,
             Self::Forbidden => 4503,
-            Self::TooManySessions => 4504,
             Self::Ended => 4505,
             Self::Version => 4509,
         }
@@ -91,15 +93,15 @@ impl CloseReason {
             Self::NotUtf8 => "text frames must be UTF-8",
             Self::TooBig => "frame over the limit",
             Self::ConnectTimeout => "no connect command in time",
-            Self::TokenExpired => "the token has expired: refresh it, then reconnect",
+            Self::TokenExpired => "the token is not valid at this time: get a new one, then reconnect",
             Self::NoPong => "no answer to the heartbeat",
             Self::TooSlow => "too slow to read",
             Self::Draining => "the node is going down",
             Self::Unavailable => "tokens cannot be checked at the moment",
+            Self::TooManySessions => "too many sessions of this user: come back later",
             Self::RateLimited => "too many commands",
             Self::BadToken => "the token is not valid",
             Self::Forbidden => "not allowed",
-            Self::TooManySessions => "too many sessions of this user",
             Self::Ended => "the session was ended",
             Self::Version => "no common version of the protocol",
         }
@@ -119,10 +121,10 @@ impl CloseReason {
             Self::TooSlow => "too_slow",
             Self::Draining => "draining",
             Self::Unavailable => "unavailable",
+            Self::TooManySessions => "too_many_sessions",
             Self::RateLimited => "rate_limited",
             Self::BadToken => "bad_token",
             Self::Forbidden => "forbidden",
-            Self::TooManySessions => "too_many_sessions",
             Self::Ended => "ended",
             Self::Version => "version",
         }

@@ -62,6 +62,8 @@ pub enum ErrorName {
     NotSubscribed,
     AlreadyConnected,
     LimitReached,
+    /// The user has as many sessions on this node as one user may have.
+    TooManySessions,
     /// Not the client's fault.
     Unavailable,
 }
@@ -76,6 +78,7 @@ impl ErrorName {
         Self::NotSubscribed,
         Self::AlreadyConnected,
         Self::LimitReached,
+        Self::TooManySessions,
         Self::Unavailable,
     ];
 
@@ -89,6 +92,7 @@ impl ErrorName {
             Self::NotSubscribed => "not_subscribed",
             Self::AlreadyConnected => "already_connected",
             Self::LimitReached => "limit_reached",
+            Self::TooManySessions => "too_many_sessions",
             Self::Unavailable => "unavailable",
         }
     }
@@ -101,14 +105,14 @@ impl ErrorName {
             Self::Forbidden => 403,
             Self::NotFound | Self::NotSubscribed => 404,
             Self::AlreadyConnected => 409,
-            Self::LimitReached => 429,
+            Self::LimitReached | Self::TooManySessions => 429,
             Self::Unavailable => 503,
         }
     }
 
     /// Whether the same command may succeed later.
     pub fn is_temporary(self) -> bool {
-        self == Self::Unavailable
+        matches!(self, Self::TooManySessions | Self::Unavailable)
     }
 }
 
@@ -176,6 +180,10 @@ impl CommandError {
 
     pub fn limit(message: impl Into<String>) -> Self {
         Self::new(ErrorName::LimitReached, message)
+    }
+
+    pub fn too_many_sessions(message: impl Into<String>, retry_after_ms: u64) -> Self {
+        Self { retry_after_ms: Some(retry_after_ms), ..Self::new(ErrorName::TooManySessions, message) }
     }
 
     pub fn unavailable(message: impl Into<String>, retry_after_ms: u64) -> Self {

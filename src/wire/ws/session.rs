@@ -109,6 +109,7 @@ pub struct Session {
     id: SessionId,
     phase: Phase,
     last_sent: Instant,
+    last_heard: Instant,
     /// Set while an answer to a heartbeat is awaited.
     pong_deadline: Option<Instant>,
 }
@@ -116,7 +117,14 @@ pub struct Session {
 impl Session {
     pub fn new(rules: Arc<Rules>, id: SessionId, now: Now) -> Self {
         let deadline = now.monotonic + rules.connect_deadline;
-        Self { rules, id, phase: Phase::AwaitingConnect { deadline }, last_sent: now.monotonic, pong_deadline: None }
+        Self {
+            rules,
+            id,
+            phase: Phase::AwaitingConnect { deadline },
+            last_sent: now.monotonic,
+            last_heard: now.monotonic,
+            pong_deadline: None,
+        }
     }
 
     /// Whether pushes may be sent.
@@ -129,7 +137,7 @@ impl Session {
         matches!(self.phase, Phase::Connecting { .. })
     }
 
-    /// Something was written: the heartbeat can wait.
+    /// Something was written: the client has a sign of life.
     pub fn handle_sent(&mut self, now: Now) {
         self.last_sent = now.monotonic;
     }
@@ -137,6 +145,7 @@ impl Session {
     /// The client sent something.
     pub fn handle_input(&mut self, now: Now, input: Input) -> Vec<Action> {
         self.pong_deadline = None;
+        self.last_heard = now.monotonic;
         match (input, &self.phase) {
             (_, Phase::Ended) => Vec::new(),
             (Input::Close, _) => {
@@ -205,7 +214,7 @@ impl Session {
         &mut self,
         now: Now,
         id: u32,
-        verdict: Result<Verified, (CommandError, CloseReason)>,
+        verdict: Result<Verified, (CommandError, Goodbye)>,
         resumed: Option<Vec<Resumed>>,
     ) -> Vec<Action> {
         match verdict {
@@ -226,9 +235,9 @@ impl Session {
                 self.become_connected(now, verified, subscriptions);
                 vec![Action::Send(reply)]
             }
-            Err((error, reason)) => {
+            Err((error, goodbye)) => {
                 let mut actions = vec![Action::Send(push::refused(&Refusal { id: Some(id), error }))];
-                actions.extend(self.close(now, reason.into()));
+                actions.extend(self.close(now, goodbye));
                 actions
             }
         }
@@ -236,6 +245,7 @@ impl Session {
 
     /// The token came with the handshake: connected without a `connect`, and without its reply.
     pub fn become_connected(&mut self, now: Now, verified: Verified, subscriptions: Vec<Key>) {
+        self.last_heard = now.monotonic;
         let expires = expiry(now, verified.expires_at);
         self.phase = Phase::Connected(Box::new(Authenticated {
             user: verified.subject.user,
@@ -332,12 +342,18 @@ impl Session {
         match &self.phase {
             Phase::AwaitingConnect { deadline } | Phase::Connecting { deadline } | Phase::Closing { deadline } => Some(*deadline),
             Phase::Connected(who) => {
-                let heartbeat = self.pong_deadline.unwrap_or(self.last_sent + self.rules.heartbeat);
+                let heartbeat = self.pong_deadline.unwrap_or(self.heartbeat_due());
                 let token = if who.notice_given { who.expires } else { self.notice(who) };
                 Some(heartbeat.min(token))
             }
             Phase::Ended => None,
         }
+    }
+
+    /// A client that is told something all the time must answer too: else one that is gone would seem to be there for as
+    /// long as the network takes what is sent.
+    fn heartbeat_due(&self) -> Instant {
+        self.last_sent.min(self.last_heard) + self.rules.heartbeat
     }
 
     fn notice(&self, who: &Authenticated) -> Instant {
@@ -346,6 +362,7 @@ impl Session {
 
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Now) -> Vec<Action> {
+        let heartbeat_due = self.heartbeat_due();
         match &mut self.phase {
             Phase::AwaitingConnect { deadline } | Phase::Connecting { deadline } if now.monotonic >= *deadline => {
                 self.close(now, CloseReason::ConnectTimeout.into())
@@ -367,7 +384,7 @@ impl Session {
                     who.notice_given = true;
                     actions.push(Action::Send(push::expiring(who.expires_at.saturating_sub(now.unix_ms))));
                 }
-                if self.pong_deadline.is_none() && now.monotonic >= self.last_sent + self.rules.heartbeat {
+                if self.pong_deadline.is_none() && now.monotonic >= heartbeat_due {
                     self.pong_deadline = Some(now.monotonic + self.rules.pong_timeout);
                     // The object is for the page, which cannot see pings; the ping is answered by any WebSocket library.
                     actions.push(Action::Send(push::heartbeat()));
@@ -520,7 +537,7 @@ mod tests {
     fn a_bad_token_ends_the_session() {
         let mut play = Play::new();
         play.says(r#"{"id":1,"connect":{"token":"t"}}"#);
-        let verdict = Err((CommandError::token("bad_signature", "no"), CloseReason::BadToken));
+        let verdict = Err((CommandError::token("bad_signature", "no"), CloseReason::BadToken.into()));
         let said = show(play.session.handle_authenticated(play.now, 1, verdict, None));
         assert!(said[0].contains("bad_signature") && said[1].contains(r#""reconnect":false"#) && said[2] == "close 4500");
     }
@@ -535,6 +552,20 @@ mod tests {
         let (seconds, said) = play.waits();
         assert_eq!(seconds, 8);
         assert_eq!(said[1], "close 4407");
+    }
+
+    #[test]
+    fn a_client_that_is_told_something_all_the_time_must_answer_too() {
+        let mut play = Play::connected();
+        for _ in 0..4 {
+            play.now.monotonic += Duration::from_secs(6);
+            play.session.handle_sent(play.now);
+        }
+        assert_eq!(play.waits(), (1, vec!["{}".to_owned(), "ping".to_owned()]));
+        play.now.monotonic += Duration::from_secs(6);
+        play.session.handle_sent(play.now);
+        let (seconds, said) = play.waits();
+        assert_eq!((seconds, said[1].as_str()), (2, "close 4407"));
     }
 
     #[test]

@@ -64,7 +64,7 @@ async fn a_token_that_is_no_good_ends_the_session_with_its_reason() {
         good.replace(payload, &data_encoding::BASE64URL_NOPAD.encode(with(json!({"sub": "bob"})).to_string().as_bytes()));
     let cases = [
         (4401, "token_expired", sign(&with(json!({ "exp": unix_seconds() - 60.0 })))),
-        (4500, "token_not_yet_valid", sign(&with(json!({ "nbf": unix_seconds() + 60.0 })))),
+        (4401, "token_not_yet_valid", sign(&with(json!({ "nbf": unix_seconds() + 60.0 })))),
         (4500, "token_wrong_audience", sign(&with(json!({ "aud": "another service" })))),
         (4500, "token_claim_missing", sign(&with(json!({ "aud": null })))),
         (4500, "token_wrong_issuer", sign(&with(json!({ "iss": "https://evil.example" })))),
@@ -249,14 +249,60 @@ async fn limits_are_told_as_such() {
     assert!(second.command("connect", json!({ "token": cluster.token(0) })).await["connect"].is_object());
 
     let mut third = WsClient::open(&cluster.ws(0)).await;
-    assert_eq!(error(&third.command("connect", json!({ "token": cluster.token(0) })).await), (429, "limit_reached"));
+    let reply = third.command("connect", json!({ "token": cluster.token(0) })).await;
+    assert_eq!(error(&reply), (429, "too_many_sessions"));
+    // By then a client that is gone has missed its heartbeat, which is after 25 s, and the 8 s that its answer may take.
+    let later = json!(33_000);
+    assert_eq!((&reply["error"]["temporary"], &reply["error"]["retry_after_ms"]), (&json!(true), &later));
     let told = third.goodbye().await;
-    assert_eq!((&told["code"], &told["reconnect"]), (&json!(4504), &json!(false)));
+    assert_eq!((&told["code"], &told["reconnect"], &told["reconnect_after_ms"]), (&json!(4414), &json!(true), &later));
     let bearer = format!("Authorization: Bearer {}\r\n", cluster.token(0));
-    RawClient::open_with(&cluster.http(0), &bearer).await.expect_goodbye(4504).await;
+    RawClient::open_with(&cluster.http(0), &bearer).await.expect_goodbye(4414).await;
     let url = format!("{}/v1/stream?account=alice@example.org", cluster.http(0));
-    assert_eq!(SseClient::ask(&url, Some(&cluster.token(0))).await.status(), 429, "a stream is a session too");
+    let refused = SseClient::ask(&url, Some(&cluster.token(0))).await;
+    assert_eq!((refused.status().as_u16(), &refused.headers()["retry-after"]), (429, &"33".parse().unwrap()), "a stream too");
     WsClient::connect(&cluster.ws(0), &cluster.token(1)).await;
+}
+
+#[tokio::test]
+async fn clients_that_are_gone_make_room_although_something_is_told_to_them_all_the_time() {
+    let settings =
+        ["sessions.sessions_per_user=2", "sessions.heartbeat_ms=600", "sessions.pong_timeout_ms=500", "log.filter=info"];
+    let cluster = DevCluster::start_with(1, &settings).await;
+    let bearer = format!("Authorization: Bearer {}\r\n", cluster.token(0));
+    let subscribe = text(&json!({ "id": 1, "subscribe": { "mailbox": INBOX } }).to_string());
+    let mut ghosts = Vec::new();
+    for _ in 0..2 {
+        let mut ghost = RawClient::open_with(&cluster.http(0), &bearer).await;
+        ghost.send(&subscribe).await;
+        assert!(ghost.json().await["subscribe"].is_object());
+        ghosts.push(ghost);
+    }
+    let told_all_the_time = async {
+        let mut tick = tokio::time::interval(Duration::from_millis(100));
+        loop {
+            tick.tick().await;
+            cluster.publish(0, json!({ "type": "MailboxChange", "mailbox": INBOX })).await;
+        }
+    };
+    let comes_back = async {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+        loop {
+            let mut client = WsClient::open(&cluster.ws(0)).await;
+            let reply = client.command("connect", json!({ "token": cluster.token(0) })).await;
+            if reply["connect"].is_object() {
+                return;
+            }
+            assert_eq!(error(&reply), (429, "too_many_sessions"));
+            let after = client.goodbye().await["reconnect_after_ms"].as_u64().expect("when to come back");
+            assert!(tokio::time::Instant::now() < deadline, "there is no room for those who came");
+            tokio::time::sleep(Duration::from_millis(after)).await;
+        }
+    };
+    tokio::select! {
+        () = comes_back => {}
+        () = told_all_the_time => {}
+    }
 }
 
 #[tokio::test]
