@@ -36,7 +36,8 @@
  * **States** (`client.state`, `onstate`): `idle` (nothing subscribed), `connecting`, `connected`, `waiting` (for the next try),
  * `offline`, and `closed`, which is final: by `close()`, or because the server does not want this client back (`detail.code`,
  * such as 4500 for a bad token or 4505 for a session that was ended), which each subscription's `onerror` is told too, as
- * `closed`. Make another client once that is settled.
+ * `closed`. Make another client once that is settled. A user with too many sessions (4414) is `waiting`: it comes back when the
+ * server says, by when sessions whose clients are gone have been missed.
  *
  * **Tokens.** `token` is called when one is needed: for the first connection, some time before the token expires, and after it
  * was said to have expired. It should give a new one each time. If it fails it is called again later, and the client's `onerror`
@@ -47,7 +48,8 @@
  * token stays in a header (`EventSource` would need a ticket in the URL), and a refusal can be told from a broken network. Now
  * and then a WebSocket is tried again. The node must have the page's origin then, or a proxy in front of both. A changed set of
  * subscriptions is another stream beside the first for some seconds: let the proxy speak HTTP/2, for over HTTP/1.1 a browser
- * has six connections to an origin, for all of its tabs.
+ * has six connections to an origin, for all of its tabs. More than a URL can name is sent as a form (`POST`); where a proxy takes
+ * neither, the client's `onerror` is told (`stream_too_long`), and it goes on trying.
  *
  * **Renames and deletions** are told whatever `types` says. After `MailboxRename` a mailbox's subscription goes on under the new
  * path (`key`), after `AccountRename` an account's under the new name. After `MailboxDelete` a mailbox's has ended (`closed`):
@@ -175,7 +177,7 @@ export interface Subscription {
 
 export class MailpushError extends Error {
   private constructor();
-  /** A stable word: `not_found`, `forbidden`, `limit_reached`, `unavailable`, `token`, `closed` and so on. */
+  /** A stable word: `not_found`, `forbidden`, `limit_reached`, `unavailable`, `token`, `stream_too_long`, `closed` and so on. */
   readonly name: string;
   /** As a status of HTTP; of `closed`, the close code; 0 if it is not the server's. */
   readonly code: number;
@@ -221,7 +223,7 @@ export interface Options {
   /** Gives a new token each time it is called. */
   token(this: void): string | Promise<string>;
   onstate?(this: void, state: State, detail: StateDetail): void;
-  /** What concerns no one subscription: tokens that cannot be had or are refused. */
+  /** What concerns no one subscription: tokens that cannot be had or are refused, and a stream that no proxy lets through. */
   onerror?(this: void, error: MailpushError): void;
   /** The first wait is anywhere between 0 and `baseMs` (4000), each next one up to twice as long, up to `maxMs` (60000). */
   backoff?: { baseMs?: number; maxMs?: number };

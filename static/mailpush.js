@@ -39,9 +39,22 @@ const HELD = 1_000;
 const SUBSCRIPTIONS = 1_000;
 const COMMAND_CHARACTERS = 4_096;
 const FRAME_BYTES = 16_384;
+/** The smallest limit of frames that a server can have. */
+const LEAST_FRAME_BYTES = 1_024;
+/** What a stream watches goes into its URL up to this length, which every proxy takes; beyond it, into a form. */
+const URL_CHARACTERS = 4_096;
+/** What is answered, and not by a node, where a URL is too long. */
+const URL_REFUSED = [400, 413, 414, 431];
+/** What is answered where no form is taken, or none as long as this: by a node, and by what stands before it. */
+const FORM_REFUSED = { node: [405, 413, 415], proxy: [400, 404, 405, 411, 413, 414, 415, 431, 501] };
 const STREAM_CHARACTERS = 1 << 20;
 /** Codes below 4000 that the server uses for what will not work the next time either. All from 4500 to 4999 are final too. */
 const FINAL = [1002, 1003, 1007, 1009];
+/** Why a token is not valid at this time; another one may be. */
+const OUT_OF_TIME = ["token_expired", "token_not_yet_valid"];
+const TOKEN_EXPIRED = 4401;
+const TOO_MANY_SESSIONS = 4414;
+const FRAME_TOO_BIG = 1009;
 /** What moves or ends a subscription is told whatever types of events the page asks for: by the server too. */
 const OWN = { mailbox: ["MailboxRename", "MailboxDelete"], account: ["AccountRename"] };
 /** These are of an account, even where a mailbox that is named in them is watched too. */
@@ -94,6 +107,8 @@ export class Mailpush {
   #notBefore = new Map();
   #refusals = new Map();
   #frameBytes = FRAME_BYTES;
+  /** A proxy takes no URL as long as we thought. */
+  #sendForms = false;
   #heartbeat;
   #reconciling = false;
   #unlisten = () => {};
@@ -277,8 +292,11 @@ export class Mailpush {
     if (link.over) return;
     this.#dispose(link);
     const { code, reason } = goodbye;
-    const final = isFinal(code) || goodbye.reconnect === false;
-    const after = goodbye.reconnect_after_ms >= 0 ? Math.min(goodbye.reconnect_after_ms, AWAY_MS) : undefined;
+    // Another node may take shorter frames than the last one did: not all that this client had fits into the first then.
+    const shrinks = code === FRAME_TOO_BIG && !link.ready && this.#frameBytes > LEAST_FRAME_BYTES;
+    if (shrinks) this.#frameBytes = LEAST_FRAME_BYTES;
+    const final = !shrinks && (isFinal(code) || goodbye.reconnect === false);
+    let after = goodbye.reconnect_after_ms >= 0 ? Math.min(goodbye.reconnect_after_ms, AWAY_MS) : undefined;
     let found = false;
     if (link.kind === "websocket" && !link.ready && !(code >= 4000)) {
       this.#socketFailures += 1;
@@ -290,7 +308,7 @@ export class Mailpush {
       this.#preferStream = false;
     }
     // A stream that is replaced had the former token.
-    if (code === 4401 && link !== this.#former) this.#token = null;
+    if (code === TOKEN_EXPIRED && link !== this.#former) this.#token = null;
     if (link === this.#probing) {
       this.#probing = null;
       return this.#probeLater();
@@ -303,8 +321,11 @@ export class Mailpush {
       for (const [id, asked] of this.#link.asked) if (asked.standing) this.#settled(id, asked.rights);
       return;
     }
-    if (!link.ready && this.#former && code !== 4504) {
-      // The one that it should have replaced goes on, unless it takes the last place that the user has.
+    // A stream that should replace another may find that the other has the user's last place, which is free in a moment.
+    const needsPlace = code === TOO_MANY_SESSIONS && link.kind === "sse" && this.#former !== null;
+    if (needsPlace) after = undefined;
+    if (!link.ready && this.#former && !needsPlace) {
+      // The one that it should have replaced goes on.
       this.#link = this.#former;
       this.#former = null;
       this.#link.replaced = undefined;
@@ -462,12 +483,12 @@ export class Mailpush {
     this.#command(link, "connect", { token, resume }, ({ connect, error }) => {
       if (error) {
         // One bad subscription or too many of them: connected without, each is answered by itself.
-        if (resume && (error.code === 400 || error.code === 429)) {
+        if (resume && !error.temporary && (error.code === 400 || error.code === 429)) {
           link.asked.clear();
           return this.#connect(link, token, false);
         }
         // A disconnect follows, and says what to do: with another token than an expired one it is back by itself.
-        return this.#fault({ ...error, temporary: error.temporary || error.name === "token_expired" });
+        return this.#fault({ ...error, temporary: error.temporary || OUT_OF_TIME.includes(error.name) });
       }
       if (!connect) return;
       this.#socketFailures = 0;
@@ -531,14 +552,37 @@ export class Mailpush {
 
   // The stream
 
-  #streamRequest(entries, wish, token, signal) {
-    const url = new URL(this.#urls.stream);
-    for (const { key } of entries) for (const [name, value] of Object.entries(key)) url.searchParams.append(name, value);
-    for (const name of ["types", "fields"]) if (wish[name]) url.searchParams.set(name, wish[name].join());
-    if (wish.shared) url.searchParams.set("shared", "true");
+  /** What is watched goes into the URL, or into a form where it would be too long for one. */
+  async #streamResponse(entries, wish, token, signal) {
+    const form = new URLSearchParams();
+    for (const { key } of entries) for (const [name, value] of Object.entries(key)) form.append(name, value);
+    for (const name of ["types", "fields"]) if (wish[name]) form.set(name, wish[name].join());
+    if (wish.shared) form.set("shared", "true");
     const headers = { accept: "text/event-stream", authorization: `Bearer ${token}` };
     if (this.#pos !== undefined) headers["last-event-id"] = this.#pos;
-    return this.#env.fetch(url.href, { headers, signal, cache: "no-store" });
+    const request = { headers, signal, cache: "no-store" };
+    const href = `${this.#urls.stream}?${form}`;
+    const byUrl = async () => {
+      const response = await this.#env.fetch(href, request);
+      return [response, !isProblem(response) && URL_REFUSED.includes(response.status)];
+    };
+    const byForm = async () => {
+      const response = await this.#env.fetch(this.#urls.stream, { ...request, method: "POST", body: form });
+      return [response, FORM_REFUSED[isProblem(response) ? "node" : "proxy"].includes(response.status)];
+    };
+    const formFirst = this.#sendForms || href.length > URL_CHARACTERS;
+    const [first, second] = formFirst ? [byForm, byUrl] : [byUrl, byForm];
+    const [response, refused] = await first();
+    if (!refused) return response;
+    response.body?.cancel().catch(() => {});
+    const [other, otherRefused] = await second();
+    // A proxy's limit that was not known; where neither goes, it is looked at anew the next time.
+    this.#sendForms = !formFirst && !otherRefused;
+    if (otherRefused) {
+      const message = `what is watched fits neither into a URL nor into a form: answered with ${response.status} and ${other.status}`;
+      this.#fault({ code: other.status, name: "stream_too_long", message, temporary: true });
+    }
+    return other;
   }
 
   async #openStream(token) {
@@ -554,7 +598,7 @@ export class Mailpush {
     this.#reopenAt = this.#env.now() + REOPEN_MS;
     const late = link.timers.after(OPEN_MS, () => this.#lost(link, { code: 1006, reason: "the stream does not open" }));
     try {
-      const response = await this.#streamRequest(link.entries, wish, token, abort.signal);
+      const response = await this.#streamResponse(link.entries, wish, token, abort.signal);
       if (link.over) return;
       const goodbye = await refusal(response);
       if (link.over) return;
@@ -966,19 +1010,27 @@ function eventStream(ondata) {
   };
 }
 
+function kindOfBody(response) {
+  return response.headers.get("content-type") ?? "";
+}
+
+/** Whether a node says why, and not a proxy. */
+function isProblem(response) {
+  return kindOfBody(response).startsWith("application/problem+json");
+}
+
 /** What a stream's answer means if it is none: a goodbye, or one for a subscription. Only a node's own words count. */
 async function refusal(response) {
-  const kind = response.headers.get("content-type") ?? "";
-  if (response.status === 200 && kind.startsWith("text/event-stream")) return undefined;
-  const problem = kind.startsWith("application/problem+json") ? await response.json() : null;
+  if (response.status === 200 && kindOfBody(response).startsWith("text/event-stream")) return undefined;
+  const problem = isProblem(response) ? await response.json() : null;
   if (!problem) response.body?.cancel().catch(() => {});
   const reason = problem?.detail ?? `the stream was answered with ${response.status}`;
   const seconds = Number(response.headers.get("retry-after") ?? NaN);
   const lost = { code: 1006, reason, reconnect_after_ms: seconds >= 0 ? seconds * 1_000 : undefined };
   if (!problem) return lost;
-  if (response.status === 401) return { code: problem.code === "token_expired" ? 4401 : 4500, reason };
+  if (response.status === 401) return { code: OUT_OF_TIME.includes(problem.code) ? TOKEN_EXPIRED : 4500, reason };
   if (response.status === 403) return { code: 4503, reason };
-  if (response.status === 429) return { code: 4504, reason };
+  if (response.status === 429) return { ...lost, code: TOO_MANY_SESSIONS };
   const name = { 400: "bad_request", 404: "not_found" }[response.status];
   return name ? { subscription: { code: response.status, name, message: reason } } : lost;
 }

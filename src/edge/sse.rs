@@ -1,17 +1,19 @@
-//! The SSE door: `GET /v1/stream`, the same pushes as on a WebSocket, one way. Each mailbox and account is answered by itself,
-//! by its place in the URL; only where none of them can be watched is the request refused.
+//! The SSE door: `/v1/stream`, the same pushes as on a WebSocket, one way. Each mailbox and account is answered by itself,
+//! by its place in the request; only where none of them can be watched is the request refused.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use axum::extract::{Extension, Request, State};
-use axum::http::{HeaderValue, header};
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Extension, State};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::Stream;
@@ -21,7 +23,8 @@ use tokio::time::Sleep;
 use super::auth::Scopes;
 use super::gateway::{Gateway, may};
 use super::http::problem::Problem;
-use super::http::{bearer, query, redeem};
+use super::http::query::Query;
+use super::http::{STREAM_PARAMETERS, bearer, redeem};
 use super::websocket::{goodbye, refusal};
 use crate::http::server::Peer;
 use crate::mail::ids::SessionId;
@@ -41,28 +44,58 @@ use crate::wire::ws::push;
 
 /// What `EventSource` waits before it comes back.
 const RETRY_MS: u64 = 3_000;
+/// How a form is sent.
+const FORM: &str = "application/x-www-form-urlencoded";
 
 /// `GET /v1/stream?mailbox=…&account=…&types=…&fields=…`.
 pub async fn open(
     State(gateway): State<Arc<Gateway>>,
     Extension(Peer(peer)): Extension<Peer>,
-    request: Request,
+    headers: HeaderMap,
+    query: Query,
 ) -> Result<Response, Problem> {
-    let parameters = query(&request);
-    let identity = match bearer(request.headers())? {
-        Some(token) => gateway.verify(token).await.map_err(|error| Problem::token(&error))?,
-        None => match parameters.iter().find(|(name, _)| name == "ticket") {
-            Some((_, ticket)) => redeem(&gateway, ticket).await?,
-            None => return Err(Problem::no_token()),
-        },
+    begin(gateway, peer, &headers, query).await
+}
+
+/// `POST /v1/stream`, with the parameters in a form: a URL cannot name a hundred mailboxes.
+pub async fn open_by_form(
+    State(gateway): State<Arc<Gateway>>,
+    Extension(Peer(peer)): Extension<Peer>,
+    headers: HeaderMap,
+    query: Query,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let body = body.map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))?;
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    if !body.is_empty() && !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(FORM) {
+        return Err(Problem::unsupported(format!("send the parameters as {FORM}")));
+    }
+    let form = Query::parse(&body);
+    form.check(STREAM_PARAMETERS)?;
+    begin(gateway, peer, &headers, query.and(form)).await
+}
+
+async fn begin(gateway: Arc<Gateway>, peer: SocketAddr, headers: &HeaderMap, query: Query) -> Result<Response, Problem> {
+    // What can be refused without a look at a ticket is: a ticket works once.
+    if let Some(refusal) = gateway.refusal() {
+        return Err(Problem::unavailable(refusal));
+    }
+    let token = bearer(headers)?;
+    let ticket = query.once("ticket")?;
+    if token.is_none() && ticket.is_none() {
+        return Err(Problem::no_token());
+    }
+    let asked = read_parameters(&gateway, &query);
+    let identity = match (token, ticket) {
+        (Some(token), _) => gateway.verify(token).await.map_err(|error| Problem::token(&error))?,
+        // A ticket is of use again with the right parameters.
+        (None, Some(ticket)) if asked.is_ok() => redeem(&gateway, ticket).await?,
+        (None, _) => return Err(asked.err().unwrap_or_else(Problem::no_token)),
     };
     if !may(&identity, Scopes::PUSH) {
         return Err(Problem::forbidden("the token lacks the scope push"));
     }
-    if let Some(refusal) = gateway.refusal() {
-        return Err(Problem::unavailable(refusal));
-    }
-    let Asked { mut places, twins, wish } = read_parameters(&gateway, &parameters)?;
+    let Asked { mut places, twins, wish } = asked?;
     let subject = Subject::new(identity.user, &identity.groups);
     // Before the stream begins: where nothing can be watched, a refusal is an answer of its own.
     join_all(places.iter_mut().map(async |(_, place)| {
@@ -78,7 +111,7 @@ pub async fn open(
     }
     let session = gateway
         .open_session(SessionId::random(gateway.node().clone()), subject, Transport::Sse, peer)
-        .map_err(|error| Problem::too_many(error.to_string()))?;
+        .map_err(|error| Problem::too_many_sessions(error.to_string(), gateway.until_ghosts_are_gone()))?;
     let mut stream = SseSession {
         heartbeat: gateway.settings.sessions.heartbeat_ms.duration(),
         timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
@@ -120,35 +153,21 @@ pub async fn open(
 
 /// What a stream is asked for.
 struct Asked {
-    /// Each mailbox and account, with its place among them in the URL; those named again are `twins`.
+    /// Each mailbox and account, with its place among them in the request; those named again are `twins`.
     places: Vec<(u32, Result<Key, CommandError>)>,
     /// A place, and another one of the same key.
     twins: Vec<(u32, u32)>,
     wish: Wish,
 }
 
-fn read_parameters(gateway: &Gateway, parameters: &[(String, String)]) -> Result<Asked, Problem> {
+fn read_parameters(gateway: &Gateway, query: &Query) -> Result<Asked, Problem> {
     let limit = gateway.settings.sessions.subscriptions_per_session;
     let (mut places, mut twins, mut first) = (Vec::new(), Vec::new(), HashMap::new());
     let mut place = 0;
-    let list = |value: &str| value.split(',').map(|v| v.trim().to_owned()).collect::<Vec<_>>();
-    let (mut types, mut fields, mut shared) = (None, Vec::new(), false);
-    for (name, value) in parameters {
-        let key = match name.as_str() {
+    for (name, value) in query.iter() {
+        let key = match name {
             "mailbox" => parse_key(Some(value), None, &gateway.names),
             "account" => parse_key(None, Some(value), &gateway.names),
-            "types" => {
-                types = Some(list(value));
-                continue;
-            }
-            "fields" => {
-                fields = list(value);
-                continue;
-            }
-            "shared" => {
-                shared = value.parse().map_err(|_| Problem::bad_request("shared: true or false"))?;
-                continue;
-            }
             _ => continue,
         };
         let room = first.len() < limit;
@@ -171,11 +190,15 @@ fn read_parameters(gateway: &Gateway, parameters: &[(String, String)]) -> Result
     if places.is_empty() {
         return Err(Problem::bad_request("name at least one mailbox or account to watch"));
     }
-    if shared && !parameters.iter().any(|(name, _)| name == "account") {
+    let shared = query.parsed("shared", "true or false")?.unwrap_or(false);
+    if shared && query.all("account").next().is_none() {
         return Err(Problem::bad_request("shared goes with account, not with mailbox"));
     }
+    // Both are lists: separated by commas, repeated, or both.
+    let list = |name| query.all(name).flat_map(|value| value.split(',')).map(|v| v.trim().to_owned()).collect::<Vec<_>>();
+    let types = query.all("types").next().is_some().then(|| list("types"));
     let types = parse_types(types.as_deref()).map_err(Problem::bad_request)?;
-    let fields = parse_fields(&fields).map_err(Problem::bad_request)?;
+    let fields = parse_fields(&list("fields")).map_err(Problem::bad_request)?;
     Ok(Asked { places, twins, wish: Wish { wanted: Wanted { types, fields }, shared } })
 }
 
@@ -220,7 +243,7 @@ impl SseSession {
         self.expires.min(self.notice.map_or(beat, |notice| notice.min(beat)))
     }
 
-    /// The place of a subscription, and those where the URL names the same key again.
+    /// The place of a subscription, and those where the request names the same key again.
     fn places(&self, tag: u32) -> Vec<u32> {
         let twins = self.twins.iter().filter(|(first, _)| *first == tag).map(|(_, twin)| *twin);
         std::iter::once(tag).chain(twins).collect()

@@ -38,7 +38,7 @@ impl EventReader<'_> {
             "application/x-ndjson" => self.ndjson(body),
             _ => {
                 let detail = "send events as application/json, application/x-ndjson or application/msgpack";
-                return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
+                return Err(Problem::unsupported(detail));
             }
         }?;
         if parsed.len() > BATCH {

@@ -6,6 +6,7 @@ pub mod events;
 pub mod patience;
 pub mod problem;
 pub mod server;
+mod sound;
 
 use problem::Problem;
 

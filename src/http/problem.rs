@@ -1,5 +1,7 @@
 //! Errors as RFC 9457 problem documents: the one place that turns errors into HTTP answers.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -22,6 +24,9 @@ pub struct Problem {
     /// A stable word for programs, where the status is not enough.
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'static str>,
+    /// When to come back; where nothing is said, what fits the status.
+    #[serde(skip)]
+    retry_after: Option<Duration>,
     /// For a batch: what became of each event.
     #[serde(skip_serializing_if = "Option::is_none")]
     results: Option<Value>,
@@ -35,6 +40,7 @@ impl Problem {
             status: status.as_u16(),
             detail: detail.into(),
             code: None,
+            retry_after: None,
             results: None,
         }
     }
@@ -64,6 +70,10 @@ impl Problem {
         Self::new(StatusCode::UPGRADE_REQUIRED, detail)
     }
 
+    pub fn unsupported(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail)
+    }
+
     pub fn too_many(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::TOO_MANY_REQUESTS, detail)
     }
@@ -77,6 +87,11 @@ impl Problem {
         Self::new(StatusCode::BAD_GATEWAY, detail)
     }
 
+    /// Says when to come back. The header has whole seconds (RFC 9110 10.2.3): a part of one counts as one.
+    pub fn with_retry_after(self, after: Duration) -> Self {
+        Self { retry_after: Some(after), ..self }
+    }
+
     pub fn with_results(self, results: Value) -> Self {
         Self { results: Some(results), ..self }
     }
@@ -86,9 +101,11 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let refused = self.code.is_some_and(|code| code != NO_TOKEN);
+        let retry_after = self.retry_after.map_or(2, |after| after.as_millis().div_ceil(1_000));
         let mut response = (status, Json(self)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         match status {
             StatusCode::UNAUTHORIZED => {
                 // RFC 6750 3.1: without a token, no error is named.
@@ -96,7 +113,7 @@ impl IntoResponse for Problem {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
             }
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
-                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
+                headers.extend(HeaderValue::from_str(&retry_after.to_string()).ok().map(|after| (header::RETRY_AFTER, after)));
             }
             StatusCode::UPGRADE_REQUIRED => {
                 // RFC 9110 7.8: who sends Upgrade names it in Connection too.

@@ -120,6 +120,41 @@ test("a refused connect: the disconnect behind it says what to do", async () => 
   assert.equal(errors.at(-1).name, "token_bad_signature");
 });
 
+test("too many sessions: with what it had, it comes back when the server says", async () => {
+  const { world, client, errors } = await connected();
+  world.socket.end(1006);
+  world.on_connect = (socket, id) => {
+    const error = { code: 429, name: "too_many_sessions", message: "no", temporary: true, retry_after_ms: 33_000 };
+    socket.say({ id, error });
+    socket.say({ disconnect: { code: 4414, reason: "no", reconnect: true, reconnect_after_ms: 33_000 } });
+  };
+  await world.pass(4_000);
+  assert.deepEqual([client.state, world.sockets.length, world.socket.commands("connect").length], ["waiting", 2, 1]);
+  assert.deepEqual(errors.map(({ name, temporary }) => [name, temporary]), [["too_many_sessions", true]]);
+  delete world.on_connect;
+  await world.pass(33_000);
+  assert.deepEqual([client.state, world.sockets.length], ["connected", 3]);
+});
+
+test("a node that takes shorter frames than the last one is told less at first, and only then is 1009 final", async () => {
+  const { world, client, calls } = await connected();
+  for (let n = 0; n < 50; n += 1) world.watch(client, { mailbox: `#private:alice:a folder with a name/${n}` });
+  await world.pass(60_000);
+  world.socket.end(1006);
+  const { on_connect } = World.prototype;
+  world.on_connect = (socket, id, body) => {
+    if (JSON.stringify({ id, connect: body }).length <= 1_024) return on_connect.call(world, socket, id, body);
+    socket.say({ disconnect: { code: 1009, reason: "frame over the limit", reconnect: false } });
+  };
+  await world.pass(30_000);
+  assert.equal(client.state, "connected");
+  assert.equal(calls[0][0], "onready");
+  world.on_connect = (socket) => socket.say({ disconnect: { code: 1009, reason: "frame over the limit", reconnect: false } });
+  world.socket.end(1006);
+  await world.pass(30_000);
+  assert.equal(client.state, "closed");
+});
+
 test("a server that never answers connect, or never opens, is left", async () => {
   for (const [part, most] of [["onsocket", 15_000], ["onframe", 45_000]]) {
     const world = new World({ streams: false });

@@ -214,7 +214,8 @@ test("a stream's refusals are those of the table, if a node says them", async ()
     [401, problem(401, "token_bad_signature"), "closed", 4500],
     [401, problem(401, "token_expired"), "waiting", 4401],
     [403, problem(403, "forbidden"), "closed", 4503],
-    [429, problem(429, "too_many"), "closed", 4504],
+    [401, problem(401, "token_not_yet_valid"), "waiting", 4401],
+    [429, problem(429, "too_many_sessions"), "waiting", 4414],
     [503, problem(503, "unavailable"), "waiting", 1006],
     [500, problem(500, "x"), "waiting", 1006],
     [401, null, "waiting", 1006],
@@ -224,12 +225,112 @@ test("a stream's refusals are those of the table, if a node says them", async ()
   ];
   for (const [status, body, state, code] of cases) {
     const world = blocked({ sockets: false });
-    world.onstream = (stream) => stream.refuse(status, body, status === 503 ? { "retry-after": "20" } : {});
+    world.onstream = (stream) => stream.refuse(status, body, [429, 503].includes(status) ? { "retry-after": "20" } : {});
     const { client, states } = world.client();
     world.watch(client, { mailbox: INBOX });
     await settle();
     assert.deepEqual([client.state, states.at(-1)[1].code], [state, code], `${status} ${body?.code}`);
-    if (status === 503) assert.equal(states.at(-1)[1].retryInMs, 20_000);
+    if (status === 429 || status === 503) assert.equal(states.at(-1)[1].retryInMs, 20_000);
+  }
+});
+
+test("a user with too many sessions comes back when the server says, and a stream that needs the last place frees it", async () => {
+  const world = blocked({ sockets: false });
+  const problem = { status: 429, detail: "too many sessions of this user", code: "too_many_sessions" };
+  world.onstream = (stream) => stream.refuse(429, problem, { "retry-after": "33" });
+  const { client } = world.client();
+  const { calls } = world.watch(client, { mailbox: INBOX });
+  await world.pass(32_999);
+  assert.deepEqual([client.state, world.streams.length], ["waiting", 1]);
+  world.onstream = (stream) => {
+    stream.open();
+    stream.stand();
+  };
+  await world.pass(1);
+  assert.deepEqual([client.state, calls.length], ["connected", 1]);
+
+  world.onstream = (stream) => {
+    if (world.streams.some((other) => other !== stream && other.controller && !other.aborted)) return stream.refuse(429, problem, { "retry-after": "33" });
+    stream.open();
+    stream.stand();
+  };
+  const other = world.watch(client, { mailbox: SENT });
+  await world.pass(10_000);
+  assert.deepEqual([client.state, other.names()], ["connected", ["onready"]], "its own place is free at once");
+});
+
+function hundred(world, client, length = 40) {
+  const watches = [];
+  for (let n = 0; n < 100; n += 1) watches.push(world.watch(client, { mailbox: `#private:alice:${"x".repeat(length)}${n}` }));
+  return watches;
+}
+
+test("what is too long for a URL is sent as a form", async () => {
+  const world = blocked({ sockets: false });
+  const { client } = world.client();
+  const watches = hundred(world, client);
+  await settle();
+  const { method, url, parameters, headers } = world.stream;
+  assert.deepEqual([method, url.href, [...parameters].length], ["POST", "https://push.example.org/v1/stream", 100]);
+  assert.equal(headers.authorization, "Bearer token-1");
+  assert.deepEqual([client.state, watches.every(({ names }) => names().join() === "onready")], ["connected", true]);
+});
+
+test("a proxy that takes shorter URLs than we thought gets forms from then on", async () => {
+  const world = blocked({ sockets: false });
+  world.onstream = (stream) => {
+    if (stream.method === "GET" && stream.url.href.length > 100) return stream.refuse(414);
+    stream.open();
+    stream.stand();
+  };
+  const { client } = world.client();
+  world.watch(client, { mailbox: INBOX });
+  const { names } = world.watch(client, { mailbox: `#private:alice:${"x".repeat(100)}` });
+  await settle();
+  assert.deepEqual([client.state, names(), world.streams.map(({ method }) => method)], ["connected", ["onready"], ["GET", "POST"]]);
+  world.watch(client, { mailbox: SENT });
+  await world.pass(2_000);
+  assert.deepEqual(world.streams.map(({ method }) => method), ["GET", "POST", "POST"]);
+});
+
+test("where forms are not taken a URL is tried, and where neither goes the page is told, and it goes on in a while", async () => {
+  const old = blocked({ sockets: false });
+  old.onstream = (stream) => {
+    if (stream.method === "POST") return stream.refuse(405, { status: 405, detail: "this path does not take this method" });
+    stream.open();
+    stream.stand();
+  };
+  const before = old.client();
+  const watches = hundred(old, before.client, 1);
+  await settle();
+  assert.deepEqual([before.client.state, watches[99].names(), before.errors], ["connected", ["onready"], []], "a node of before");
+
+  for (const [form, url] of [[405, 414], [413, 431], [404, 400], [501, 414]]) {
+    const world = blocked({ sockets: false });
+    world.onstream = (stream) => stream.refuse(stream.method === "POST" ? form : url);
+    const { client, errors, states } = world.client();
+    const { calls } = hundred(world, client)[0];
+    await settle();
+    assert.deepEqual([errors.length, errors[0].name, errors[0].code, errors[0].temporary], [1, "stream_too_long", url, true]);
+    assert.match(errors[0].message, new RegExp(`${form} and ${url}`));
+    assert.deepEqual([client.state, states.at(-1)[1].code, calls.length], ["waiting", 1006, 0]);
+    world.onstream = (stream) => {
+      stream.open();
+      stream.stand();
+    };
+    await world.pass(60_000);
+    assert.deepEqual([client.state, calls.length], ["connected", 1], "once the proxy is another");
+  }
+});
+
+test("a node's own 400 and 404 are no refusal of a form", async () => {
+  for (const status of [400, 404]) {
+    const world = blocked({ sockets: false });
+    world.onstream = (stream) => stream.refuse(status, { status, detail: "no" });
+    const { client, errors } = world.client();
+    const watches = hundred(world, client);
+    await settle();
+    assert.deepEqual([world.streams.length, errors.length, watches.every(({ sub }) => sub.closed)], [1, 0, true], `${status}`);
   }
 });
 

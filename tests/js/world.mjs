@@ -54,9 +54,10 @@ class FakeSocket {
 }
 
 class FakeStream {
-  constructor(world, href, { headers, signal }) {
+  constructor(world, href, { headers, signal, method = "GET", body }) {
     const url = new URL(href);
-    Object.assign(this, { world, url, headers, at: world.time, aborted: false });
+    Object.assign(this, { world, url, method, headers, at: world.time, aborted: false });
+    this.parameters = method === "POST" ? body : url.searchParams;
     this.answer = new Promise((resolve, reject) => {
       this.resolve = resolve;
       this.reject = reject;
@@ -70,7 +71,7 @@ class FakeStream {
     world.onstream(this);
   }
   keys() {
-    return [...this.url.searchParams].filter(([name]) => name === "mailbox" || name === "account");
+    return [...this.parameters].filter(([name]) => name === "mailbox" || name === "account");
   }
   open() {
     const body = new ReadableStream({ start: (controller) => (this.controller = controller) });

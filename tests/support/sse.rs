@@ -32,13 +32,17 @@ impl SseClient {
         request.send().await.expect("an answer")
     }
 
+    /// Reads an answer that is a stream.
+    pub fn of(response: reqwest::Response) -> Self {
+        Self { response, line: Vec::new(), after_cr: false, lines: Default::default(), comments: 0, transcript: Vec::new() }
+    }
+
     /// Opens a stream, and waits for the `subscribe` of each of its `keys` keys.
     pub async fn open(url: &str, token: Option<&str>, keys: usize) -> Self {
         let response = Self::ask(url, token).await;
         assert_eq!(response.status(), 200, "{}", response.text().await.unwrap_or_default());
         assert_eq!(response.headers()["content-type"], "text/event-stream");
-        let mut client =
-            Self { response, line: Vec::new(), after_cr: false, lines: Default::default(), comments: 0, transcript: Vec::new() };
+        let mut client = Self::of(response);
         for _ in 0..keys {
             let event = client.next().await.expect("a subscribe event");
             assert_eq!(event.name, "subscribe", "{event:?}");

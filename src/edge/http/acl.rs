@@ -11,7 +11,8 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::problem::Problem;
-use super::{Caller, Query, Segment};
+use super::query::Query;
+use super::{Caller, Segment};
 use crate::cluster::acls::Acls;
 use crate::cluster::registry::RegistryError;
 use crate::config::RightsKind;
@@ -164,7 +165,7 @@ fn kept(gateway: &Gateway, path: Path) -> Result<(MailboxPath, Arc<dyn Acls>), P
 /// The entry that `identifier` names.
 fn entry(gateway: &Gateway, query: &Query) -> Result<Option<Entry>, Problem> {
     let read = |text| Entry::read(text, &gateway.names).map_err(|error| bad("identifier", error));
-    query.get("identifier").map(read).transpose()
+    query.once("identifier")?.map(read).transpose()
 }
 
 /// With every user's name in the normal form.

@@ -20,11 +20,12 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::Caller;
 use super::peers::{Peer, in_words, others};
 use super::problem::Problem;
+use super::query::Query;
 use super::sessions::Filter;
 use super::subscriptions::StreamCursor;
-use super::{Caller, Query};
 use crate::edge::auth::{Identity, Scopes};
 use crate::edge::followers::{Followers, Following, TooManyFollowers};
 use crate::edge::gateway::Gateway;
@@ -67,7 +68,7 @@ pub async fn stream(State(gateway): State<Arc<Gateway>>, caller: Caller, query: 
 
 fn cursor(query: &Query) -> Result<StreamCursor, Problem> {
     let bad = || Problem::bad_request("since: not a cursor of ours");
-    query.get("since").map_or(Ok(StreamCursor::default()), |text| StreamCursor::parse(text).ok_or_else(bad))
+    query.once("since")?.map_or(Ok(StreamCursor::default()), |text| StreamCursor::parse(text).ok_or_else(bad))
 }
 
 fn begin(followers: &Followers, caller: &Caller) -> Result<Following, Problem> {

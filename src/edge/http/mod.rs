@@ -9,6 +9,7 @@ mod pages;
 mod paging;
 mod peers;
 pub mod problem;
+pub mod query;
 mod sessions;
 mod subscriptions;
 mod tickets;
@@ -32,6 +33,7 @@ use super::gateway::{Gateway, may};
 use super::{sse, websocket};
 pub use crate::http::bearer;
 use problem::Problem;
+use query::Query;
 
 /// One method of one path, and who answers it.
 struct Route {
@@ -41,12 +43,14 @@ struct Route {
     handler: Handler,
     /// Whether HEAD is refused, which axum would hand on with GET.
     without_head: bool,
+    /// The names of the parameters that its query may have.
+    parameters: &'static [&'static str],
 }
 
 type Handler = fn(MethodFilter) -> MethodRouter<Arc<Gateway>>;
 
 const fn get(path: &'static str, handler: Handler) -> Route {
-    Route { name: "GET", method: MethodFilter::GET, path, handler, without_head: false }
+    Route { name: "GET", method: MethodFilter::GET, path, handler, without_head: false, parameters: &[] }
 }
 
 /// A stream: it is all in its body, and asking for it without would begin and end a session, and use up a ticket.
@@ -55,36 +59,49 @@ const fn stream(path: &'static str, handler: Handler) -> Route {
 }
 
 const fn post(path: &'static str, handler: Handler) -> Route {
-    Route { name: "POST", method: MethodFilter::POST, path, handler, without_head: false }
+    Route { name: "POST", method: MethodFilter::POST, ..get(path, handler) }
 }
 
 const fn put(path: &'static str, handler: Handler) -> Route {
-    Route { name: "PUT", method: MethodFilter::PUT, path, handler, without_head: false }
+    Route { name: "PUT", method: MethodFilter::PUT, ..get(path, handler) }
 }
 
 const fn delete(path: &'static str, handler: Handler) -> Route {
-    Route { name: "DELETE", method: MethodFilter::DELETE, path, handler, without_head: false }
+    Route { name: "DELETE", method: MethodFilter::DELETE, ..get(path, handler) }
 }
+
+impl Route {
+    const fn taking(self, parameters: &'static [&'static str]) -> Self {
+        Self { parameters, ..self }
+    }
+}
+
+/// What a stream of pushes takes, in its query or in a form.
+pub const STREAM_PARAMETERS: &[&str] = &["ticket", "mailbox", "account", "shared", "types", "fields"];
+const SUBSCRIPTIONS_PARAMETERS: &[&str] = &["user", "node", "transport", "mailbox", "account", "after", "limit"];
+const CHANGES_PARAMETERS: &[&str] = &["since", "user", "node", "transport"];
+const SESSIONS_PARAMETERS: &[&str] = &["user", "node", "transport", "after", "limit"];
 
 /// What a node answers, beside the files of [`pages`]: the router is built from this table, and the OpenAPI document is
 /// held against it.
 const ROUTES: &[Route] = &[
-    get("/v1/ws", |m| on(m, websocket::open)),
-    stream("/v1/stream", |m| on(m, sse::open)),
+    stream("/v1/ws", |m| on(m, websocket::open)).taking(&["ticket"]),
+    stream("/v1/stream", |m| on(m, sse::open)).taking(STREAM_PARAMETERS),
+    post("/v1/stream", |m| on(m, sse::open_by_form)).taking(STREAM_PARAMETERS),
     post("/v1/tickets", |m| on(m, tickets::issue)),
     post("/v1/events", |m| on(m, events::publish)),
-    get("/v1/subscriptions", |m| on(m, subscriptions::list)),
-    stream("/v1/subscriptions/stream", |m| on(m, follow::stream)),
-    get("/v1/sessions", |m| on(m, sessions::list)),
+    get("/v1/subscriptions", |m| on(m, subscriptions::list)).taking(SUBSCRIPTIONS_PARAMETERS),
+    stream("/v1/subscriptions/stream", |m| on(m, follow::stream)).taking(CHANGES_PARAMETERS),
+    get("/v1/sessions", |m| on(m, sessions::list)).taking(SESSIONS_PARAMETERS),
     delete("/v1/sessions/{id}", |m| on(m, sessions::end)),
     delete("/v1/users/{user}/sessions", |m| on(m, sessions::end_of_user)),
     get("/v1/mailboxes/{path}/acl", |m| on(m, acl::get)),
-    put("/v1/mailboxes/{path}/acl", |m| on(m, acl::put)),
-    delete("/v1/mailboxes/{path}/acl", |m| on(m, acl::delete)),
+    put("/v1/mailboxes/{path}/acl", |m| on(m, acl::put)).taking(&["identifier"]),
+    delete("/v1/mailboxes/{path}/acl", |m| on(m, acl::delete)).taking(&["identifier"]),
     get("/v1/nodes", |m| on(m, nodes::list)),
-    get("/v1/local/subscriptions", |m| on(m, subscriptions::list_local)),
-    stream("/v1/local/subscriptions/stream", |m| on(m, follow::stream_local)),
-    get("/v1/local/sessions", |m| on(m, sessions::list_local)),
+    get("/v1/local/subscriptions", |m| on(m, subscriptions::list_local)).taking(SUBSCRIPTIONS_PARAMETERS),
+    stream("/v1/local/subscriptions/stream", |m| on(m, follow::stream_local)).taking(CHANGES_PARAMETERS),
+    get("/v1/local/sessions", |m| on(m, sessions::list_local)).taking(SESSIONS_PARAMETERS),
     delete("/v1/local/sessions/{id}", |m| on(m, sessions::end_here)),
     delete("/v1/local/users/{user}/sessions", |m| on(m, sessions::end_of_user_local)),
     get("/v1/local/node", |m| on(m, nodes::status_local)),
@@ -97,6 +114,11 @@ const ROUTES: &[Route] = &[
 /// Method and path of everything that a node answers.
 pub fn routes() -> impl Iterator<Item = (&'static str, &'static str)> {
     ROUTES.iter().map(|route| (route.name, route.path)).chain(pages::paths().map(|path| ("GET", path)))
+}
+
+/// The names of the parameters that a method of a path takes in its query.
+pub fn parameters(method: &str, path: &str) -> &'static [&'static str] {
+    ROUTES.iter().find(|route| route.name == method && route.path == path).map_or(&[], |route| route.parameters)
 }
 
 /// Every route of a node.
@@ -125,9 +147,20 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
         .with_state(gateway)
 }
 
-async fn refuse_head() -> Response {
-    let problem = Problem::new(axum::http::StatusCode::METHOD_NOT_ALLOWED, "this is a stream: it is opened with GET");
-    ([(header::ALLOW, "GET")], problem).into_response()
+async fn refuse_head(path: MatchedPath) -> Response {
+    let methods: Vec<_> = ROUTES.iter().filter(|route| route.path == path.as_str()).map(|route| route.name).collect();
+    let (allow, either) = (methods.join(","), methods.join(" or "));
+    let detail = format!("there is nothing to tell of this path without opening it: send {either}");
+    ([(header::ALLOW, allow)], Problem::new(axum::http::StatusCode::METHOD_NOT_ALLOWED, detail)).into_response()
+}
+
+/// Refuses a query with a name that the path does not take. Probes, metrics and pages take anything: what a monitoring
+/// system or a page adds to their URLs must not make them fail.
+fn check_query(request: &Request) -> Result<(), Problem> {
+    let Some(path) = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str) else { return Ok(()) };
+    let route = ROUTES.iter().find(|route| route.path == path && route.name == request.method().as_str());
+    let Some(route) = route.filter(|_| path.starts_with("/v1/")) else { return Ok(()) };
+    Query::parse(request.uri().query().unwrap_or_default().as_bytes()).check(route.parameters)
 }
 
 /// Counts requests by route, and ends those that take too long; logs them without their query, where a ticket may be.
@@ -139,9 +172,12 @@ async fn observe(State(gateway): State<Arc<Gateway>>, request: Request, next: Ne
     let began = Instant::now();
     // A stream answers at once and then goes on; this bounds the time to the answer, the request's body included.
     let patience = gateway.settings.http.request_timeout_ms.duration();
-    let response = match tokio::time::timeout(patience, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => Problem::unavailable("the request took too long").into_response(),
+    let response = match check_query(&request) {
+        Err(problem) => problem.into_response(),
+        Ok(()) => match tokio::time::timeout(patience, next.run(request)).await {
+            Ok(response) => response,
+            Err(_) => Problem::unavailable("the request took too long").into_response(),
+        },
     };
     let status = response.status();
     let class = match status.as_u16() {
@@ -154,15 +190,6 @@ async fn observe(State(gateway): State<Arc<Gateway>>, request: Request, next: Ne
     gateway.metrics.http_requests.get_or_create(&vec![("route", route), ("status", class)]).inc();
     debug!(%method, route, status = status.as_u16(), took = ?began.elapsed(), "request");
     response
-}
-
-/// The parameters of a request's query, in their order; a name may come several times.
-pub fn query(request: &Request) -> Vec<(String, String)> {
-    query_of(request.uri().query())
-}
-
-fn query_of(query: Option<&str>) -> Vec<(String, String)> {
-    form_urlencoded::parse(query.unwrap_or_default().as_bytes()).into_owned().collect()
 }
 
 /// Whom a ticket was given to: redeemed here, or at the node that gave it out.
@@ -194,30 +221,6 @@ impl FromRequestParts<Arc<Gateway>> for Caller {
         let token = bearer(&parts.headers)?.ok_or_else(Problem::no_token)?.to_owned();
         let identity = gateway.verify(&token).await.map_err(|error| Problem::token(&error))?;
         Ok(Self { identity, token })
-    }
-}
-
-/// A request's query, for handlers that take nothing else of the request.
-pub struct Query(pub Vec<(String, String)>);
-
-impl Query {
-    /// The first value of a parameter.
-    pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
-    }
-
-    /// A parameter's value, parsed; `what` says what it should be.
-    pub fn parsed<T: std::str::FromStr>(&self, name: &str, what: &str) -> Result<Option<T>, Problem> {
-        let parse = |text: &str| text.parse().map_err(|_| Problem::bad_request(format!("{name}: {what}")));
-        self.get(name).map(parse).transpose()
-    }
-}
-
-impl<S: Send + Sync> FromRequestParts<S> for Query {
-    type Rejection = std::convert::Infallible;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-        Ok(Self(query_of(parts.uri.query())))
     }
 }
 

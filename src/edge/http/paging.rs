@@ -3,8 +3,8 @@
 use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, Serialize};
 
-use super::Query;
 use super::problem::Problem;
+use super::query::Query;
 
 /// Members of a page: where nothing is said, and at most.
 const PAGE: usize = 100;
@@ -34,7 +34,7 @@ impl<C: Serialize + for<'de> Deserialize<'de>> Wanted<C> {
             return Err(Problem::bad_request("limit: a number from 1 to 1000"));
         }
         let bad = || Problem::bad_request("after: not a cursor of ours");
-        let after = query.get("after").map(|text| decode(text).ok_or_else(bad)).transpose()?;
+        let after = query.once("after")?.map(|text| decode(text).ok_or_else(bad)).transpose()?;
         Ok(Self { limit, after })
     }
 

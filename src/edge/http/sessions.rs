@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::paging::{Wanted, encode};
 use super::peers::{FromNode, Silent, ask_all, ask_node};
 use super::problem::Problem;
-use super::{Caller, Query, Segment};
+use super::query::Query;
+use super::{Caller, Segment};
 use crate::edge::auth::Scopes;
 use crate::edge::gateway::Gateway;
 use crate::mail::ids::{NodeId, SessionId};
@@ -61,53 +62,49 @@ pub struct Ended {
     partial: Vec<Silent>,
 }
 
-/// What a listing is narrowed to. Without `subscriptions:read` callers see their own.
+/// What a listing is narrowed to: where some are named, to any of them. Without `subscriptions:read` callers see their own.
 pub(super) struct Filter {
-    pub user: Option<UserName>,
-    pub node: Option<NodeId>,
-    pub transport: Option<Transport>,
+    users: Vec<UserName>,
+    nodes: Vec<NodeId>,
+    transports: Vec<Transport>,
 }
 
 impl Filter {
     pub fn read(gateway: &Gateway, caller: &Caller, query: &Query) -> Result<Self, Problem> {
-        let user = query.get("user").map(|user| gateway.names.normalise(user));
-        let mut user = user.transpose().map_err(|error| Problem::bad_request(format!("user: {error}")))?;
+        let user = |text| gateway.names.normalise(text).map_err(|error| Problem::bad_request(format!("user: {error}")));
+        let mut users = query.all("user").map(user).collect::<Result<Vec<_>, _>>()?;
         if !caller.may(Scopes::SUBSCRIPTIONS_READ) {
             let own = caller.identity.user.clone();
-            if user.is_some_and(|user| user != own) {
+            if users.iter().any(|user| *user != own) {
                 return Err(Problem::forbidden("without the scope subscriptions:read you see only your own"));
             }
-            user = Some(own);
+            users = vec![own];
         }
-        let transport = match query.get("transport") {
-            None => None,
-            Some("websocket") => Some(Transport::Websocket),
-            Some("sse") => Some(Transport::Sse),
-            Some("imap") => Some(Transport::Imap),
-            Some(_) => return Err(Problem::bad_request("transport: one of websocket, sse, imap")),
+        let node = |text: &str| text.parse().map_err(|_| Problem::bad_request("node: a node id"));
+        let transport = |text: &str| {
+            let known = [Transport::Websocket, Transport::Sse, Transport::Imap].into_iter().find(|t| t.as_str() == text);
+            known.ok_or_else(|| Problem::bad_request("transport: one of websocket, sse, imap"))
         };
-        Ok(Self { user, node: query.parsed("node", "a node id")?, transport })
+        Ok(Self {
+            users,
+            nodes: query.all("node").map(node).collect::<Result<_, _>>()?,
+            transports: query.all("transport").map(transport).collect::<Result<_, _>>()?,
+        })
     }
 
     /// Whether one of this node's sessions passes.
     pub fn passes(&self, user: &UserName, node: &NodeId, transport: Transport) -> bool {
-        self.user.as_ref().is_none_or(|wanted| wanted == user)
-            && self.node.as_ref().is_none_or(|wanted| wanted == node)
-            && self.transport.is_none_or(|wanted| wanted == transport)
+        (self.users.is_empty() || self.users.contains(user))
+            && (self.nodes.is_empty() || self.nodes.contains(node))
+            && (self.transports.is_empty() || self.transports.contains(&transport))
     }
 
     /// The same filter as a query for another node.
     pub fn to_query(&self) -> form_urlencoded::Serializer<'static, String> {
         let mut query = form_urlencoded::Serializer::new(String::new());
-        if let Some(user) = &self.user {
-            query.append_pair("user", user.as_str());
-        }
-        if let Some(node) = &self.node {
-            query.append_pair("node", node.as_str());
-        }
-        if let Some(transport) = self.transport {
-            query.append_pair("transport", transport.as_str());
-        }
+        query.extend_pairs(self.users.iter().map(|user| ("user", user.as_str())));
+        query.extend_pairs(self.nodes.iter().map(|node| ("node", node.as_str())));
+        query.extend_pairs(self.transports.iter().map(|transport| ("transport", transport.as_str())));
         query
     }
 }

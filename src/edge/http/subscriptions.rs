@@ -11,11 +11,12 @@ use axum::extract::State;
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 
+use super::Caller;
 use super::paging::{Wanted, decode, encode};
 use super::peers::{FromNode, Silent, ask_all};
 use super::problem::Problem;
+use super::query::Query;
 use super::sessions::Filter;
-use super::{Caller, Query};
 use crate::edge::gateway::Gateway;
 use crate::mail::ids::{NodeId, SessionId};
 use crate::mail::key::Key;
@@ -75,27 +76,29 @@ impl StreamCursor {
 
 struct Question {
     filter: Filter,
-    key: Option<Key>,
+    /// Where some are named: only subscriptions of one of them.
+    keys: Vec<Key>,
     wanted: Wanted<Cursor>,
 }
 
 impl Question {
     fn read(gateway: &Gateway, caller: &Caller, query: &Query) -> Result<Self, Problem> {
         let filter = Filter::read(gateway, caller, query)?;
-        let key = match (query.get("mailbox"), query.get("account")) {
-            (None, None) => None,
-            (mailbox, account) => Some(parse_key(mailbox, account, &gateway.names).map_err(Problem::bad_request)?),
-        };
-        Ok(Self { filter, key, wanted: Wanted::read(query)? })
+        let mailboxes = query.all("mailbox").map(|text| parse_key(Some(text), None, &gateway.names));
+        let accounts = query.all("account").map(|text| parse_key(None, Some(text), &gateway.names));
+        if query.all("mailbox").next().is_some() && query.all("account").next().is_some() {
+            return Err(Problem::bad_request("name either mailboxes or accounts"));
+        }
+        let keys = mailboxes.chain(accounts).collect::<Result<_, _>>().map_err(Problem::bad_request)?;
+        Ok(Self { filter, keys, wanted: Wanted::read(query)? })
     }
 
     fn to_query(&self) -> String {
         let mut query = self.filter.to_query();
-        match &self.key {
-            Some(Key::Mailbox(path)) => drop(query.append_pair("mailbox", path.as_str())),
-            Some(Key::Account(user)) => drop(query.append_pair("account", user.as_str())),
-            None => {}
-        }
+        query.extend_pairs(self.keys.iter().map(|key| match key {
+            Key::Mailbox(path) => ("mailbox", path.as_str()),
+            Key::Account(user) => ("account", user.as_str()),
+        }));
         self.wanted.append_to(&mut query);
         query.finish()
     }
@@ -116,7 +119,7 @@ impl Question {
                 Some(cursor) if cursor.session == session.id => *key > cursor.key,
                 _ => true,
             };
-            let wanted = held.into_iter().filter(|(key, _)| self.key.as_ref().is_none_or(|k| k == key) && follows(key));
+            let wanted = held.into_iter().filter(|(key, _)| (self.keys.is_empty() || self.keys.contains(key)) && follows(key));
             subscriptions.extend(wanted.map(|(key, since)| session.subscription_record(key, since)));
             if subscriptions.len() > self.wanted.limit {
                 break;

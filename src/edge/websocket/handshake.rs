@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::{Extension, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
 use data_encoding::BASE64;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -12,7 +12,8 @@ use super::Door;
 use crate::edge::auth::Scopes;
 use crate::edge::gateway::{Gateway, may};
 use crate::edge::http::problem::Problem;
-use crate::edge::http::{bearer, query, redeem};
+use crate::edge::http::query::Query;
+use crate::edge::http::{bearer, redeem};
 use crate::http::server::{ConnectionPermit, Peer};
 use crate::wire::ws::SUBPROTOCOL;
 
@@ -21,6 +22,7 @@ pub async fn open(
     State(gateway): State<Arc<Gateway>>,
     Extension(Peer(peer)): Extension<Peer>,
     Extension(permit): Extension<ConnectionPermit>,
+    query: Query,
     mut request: Request,
 ) -> Result<Response, Problem> {
     let headers = request.headers();
@@ -32,8 +34,8 @@ pub async fn open(
     }
     let identity = match bearer(headers)? {
         Some(token) => Some(gateway.verify(token).await.map_err(|error| Problem::token(&error))?),
-        None => match query(&request).into_iter().find(|(name, _)| name == "ticket") {
-            Some((_, ticket)) => Some(redeem(&gateway, &ticket).await?),
+        None => match query.once("ticket")? {
+            Some(ticket) => Some(redeem(&gateway, ticket).await?),
             None => None,
         },
     };
@@ -72,10 +74,6 @@ pub async fn open(
 /// The accept key for a valid opening handshake.
 fn check_handshake(request: &Request) -> Result<String, Problem> {
     let headers = request.headers();
-    // The router hands on HEAD with GET.
-    if request.method() != Method::GET {
-        return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "a WebSocket is opened with GET"));
-    }
     if request.version() < Version::HTTP_11 {
         return Err(Problem::upgrade_required("a WebSocket is opened with HTTP/1.1"));
     }

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use crate::support::agent::TestAgent;
-use crate::support::cluster::{Own, PATIENCE, TestCluster};
+use crate::support::cluster::{PATIENCE, TestCluster};
 use crate::support::dovecot::{MASTER, Options, TestDovecot};
 use crate::support::wait::eventually;
 use crate::support::ws::WsClient;
@@ -153,7 +153,7 @@ async fn every_change_reaches_a_client_of_a_gateway() {
 
 #[tokio::test]
 async fn while_kafka_is_away_mail_goes_on_and_nothing_is_lost_or_swapped() {
-    let mut cluster = TestCluster::start_owning(Own::Kafka, 1, &[]).await;
+    let mut cluster = TestCluster::start_with_own_kafka(1).await;
     let (mut agent, dovecot) = pair(&cluster).await;
     let mut alice = watch_account(&cluster, "alice").await;
     let mut imap = dovecot.client("alice").await;
@@ -255,6 +255,13 @@ async fn who_may_say_what() {
     let (status, answer) = post("{\"user\":", Some(&token)).await;
     assert_eq!(status, 400);
     assert!(answer["detail"].as_str().is_some_and(|detail| detail.contains("line 1 column 8")), "{answer}");
+
+    for path in ["/v1/ingest/dovecot", "/v1/events"] {
+        let request = reqwest::Client::new().post(format!("{}{path}", agent.url())).bearer_auth(&token);
+        let request = request.header("content-type", "application/json").header("content-encoding", "gzip");
+        let answer = request.body(vec![0x1f, 0x8b, 0x08, 0x00]).send().await.expect("an answer");
+        assert_eq!((answer.status().as_u16(), &answer.headers()["accept-encoding"]), (415, &"identity".parse().unwrap()));
+    }
 
     let mode = std::fs::metadata(&socket).expect("the socket").permissions().mode() & 0o777;
     assert_eq!(mode, 0o600);

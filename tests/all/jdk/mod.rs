@@ -6,4 +6,3 @@ mod cluster_failures;
 mod cluster_rest;
 mod queue;
 mod registry;
-mod servers;

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 
 use documents::{Place, Which, check_examples, operations};
 use mailpush::edge::auth::Scopes;
-use mailpush::edge::http::routes;
+use mailpush::edge::http::{parameters, routes};
 use mailpush::mail::event::EventType;
 use mailpush::wire::ws::close::CloseReason;
 use serde_json::{Value, json};
@@ -26,6 +26,20 @@ fn texts(value: &Value) -> Vec<&str> {
 fn every_route_is_documented_and_every_operation_exists() {
     let routes: BTreeSet<_> = routes().map(|(method, path)| (method.to_owned(), path.to_owned())).collect();
     assert_eq!(operations(), routes);
+}
+
+#[test]
+fn the_parameters_are_those_of_the_program() {
+    for (method, path) in operations() {
+        let documented = documents::operation(&method, &path).at("parameters").map(|all| all.children()).unwrap_or_default();
+        let of_query = documented.iter().filter(|place| *place.member("in").value() == "query");
+        let names: BTreeSet<String> = of_query.map(|place| place.member("name").value().as_str().unwrap().to_owned()).collect();
+        let known: BTreeSet<String> = parameters(&method, &path).iter().map(|name| (*name).to_owned()).collect();
+        assert_eq!(names, known, "{method} {path}");
+    }
+    let form = Place::root(Which::Openapi).member("components").member("schemas").member("StreamForm").member("properties");
+    let names: BTreeSet<&str> = form.names().into_iter().collect();
+    assert_eq!(names, parameters("POST", "/v1/stream").iter().copied().collect());
 }
 
 #[test]

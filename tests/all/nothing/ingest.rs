@@ -332,6 +332,60 @@ async fn a_stream_tells_the_same_as_a_socket() {
 }
 
 #[tokio::test]
+async fn a_compressed_body_is_said_to_be_one() {
+    let cluster = DevCluster::start(1).await;
+    let request = reqwest::Client::new().post(format!("{}/v1/events", cluster.http(0))).bearer_auth(cluster.admin_token());
+    let request = request.header("content-type", JSON).header("content-encoding", "gzip");
+    let (status, problem) = read(request.body(vec![0x1f, 0x8b, 0x08, 0x00]).send().await.expect("an answer")).await;
+    assert_eq!(status, 415);
+    assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("Content-Encoding")), "{problem}");
+}
+
+#[tokio::test]
+async fn types_that_are_named_one_by_one_add_up() {
+    let cluster = DevCluster::start(1).await;
+    let base = format!("{}/v1/stream?mailbox={}", cluster.http(0), INBOX.replace('#', "%23"));
+    let token = cluster.token(0);
+    let url = format!("{base}&types=MailboxRename&types=MessageNew,FlagsSet&fields=from&fields=subject");
+    let mut stream = SseClient::open(&url, Some(&token), 1).await;
+    let flags = json!({ "type": "FlagsSet", "mailbox": INBOX, "messages": [{ "uid": 1, "changed": ["\\Seen"] }] });
+    let envelope = json!({ "from": "Bob <bob@example.org>", "subject": "Lunch?" });
+    let message = json!({ "type": "MessageNew", "mailbox": INBOX, "messages": [{ "uid": 1, "envelope": envelope }] });
+    cluster.publish(0, json!([message, flags])).await;
+    let first = stream.next().await.expect("an event").data;
+    assert_eq!(first["event"]["event"]["messages"][0]["envelope"], envelope, "both fields, and the type that is named last");
+    assert_eq!(stream.next().await.expect("an event").data["event"]["event"]["type"], "FlagsSet");
+    for tail in ["&type=MessageNew", "&shared=false&shared=true", "&ticket=a&ticket=b"] {
+        let (status, problem) = read(SseClient::ask(&format!("{base}{tail}"), Some(&token)).await).await;
+        assert_eq!(status, 400, "{tail}: {problem}");
+    }
+}
+
+#[tokio::test]
+async fn a_hundred_mailboxes_are_watched_by_a_form() {
+    let cluster = DevCluster::start(1).await;
+    let path = |n: usize| format!("#private:alice@example.org:{}/{n}", "a folder with a long name/".repeat(5));
+    let mut form = form_urlencoded::Serializer::new(String::new());
+    form.extend_pairs((0..100).map(|n| ("mailbox", path(n))));
+    let request = reqwest::Client::new().post(format!("{}/v1/stream", cluster.http(0))).bearer_auth(cluster.token(0));
+    let request = request.header("content-type", "application/x-www-form-urlencoded").body(form.finish());
+    let response = request.send().await.expect("an answer");
+    let mut stream = SseClient::of(response);
+    let mut places = Vec::new();
+    for _ in 0..100 {
+        let event = stream.next().await.expect("a subscribe event");
+        assert_eq!(event.name, "subscribe", "{event:?}");
+        let place = event.data["id"].as_u64().expect("a place");
+        assert_eq!(event.data["subscribe"]["key"]["mailbox"], path(place as usize));
+        places.push(place);
+    }
+    places.sort_unstable();
+    assert_eq!(places, (0..100).collect::<Vec<_>>());
+    cluster.publish(0, json!({ "type": "MailboxChange", "mailbox": path(99) })).await;
+    assert_eq!(stream.next().await.expect("an event").data["event"]["event"]["mailbox"], path(99));
+}
+
+#[tokio::test]
 async fn a_stream_of_nothing_and_of_what_is_not_ones_own() {
     let cluster = DevCluster::start_with(1, &["sessions.subscriptions_per_session=2"]).await;
     let ask = async |query: &str| {

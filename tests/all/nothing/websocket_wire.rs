@@ -302,13 +302,40 @@ async fn a_stream_is_not_begun_by_head() {
     let cluster = cluster().await;
     let token = format!("Authorization: Bearer {}\r\n", cluster.token(0));
     let mut client = RawClient::dial(&cluster.http(0)).await;
-    for path in ["/v1/stream?account=alice@example.org", "/v1/subscriptions/stream", "/v1/local/subscriptions/stream"] {
+    for (path, allow) in [
+        ("/v1/stream?account=alice@example.org", "GET,POST"),
+        ("/v1/subscriptions/stream", "GET"),
+        ("/v1/local/subscriptions/stream", "GET"),
+        ("/v1/ws", "GET"),
+    ] {
         client.send(request(&format!("HEAD {path} HTTP/1.1"), &token)).await;
         let answer = client.answer_to_head().await;
-        assert_eq!((answer.status, answer.header("allow")), (405, Some("GET")), "{path}: {answer:?}");
+        assert_eq!((answer.status, answer.header("allow")), (405, Some(allow)), "{path}: {answer:?}");
     }
     client.send(request("HEAD /livez HTTP/1.1", "")).await;
     assert_eq!(client.answer_to_head().await.status, 200, "elsewhere it is GET without the body");
+}
+
+#[tokio::test]
+async fn a_request_names_one_host() {
+    let cluster = cluster().await;
+    for (what, status, head) in [
+        ("one", 200, "GET /livez HTTP/1.1\r\nHost: mail.example.org\r\n\r\n"),
+        ("none", 400, "GET /livez HTTP/1.1\r\n\r\n"),
+        ("two", 400, "GET /livez HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"),
+        ("no host", 400, "GET /livez HTTP/1.1\r\nHost: a b\r\n\r\n"),
+        ("two at nothing", 400, "GET /nothing HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"),
+        ("none before HTTP/1.1", 200, "GET /livez HTTP/1.0\r\n\r\n"),
+        ("none for a WebSocket", 400, "GET /v1/ws HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"),
+    ] {
+        let mut client = RawClient::dial(&cluster.http(0)).await;
+        client.send(head).await;
+        let answer = client.answer().await;
+        assert_eq!(answer.status, status, "{what}: {answer:?}");
+        if status == 400 {
+            answer.problem();
+        }
+    }
 }
 
 #[tokio::test]

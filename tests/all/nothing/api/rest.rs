@@ -62,7 +62,7 @@ impl Ask<'_> {
         self
     }
 
-    fn header(mut self, name: &str, value: &str) -> Self {
+    pub fn header(mut self, name: &str, value: &str) -> Self {
         self.request = self.request.header(name, value);
         self
     }
@@ -167,6 +167,7 @@ fn with_token() -> Vec<(&'static str, &'static str, &'static str)> {
     vec![
         ("GET", "/v1/ws", ""),
         ("GET", "/v1/stream", "?account=alice@example.org"),
+        ("POST", "/v1/stream", "?account=alice@example.org"),
         ("POST", "/v1/tickets", ""),
         ("POST", "/v1/events", ""),
         ("GET", "/v1/subscriptions", ""),
@@ -269,6 +270,7 @@ async fn tokens(met: &Met, base: &str) {
     let nothing = alice("openid");
     for (method, path, tail) in [
         ("GET", "/v1/stream", "?account=alice@example.org"),
+        ("POST", "/v1/stream", "?account=alice@example.org"),
         ("POST", "/v1/tickets", ""),
         ("POST", "/v1/events", ""),
         ("GET", "/v1/subscriptions", "?user=bob"),
@@ -304,7 +306,13 @@ async fn tickets(met: &Met, here: &str, there: &str) {
     let stream = |ticket: &str| met.ask(there, "GET", "/v1/stream", &format!("?account={ALICE}&ticket={ticket}"));
     let ticket = issue().await;
     stream(&ticket).answers(200).await;
-    stream(&ticket).answers(401).await;
+    assert_eq!(stream(&ticket).answers(401).await["code"], "ticket_invalid");
+    let ticket = issue().await;
+    stream(&format!("{ticket}&types=x")).answers(400).await;
+    let form = format!("account={ALICE}&ticket={ticket}");
+    let ask = met.ask(there, "POST", "/v1/stream", "").body("application/x-www-form-urlencoded", form);
+    // What was refused for another reason has not used it up.
+    ask.answers(200).await;
     let ticket = issue().await;
     let number = ticket.split_once('.').expect("a number").1;
     let redeem = |number: &str| met.ask(here, "POST", "/v1/local/tickets/{number}", &format!("/v1/local/tickets/{number}"));
@@ -409,6 +417,19 @@ async fn listings(met: &Met, cluster: &DevCluster) {
     let last = get("/v1/sessions", &format!("?user={ALICE}&limit=1&after={next}")).answers(200).await;
     assert_eq!((&first["sessions"][0]["node"], &last["sessions"][0]["node"]), (&json!("dev-1"), &json!("dev-2")));
     assert_eq!((last["sessions"].as_array().map(Vec::len), &last["next"]), (Some(1), &Value::Null));
+    let of = async |tail: &str| {
+        let listed = get("/v1/sessions", tail).answers(200).await;
+        let nodes = listed["sessions"].as_array().expect("a list").iter().map(|s| s["node"].as_str().expect("a node").to_owned());
+        nodes.collect::<Vec<_>>()
+    };
+    assert_eq!(of(&format!("?user={ALICE}&node=dev-1&node=dev-2&transport=sse&transport=websocket")).await, ["dev-1", "dev-2"]);
+    assert_eq!(of(&format!("?user=nobody&user={ALICE}&node=dev-2")).await, ["dev-2"]);
+    let both = get("/v1/subscriptions", &format!("?user={ALICE}&mailbox={mailbox}&mailbox=%23private:bob:INBOX")).answers(200);
+    assert_eq!(both.await["subscriptions"].as_array().map(Vec::len), Some(2));
+    for tail in ["?limit=1&limit=2", "?after=&after=", "?users=bob", "?type=x"] {
+        get("/v1/sessions", tail).answers(400).await;
+        get("/v1/subscriptions", tail).answers(400).await;
+    }
     for tail in ["?limit=0", "?limit=1001", "?limit=x", "?after=x"] {
         get("/v1/sessions", tail).answers(400).await;
         get("/v1/local/sessions", tail).answers(400).await;
@@ -439,6 +460,18 @@ async fn listings(met: &Met, cluster: &DevCluster) {
         stream(tail).answers(400).await;
     }
     stream("?mailbox=%23private:bob@example.org:INBOX").answers(404).await;
+    const FORM: &str = "application/x-www-form-urlencoded";
+    let form = |body: &str| {
+        let ask = met.ask(&base, "POST", "/v1/stream", "").token(&cluster.token(0));
+        ask.body(FORM, body.to_owned())
+    };
+    form(&format!("mailbox={mailbox}&types=MessageNew&types=FlagsSet&fields=from")).answers(200).await;
+    for body in ["", "mailbox=INBOX", "account=alice&types=x", "account=alice&type=MessageNew", "account=alice&shared=1"] {
+        form(body).answers(400).await;
+    }
+    form("mailbox=%23private:bob@example.org:INBOX").answers(404).await;
+    let ask = met.ask(&base, "POST", "/v1/stream", "").token(&cluster.token(0));
+    ask.body("application/json", r#"{"account":["alice"]}"#).answers(415).await;
 }
 
 async fn ending(met: &Met, cluster: &DevCluster) {
@@ -490,7 +523,12 @@ async fn cramped(met: &Met) {
     let cluster = cluster(&settings).await;
     let base = cluster.http(0);
     let mut held = WsClient::connect(&cluster.ws(0), &cluster.token(0)).await;
-    met.ask(&base, "GET", "/v1/stream", &format!("?account={ALICE}")).token(&cluster.token(0)).answers(429).await;
+    for method in ["GET", "POST"] {
+        let ask = met.ask(&base, method, "/v1/stream", &format!("?account={ALICE}")).token(&cluster.token(0));
+        assert_eq!(ask.answers(429).await["code"], "too_many_sessions");
+    }
+    let ask = met.ask(&base, "POST", "/v1/stream", "").token(&cluster.token(0));
+    ask.body("application/x-www-form-urlencoded", "x".repeat(1025)).answers(413).await;
     assert_eq!(held.command("ping", json!({})).await["ping"], json!({}));
     let admin = admin();
     let publish = |body: String| met.ask(&base, "POST", "/v1/events", "").token(&admin).body("application/json", body);

@@ -166,6 +166,13 @@ async fn every_code_of_a_problem_is_met() {
     let owners = AclNode::start_with(false, |_| ()).await;
     let ask = met.ask(&owners.http(), "GET", ACL, TEAM_ACL).token(&owners.token("acl:read"));
     codes.push(ask.answers(409).await["code"].take());
+    let crowded = AclNode::start(|settings| settings.sessions.sessions_per_user = 1).await;
+    let token = sign(&claims(600.0));
+    let _inside = WsClient::connect(&crowded.ws(), &token).await;
+    let ask = met.ask(&crowded.http(), "GET", "/v1/stream", &format!("?account={ALICE}")).token(&token);
+    codes.push(ask.answers(429).await["code"].take());
+    let ask = met.ask(&crowded.http(), "GET", "/v1/stream", &format!("?account={ALICE}&ticket=nowhere.x"));
+    codes.push(ask.answers(401).await["code"].take());
     let met: BTreeSet<_> = codes.iter().map(|code| code.as_str().expect("a code")).collect();
     let documented = allowed(&property(Which::Openapi, &["Problem", "properties", "code"]));
     assert_eq!(met, documented.into_iter().collect());
@@ -177,6 +184,7 @@ async fn every_name_of_an_error_is_met() {
     let settings = |settings: &mut Settings| {
         ISSUER.clone_into(&mut settings.auth.issuer);
         settings.sessions.subscriptions_per_session = 1;
+        settings.sessions.sessions_per_user = 1;
     };
     let (node, rotated, keyless) = tokio::join!(
         AclNode::start(settings),
@@ -205,7 +213,11 @@ async fn every_name_of_an_error_is_met() {
     for (name, token) in bad_tokens() {
         assert_eq!(client.command("refresh", json!({ "token": token })).await["error"]["name"], name);
     }
+    let mut late = WsClient::open(&node.ws()).await;
+    assert_eq!(late.command("connect", json!({ "token": good })).await["error"]["name"], "too_many_sessions");
+    late.goodbye().await;
     let mut transcript = client.transcript;
+    transcript.extend(late.transcript);
     for (node, token, name) in [(rotated, unknown_key(), "token_key_unknown"), (keyless, good, "unavailable")] {
         let mut client = WsClient::open(&node.ws()).await;
         assert_eq!(client.command("connect", json!({ "token": token })).await["error"]["name"], name);
@@ -326,6 +338,8 @@ async fn what_any_request_can_be_answered_is_met() {
     }
     met.ask(&node.http(), "GET", "/nothing", "").answers(404).await;
     met.ask(&node.http(), "POST", "/livez", "").answers(405).await;
+    met.ask(&node.http(), "GET", "/v1/nodes", "?verbose").answers(400).await;
+    met.ask(&node.http(), "POST", "/v1/tickets", "").header("content-encoding", "gzip").answers(415).await;
 
     let small = AclNode::start(|settings| settings.http.max_connections = 1).await;
     let _inside = RawClient::dial(&small.http()).await;
