@@ -11,6 +11,9 @@ use serde_json::Value;
 /// The code of a request that should have had a token.
 pub const NO_TOKEN: &str = "no_token";
 
+/// When to come back to what is not possible now, in seconds.
+const RETRY_AFTER: u16 = 2;
+
 /// An answer that is no success.
 #[derive(Debug, Clone, Serialize)]
 pub struct Problem {
@@ -24,9 +27,9 @@ pub struct Problem {
     /// A stable word for programs, where the status is not enough.
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'static str>,
-    /// When to come back; where nothing is said, what fits the status.
+    /// When to come back, in seconds, where the usual time is not right.
     #[serde(skip)]
-    retry_after: Option<Duration>,
+    retry_after: Option<u16>,
     /// For a batch: what became of each event.
     #[serde(skip_serializing_if = "Option::is_none")]
     results: Option<Value>,
@@ -89,7 +92,7 @@ impl Problem {
 
     /// Says when to come back. The header has whole seconds (RFC 9110 10.2.3): a part of one counts as one.
     pub fn with_retry_after(self, after: Duration) -> Self {
-        Self { retry_after: Some(after), ..self }
+        Self { retry_after: Some(u16::try_from(after.as_millis().div_ceil(1_000)).unwrap_or(u16::MAX)), ..self }
     }
 
     pub fn with_results(self, results: Value) -> Self {
@@ -101,7 +104,7 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let refused = self.code.is_some_and(|code| code != NO_TOKEN);
-        let retry_after = self.retry_after.map_or(2, |after| after.as_millis().div_ceil(1_000));
+        let retry_after = HeaderValue::from(self.retry_after.unwrap_or(RETRY_AFTER));
         let mut response = (status, Json(self)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
@@ -113,7 +116,7 @@ impl IntoResponse for Problem {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
             }
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
-                headers.extend(HeaderValue::from_str(&retry_after.to_string()).ok().map(|after| (header::RETRY_AFTER, after)));
+                headers.insert(header::RETRY_AFTER, retry_after);
             }
             StatusCode::UPGRADE_REQUIRED => {
                 // RFC 9110 7.8: who sends Upgrade names it in Connection too.
