@@ -488,7 +488,7 @@ async fn tell_breaks(gateway: Arc<Gateway>, mut breaks: mpsc::UnboundedReceiver<
             }
             for _ in 0..pace {
                 let Some((key, reason)) = pending.pop_first() else { break };
-                for session in gateway.hub.sessions(&key) {
+                for session in gateway.subscriptions.sessions_under(&key) {
                     session.push_resync_of(&key, reason);
                 }
             }

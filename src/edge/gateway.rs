@@ -29,7 +29,7 @@ use crate::push::metrics::Metrics;
 use crate::push::outbox::Limits;
 use crate::push::presence::Presence;
 use crate::push::publisher::Publisher;
-use crate::push::session::{SessionHandle, Transport};
+use crate::push::session::{LiveSession, Transport};
 use crate::push::sessions::{Sessions, TooManySessions};
 use crate::push::subscriptions::Subscriptions;
 use crate::wire::ws::session::{Now, Rules};
@@ -117,9 +117,9 @@ impl Gateway {
         subject: Subject,
         transport: Transport,
         peer: SocketAddr,
-    ) -> Result<Arc<SessionHandle>, TooManySessions> {
+    ) -> Result<Arc<LiveSession>, TooManySessions> {
         let limits = Limits { events: self.settings.sessions.outbox_events, bytes: self.settings.sessions.outbox_bytes };
-        let session = SessionHandle::new(id, subject, transport, peer, unix_ms(), limits);
+        let session = LiveSession::new(id, subject, transport, peer, unix_ms(), limits);
         self.sessions.add(&session)?;
         Metrics::count(&self.metrics.opened, "transport", transport.as_str());
         Ok(session)
@@ -132,7 +132,7 @@ impl Gateway {
     }
 
     /// Lets go of everything that a session held.
-    pub fn close_session(&self, session: &Arc<SessionHandle>, reason: &'static str) {
+    pub fn close_session(&self, session: &Arc<LiveSession>, reason: &'static str) {
         self.subscriptions.end(session);
         Metrics::count(&self.metrics.closed, "reason", reason);
     }

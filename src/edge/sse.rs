@@ -34,7 +34,7 @@ use crate::push::clock::unix_ms;
 use crate::push::hub::Wanted;
 use crate::push::metrics::Metrics;
 use crate::push::outbox::{Outgoing, Resync};
-use crate::push::session::{SessionHandle, Transport};
+use crate::push::session::{LiveSession, Transport};
 use crate::push::subscriptions::Wish;
 use crate::wire::sse;
 use crate::wire::ws::close::{CloseReason, Goodbye};
@@ -217,7 +217,7 @@ fn refuse_all(places: Vec<(u32, Result<Key, CommandError>)>) -> Problem {
 /// One stream. Dropping it, as hyper does when the client is gone, ends the session.
 struct SseSession {
     gateway: Arc<Gateway>,
-    session: Arc<SessionHandle>,
+    session: Arc<LiveSession>,
     ready: VecDeque<Bytes>,
     heartbeat: Duration,
     timer: Pin<Box<Sleep>>,
@@ -300,7 +300,7 @@ impl SseSession {
                 }
             }
             Outgoing::Revoked { key } => self.push("revoked", None, &push::revoked(&key)),
-            Outgoing::Standing { .. } | Outgoing::Health(_) | Outgoing::Moved { .. } | Outgoing::AskRights { .. } => {}
+            Outgoing::Registration { .. } | Outgoing::Health(_) | Outgoing::Moved { .. } | Outgoing::AskRights { .. } => {}
             Outgoing::End(end) => self.end(goodbye(end)),
         }
     }

@@ -38,7 +38,7 @@ use crate::mail::rights::Rights;
 use crate::push::hub::Wanted;
 use crate::push::metrics::Metrics;
 use crate::push::outbox::{End, Outgoing, Resync, SubscribeFailure};
-use crate::push::session::SessionHandle;
+use crate::push::session::LiveSession;
 use crate::push::subscriptions::Wish;
 use crate::wire::ws::close::{CloseReason, Goodbye};
 use crate::wire::ws::codec::{Codec, Input};
@@ -80,7 +80,7 @@ struct Connection {
     codec: Codec,
     session: Session,
     id: SessionId,
-    handle: Option<Arc<SessionHandle>>,
+    handle: Option<Arc<LiveSession>>,
     resuming: Option<Box<Resuming>>,
     verifying: VecDeque<Verifying>,
     /// What was read and not acted upon yet: while a `connect` is worked on, what follows it waits.
@@ -481,7 +481,7 @@ impl Connection {
                 let actions = self.session.handle_moved(&from, to);
                 self.act(actions);
             }
-            Outgoing::Standing { .. } | Outgoing::Health(_) | Outgoing::AskRights { .. } => {}
+            Outgoing::Registration { .. } | Outgoing::Health(_) | Outgoing::AskRights { .. } => {}
             Outgoing::End(end) => self.close(goodbye(end)),
         }
     }

@@ -84,7 +84,7 @@ impl NodeConsumer {
         let position = Position { queue: self.queue.clone(), offset: record.offset };
         let delivery = Arc::new(Delivery::new(event, &position, record.payload.len(), Instant::now()));
         let fanout = self.subscriptions.hub.deliver(&delivery);
-        self.subscriptions.heed(&delivery);
+        self.subscriptions.apply(&delivery);
         let wanted = fanout.queued + fanout.collapsed + fanout.absorbed > 0;
         Metrics::count(&self.metrics.consumed, "outcome", if wanted { "delivered" } else { "unwanted" });
         Metrics::add(&self.metrics.deliveries, "outcome", "queued", fanout.queued as u64);

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use super::access::{Grant, Need};
 use super::delivery::Delivery;
+use super::handle::{SessionHandle, Transport};
 use super::outbox::Pushed;
-use super::session::{SessionHandle, Transport};
 use crate::lock::{RwLock, rank};
 use crate::mail::codec::EnvelopeFields;
 use crate::mail::event::{Change, Event, EventType, EventTypes};

@@ -40,10 +40,10 @@ pub enum Outgoing {
         keys: Resync,
         reason: ResyncReason,
     },
-    /// How the registration of a watched key stands now.
-    Standing {
+    /// What has become of the registration of a watched key.
+    Registration {
         key: Key,
-        standing: Standing,
+        status: RegistrationStatus,
     },
     /// Whether the node can promise to hear of changes now.
     Health(bool),
@@ -57,7 +57,7 @@ pub enum Outgoing {
         to: Option<Key>,
     },
     /// Only the session itself can ask what rights its user has on this mailbox now; the answer goes to
-    /// [`super::subscriptions::Subscriptions::learned`].
+    /// [`super::subscriptions::Subscriptions::report_rights`].
     AskRights {
         key: Key,
     },
@@ -127,9 +127,9 @@ impl ResyncReason {
     }
 }
 
-/// How the registration of a watched key stands.
+/// What has become of the registration of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum RegistrationStatus {
     /// Acknowledged: what is published from now on comes, but for publishers whose lookups are stale (I-5).
     Registered,
     /// Every publisher finds it.
@@ -337,8 +337,8 @@ impl Outbox {
         }
     }
 
-    pub fn push_standing(&mut self, key: Key, standing: Standing) {
-        self.wait(Outgoing::Standing { key, standing });
+    pub fn push_registration(&mut self, key: Key, status: RegistrationStatus) {
+        self.wait(Outgoing::Registration { key, status });
     }
 
     pub fn push_health(&mut self, healthy: bool) {

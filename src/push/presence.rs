@@ -15,8 +15,8 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::outbox::{ResyncReason, Standing};
-use super::session::SessionHandle;
+use super::handle::SessionHandle;
+use super::outbox::{RegistrationStatus, ResyncReason};
 use crate::cluster::registry::{Discontinuity, Registrar, RegistryError};
 use crate::lock::{Mutex, rank};
 use crate::mail::key::Key;
@@ -31,13 +31,13 @@ pub struct Break {
     pub reason: ResyncReason,
 }
 
-/// See the module's words.
+/// The keys that this node has registered, and who holds them.
 pub struct Presence {
     registrar: Arc<dyn Registrar>,
     settle: Duration,
     linger: Duration,
     /// A registration that is not acknowledged for so long counts as unavailable, though it is still waited for.
-    patience: Duration,
+    acknowledge_timeout: Duration,
     state: Mutex<State, { rank::PRESENCE }>,
     /// Wakes the sweeper when a key begins to linger.
     lingering: Notify,
@@ -62,20 +62,20 @@ struct Entry {
     /// Since when it has to settle: what began to settle before that does not count.
     epoch: u64,
     /// `None` until the registry has answered, or has not for too long.
-    standing: Option<Standing>,
-    /// Sessions that hear how it stands.
+    status: Option<RegistrationStatus>,
+    /// Sessions that are told of its status.
     listeners: Vec<Weak<SessionHandle>>,
 }
 
 impl Entry {
     /// Tells the listeners, under the state's lock, so that they hear of changes in their order.
-    fn stand(&mut self, key: &Key, standing: Standing) {
-        if self.standing.replace(standing) == Some(standing) {
+    fn set_status(&mut self, key: &Key, status: RegistrationStatus) {
+        if self.status.replace(status) == Some(status) {
             return;
         }
         self.listeners.retain(|listener| {
             listener.upgrade().is_some_and(|session| {
-                session.push_standing(key.clone(), standing);
+                session.push_registration(key.clone(), status);
                 true
             })
         });
@@ -115,14 +115,21 @@ impl Presence {
         registrar: Arc<dyn Registrar>,
         settle: Duration,
         linger: Duration,
-        patience: Duration,
+        acknowledge_timeout: Duration,
     ) -> (Arc<Self>, mpsc::UnboundedReceiver<Break>) {
         let (breaks, receiver) = mpsc::unbounded_channel();
         let discontinuities = registrar.discontinuities();
-        let presence =
-            Arc::new(Self { registrar, settle, linger, patience, state: Mutex::default(), lingering: Notify::new(), breaks });
+        let presence = Arc::new(Self {
+            registrar,
+            settle,
+            linger,
+            acknowledge_timeout,
+            state: Mutex::default(),
+            lingering: Notify::new(),
+            breaks,
+        });
         tokio::spawn(sweep(Arc::downgrade(&presence)));
-        tokio::spawn(heed(Arc::downgrade(&presence), discontinuities));
+        tokio::spawn(follow_registry(Arc::downgrade(&presence), discontinuities));
         (presence, receiver)
     }
 
@@ -135,7 +142,7 @@ impl Presence {
                 state.generation += 1;
                 let epoch = state.generation;
                 let (waiters, listeners) = (Some(Vec::new()), Vec::new());
-                state.keys.insert(key.clone(), Entry { holders: 1, released: 0, waiters, epoch, standing: None, listeners });
+                state.keys.insert(key.clone(), Entry { holders: 1, released: 0, waiters, epoch, status: None, listeners });
                 tokio::spawn(register(Arc::downgrade(self), key.clone(), begin(self.registrar.clone(), key.clone())));
             }
         }
@@ -152,13 +159,13 @@ impl Presence {
         Some(receiver)
     }
 
-    /// Tells the session how the key stands, as soon as that is known, and of each change.
+    /// Tells the session the status of the key's registration, as soon as it is known, and of each change.
     pub(super) fn listen(&self, lease: &Lease, session: &Arc<SessionHandle>) {
         let mut state = self.state.lock();
         let Some(entry) = state.keys.get_mut(&lease.key) else { return };
         entry.listeners.push(Arc::downgrade(session));
-        if let Some(standing) = entry.standing {
-            session.push_standing(lease.key.clone(), standing);
+        if let Some(status) = entry.status {
+            session.push_registration(lease.key.clone(), status);
         }
     }
 
@@ -213,15 +220,15 @@ impl Presence {
     fn settled(&self, key: &Key, epoch: u64) {
         let mut state = self.state.lock();
         let Some(entry) = state.keys.get_mut(key).filter(|entry| entry.epoch == epoch) else { return };
-        entry.stand(key, Standing::Settled);
+        entry.set_status(key, RegistrationStatus::Settled);
         for waiter in entry.waiters.take().into_iter().flatten() {
-            // A waiter that has lost its patience is no fault.
+            // A waiter that has given up is no fault.
             let _ = waiter.send(());
         }
     }
 
     /// These are not settled any more; returns those that are held here, with their new epochs.
-    fn unsettle(&self, keys: &[Key], standing: Standing) -> Vec<(Key, u64)> {
+    fn unsettle(&self, keys: &[Key], status: RegistrationStatus) -> Vec<(Key, u64)> {
         let mut state = self.state.lock();
         let mut unsettled = Vec::new();
         state.generation += 1;
@@ -230,7 +237,7 @@ impl Presence {
             if let Some(entry) = state.keys.get_mut(key) {
                 entry.epoch = epoch;
                 entry.waiters.get_or_insert_default();
-                entry.stand(key, standing);
+                entry.set_status(key, status);
                 unsettled.push((key.clone(), epoch));
             }
         }
@@ -242,8 +249,8 @@ impl Presence {
         let mut state = self.state.lock();
         let entry = state.keys.get_mut(key)?;
         // It may have been restored and have settled meanwhile.
-        if entry.standing != Some(Standing::Settled) {
-            entry.stand(key, Standing::Registered);
+        if entry.status != Some(RegistrationStatus::Settled) {
+            entry.set_status(key, RegistrationStatus::Registered);
         }
         Some(entry.epoch)
     }
@@ -251,8 +258,8 @@ impl Presence {
     /// The registry has not acknowledged so far.
     fn unavailable(&self, key: &Key) {
         let mut state = self.state.lock();
-        if let Some(entry) = state.keys.get_mut(key).filter(|entry| entry.standing.is_none()) {
-            entry.stand(key, Standing::Unavailable);
+        if let Some(entry) = state.keys.get_mut(key).filter(|entry| entry.status.is_none()) {
+            entry.set_status(key, RegistrationStatus::Unavailable);
         }
     }
 }
@@ -271,8 +278,8 @@ fn begin(registrar: Arc<dyn Registrar>, key: Key) -> Registering {
 
 /// Sees a registration through: waits until it is acknowledged, then for the settle window, and marks the key settled.
 async fn register(presence: Weak<Presence>, key: Key, mut registering: Registering) {
-    let Some(patience) = presence.upgrade().map(|presence| presence.patience) else { return };
-    while let Err(error) = patient(&presence, &key, &mut registering, patience).await {
+    let Some(acknowledge_timeout) = presence.upgrade().map(|presence| presence.acknowledge_timeout) else { return };
+    while let Err(error) = wait_for_acknowledgement(&presence, &key, &mut registering, acknowledge_timeout).await {
         warn!(%error, "a registration failed and will be tried again");
         if let Some(presence) = presence.upgrade() {
             presence.unavailable(&key);
@@ -296,13 +303,13 @@ async fn register(presence: Weak<Presence>, key: Key, mut registering: Registeri
 }
 
 /// Waits for the registry; says that the key is unavailable where that takes long.
-async fn patient(
+async fn wait_for_acknowledgement(
     presence: &Weak<Presence>,
     key: &Key,
     registering: &mut Registering,
-    patience: Duration,
+    acknowledge_timeout: Duration,
 ) -> Result<(), RegistryError> {
-    if let Ok(outcome) = tokio::time::timeout(patience, registering.as_mut()).await {
+    if let Ok(outcome) = tokio::time::timeout(acknowledge_timeout, registering.as_mut()).await {
         return outcome;
     }
     if let Some(presence) = presence.upgrade() {
@@ -328,17 +335,18 @@ async fn sweep(presence: Weak<Presence>) {
     }
 }
 
-async fn heed(presence: Weak<Presence>, mut discontinuities: mpsc::UnboundedReceiver<Discontinuity>) {
+async fn follow_registry(presence: Weak<Presence>, mut discontinuities: mpsc::UnboundedReceiver<Discontinuity>) {
     while let Some(discontinuity) = discontinuities.recv().await {
         let Some(strong) = presence.upgrade() else { return };
         match discontinuity {
             Discontinuity::Lost { keys } => {
-                let keys: Vec<Key> = strong.unsettle(&keys, Standing::Unavailable).into_iter().map(|(key, _)| key).collect();
+                let keys: Vec<Key> =
+                    strong.unsettle(&keys, RegistrationStatus::Unavailable).into_iter().map(|(key, _)| key).collect();
                 warn!(keys = keys.len(), "registrations are lost while the registry is away: clients read their state anew");
                 let _ = strong.breaks.send(Break { keys, reason: ResyncReason::RegistryLost });
             }
             Discontinuity::Restored { keys } => {
-                let unsettled = strong.unsettle(&keys, Standing::Registered);
+                let unsettled = strong.unsettle(&keys, RegistrationStatus::Registered);
                 info!(keys = unsettled.len(), "registrations stand again: clients read their state anew once they are settled");
                 let (settle, weak) = (strong.settle, presence.clone());
                 tokio::spawn(async move {
@@ -364,7 +372,7 @@ mod tests {
     use crate::cluster::registry::{NodeRecord, RegistryHealth};
     use crate::mail::user::UserName;
 
-    const PATIENCE: Duration = Duration::from_secs(10);
+    const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(10);
 
     /// Records what it is asked; acknowledges at once.
     struct Recorder {
@@ -408,7 +416,8 @@ mod tests {
     fn play() -> Play {
         let (discontinuity, receiver) = mpsc::unbounded_channel();
         let recorder = Arc::new(Recorder { log: Mutex::default(), discontinuities: Mutex::new(Some(receiver)) });
-        let (presence, breaks) = Presence::start(recorder.clone(), Duration::from_secs(1), Duration::from_secs(30), PATIENCE);
+        let (presence, breaks) =
+            Presence::start(recorder.clone(), Duration::from_secs(1), Duration::from_secs(30), ACKNOWLEDGE_TIMEOUT);
         Play { recorder, presence, breaks, discontinuity }
     }
 
@@ -463,7 +472,8 @@ mod tests {
     async fn an_earlier_life_of_a_key_does_not_settle_a_later_one() {
         let (_discontinuity, receiver) = mpsc::unbounded_channel();
         let recorder = Arc::new(Recorder { log: Mutex::default(), discontinuities: Mutex::new(Some(receiver)) });
-        let (presence, _breaks) = Presence::start(recorder, Duration::from_secs(4), Duration::from_millis(1), PATIENCE);
+        let (presence, _breaks) =
+            Presence::start(recorder, Duration::from_secs(4), Duration::from_millis(1), ACKNOWLEDGE_TIMEOUT);
         drop(presence.acquire(&bob()));
         pass(3).await;
         assert!(presence.is_empty(), "let go before it had settled");

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::session::{SessionHandle, Transport, standing};
+use super::session::{LiveSession, Transport};
 use crate::lock::{Mutex, RwLock, rank};
 use crate::mail::ids::{NodeId, SessionId};
 use crate::mail::key::Key;
@@ -41,7 +41,7 @@ pub struct SessionRecord {
     pub subscriptions: usize,
 }
 
-impl SessionHandle {
+impl LiveSession {
     pub fn record(&self) -> SessionRecord {
         SessionRecord {
             id: self.id.clone(),
@@ -97,10 +97,10 @@ impl Counts {
     }
 }
 
-/// See the module's words.
+/// The live sessions of this node, and the log of their subscriptions.
 #[derive(Debug)]
 pub struct Sessions {
-    live: RwLock<BTreeMap<SessionId, Arc<SessionHandle>>, { rank::SESSIONS }>,
+    live: RwLock<BTreeMap<SessionId, Arc<LiveSession>>, { rank::SESSIONS }>,
     per_user: Mutex<HashMap<UserName, Counts>>,
     per_user_limit: usize,
     imap_per_user_limit: usize,
@@ -123,7 +123,7 @@ impl Sessions {
         }
     }
 
-    pub fn add(&self, session: &Arc<SessionHandle>) -> Result<(), TooManySessions> {
+    pub fn add(&self, session: &Arc<LiveSession>) -> Result<(), TooManySessions> {
         {
             let user = session.user();
             let mut per_user = self.per_user.lock();
@@ -138,7 +138,7 @@ impl Sessions {
         Ok(())
     }
 
-    pub fn remove(&self, session: &SessionHandle) {
+    pub fn remove(&self, session: &LiveSession) {
         let mut live = self.live.write();
         if live.remove(&session.id).is_some() {
             self.uncount(&session.user(), session.transport);
@@ -157,7 +157,7 @@ impl Sessions {
     }
 
     /// The user is called otherwise now. Returns the sessions concerned.
-    pub(super) fn rename_user(&self, from: &UserName, to: &UserName) -> Vec<Arc<SessionHandle>> {
+    pub(super) fn rename_user(&self, from: &UserName, to: &UserName) -> Vec<Arc<LiveSession>> {
         // Under this lock nobody comes or goes.
         let live = self.live.write();
         let renamed: Vec<_> = live.values().filter(|session| session.user() == *from).cloned().collect();
@@ -166,8 +166,9 @@ impl Sessions {
             *self.per_user.lock().entry(to.clone()).or_default().of(session.transport) += 1;
             self.uncount(from, session.transport);
             // Whoever follows the one user's subscriptions sees them go, and who follows the other's sees them come.
-            let held = session.held();
-            let subscriptions = standing(&held);
+            // Locked, so that none comes or goes meanwhile.
+            let book = session.book();
+            let subscriptions = book.as_ref().map(|book| book.established()).unwrap_or_default();
             let note = |active| {
                 for (key, since) in &subscriptions {
                     self.note(active, session.subscription_record(key.clone(), *since));
@@ -188,17 +189,17 @@ impl Sessions {
         self.len() == 0
     }
 
-    pub fn get(&self, id: &SessionId) -> Option<Arc<SessionHandle>> {
+    pub fn get(&self, id: &SessionId) -> Option<Arc<LiveSession>> {
         self.live.read().get(id).cloned()
     }
 
     /// All of them, in the order of their ids.
-    pub fn all(&self) -> Vec<Arc<SessionHandle>> {
+    pub fn all(&self) -> Vec<Arc<LiveSession>> {
         self.after(None)
     }
 
     /// Those with `id` and a later one, in the order of their ids.
-    pub fn after(&self, id: Option<&SessionId>) -> Vec<Arc<SessionHandle>> {
+    pub fn after(&self, id: Option<&SessionId>) -> Vec<Arc<LiveSession>> {
         let live = self.live.read();
         let from = id.map_or(Bound::Unbounded, Bound::Included);
         live.range::<SessionId, _>((from, Bound::Unbounded)).map(|(_, session)| session.clone()).collect()
@@ -241,14 +242,14 @@ mod tests {
     use crate::mail::rights::Subject;
     use crate::push::outbox::Limits;
 
-    fn session(number: u64) -> Arc<SessionHandle> {
+    fn session(number: u64) -> Arc<LiveSession> {
         session_over(Transport::Sse, number)
     }
 
-    fn session_over(transport: Transport, number: u64) -> Arc<SessionHandle> {
+    fn session_over(transport: Transport, number: u64) -> Arc<LiveSession> {
         let id = SessionId::new("n".parse().unwrap(), number);
         let user = UserName::new("bob").unwrap();
-        SessionHandle::new(id, Subject::alone(user), transport, ([127, 0, 0, 1], 1).into(), 5, Limits { events: 1, bytes: 1 })
+        LiveSession::new(id, Subject::alone(user), transport, ([127, 0, 0, 1], 1).into(), 5, Limits { events: 1, bytes: 1 })
     }
 
     #[test]

@@ -37,7 +37,7 @@ use crate::mail::rights::Subject;
 use crate::mail::user::UserName;
 use crate::push::metrics::Metrics;
 use crate::push::outbox::End;
-use crate::push::session::{SessionHandle, Transport};
+use crate::push::session::{LiveSession, Transport};
 use crate::wire::imap::session::{Action, Input, Session, Setting};
 
 /// So many bytes waiting for a client stop reading from itself: it asks, and does not take the answers.
@@ -98,7 +98,7 @@ pub struct Connection {
     to_client: Progress,
     to_upstream: Progress,
     doing: Doing,
-    handle: Option<Arc<SessionHandle>>,
+    handle: Option<Arc<LiveSession>>,
     announcements: Announcements,
     /// What is due to the client waits until what it did is told to the cluster.
     promise: Option<Promise>,
@@ -187,7 +187,7 @@ impl Connection {
                 }),
                 Action::Withheld(mailbox) => self.with_handle(|_, handle| handle.note_withheld(&Key::Mailbox(mailbox))),
                 Action::Rights { mailbox, rights } => self.with_handle(|gateway, handle| {
-                    gateway.subscriptions.learned(handle, &Key::Mailbox(mailbox), rights);
+                    gateway.subscriptions.report_rights(handle, &Key::Mailbox(mailbox), rights);
                 }),
                 Action::AclChanged { mailbox, identifier, rights } => {
                     if let Some(handle) = &self.handle {
@@ -210,7 +210,7 @@ impl Connection {
         }
     }
 
-    fn with_handle(&self, act: impl FnOnce(&Gateway, &Arc<SessionHandle>)) {
+    fn with_handle(&self, act: impl FnOnce(&Gateway, &Arc<LiveSession>)) {
         if let Some(handle) = &self.handle {
             act(&self.door.gateway, handle);
         }

@@ -18,8 +18,8 @@ use crate::mail::event::EventType;
 use crate::mail::key::Key;
 use crate::mail::path::MailboxPath;
 use crate::mail::rights::{Rights, Subject};
+use crate::push::handle::SessionHandle;
 use crate::push::once::Once;
-use crate::push::session::SessionHandle;
 
 /// In the word: the rights are known, and stand in the low bits.
 const KNOWN: u32 = 1 << 31;

@@ -1,7 +1,7 @@
-//! Mailboxes and users that are called otherwise now, or are gone: their subscriptions go with them, or end.
+//! Mailboxes and users that are renamed, or are gone: their subscriptions go with them, or end.
 //!
-//! A holding follows at once. Where the new name is not its user's own, nothing of it is told, neither old name nor new, until
-//! it is known whether the user may look the new one up ([`Moving`]); further renames are followed meanwhile, and the client
+//! A subscription follows at once. Where the new name is not its user's own, nothing of it is told, neither old name nor new, until
+//! it is known whether the user may look the new one up (`State::Moving`); further renames are followed meanwhile, and the client
 //! hears of one, from the name that it knows. Nothing is missed on the way: it is told to resync once the registration under the
 //! new name has settled, for publishers may not have found it before.
 
@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::review::UNTOLD;
-use super::{Subscriptions, of_serial};
+use super::review::RENAME_WAIT;
+use super::service::Subscriptions;
 use crate::mail::event::{Change, Event};
 use crate::mail::key::Key;
 use crate::mail::path::MailboxPath;
@@ -23,9 +23,10 @@ use crate::push::access::{Grant, Need};
 use crate::push::delivery::Delivery;
 use crate::push::hub::changes_owner;
 use crate::push::outbox::{Resync, ResyncReason, SubscribeFailure};
-use crate::push::session::{Held, Moving, SessionHandle, Transport};
+use crate::push::session::{LiveSession, Transport};
+use crate::push::subscription::{Book, Interest, Subscription};
 
-/// Before what could not be said, and a name that another holding has still, are looked at again; doubled each time.
+/// Before a source that did not answer, and a name that another subscription has still, are looked at again; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
@@ -34,11 +35,20 @@ struct Move {
     to: MailboxPath,
     /// As it is told to its own watchers.
     news: Arc<Delivery>,
-    /// The hub has delivered it as an event of this mailbox to those who own both names.
-    is_told: bool,
+    /// Who has told it to those who own both names.
+    teller: Teller,
 }
 
-/// What is to be done about a holding whose new name is not told yet.
+/// Who tells a client of a rename.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Teller {
+    /// The hub has delivered it, as an event of this mailbox.
+    Hub,
+    /// Nobody yet: the rename was a parent's or a user's, or it was not known whether the client may know it.
+    Nobody,
+}
+
+/// What is to be done about a subscription whose new name is not told yet.
 enum Next {
     /// Nothing.
     Over,
@@ -47,19 +57,19 @@ enum Next {
 }
 
 impl Subscriptions {
-    /// A mailbox, and everything below it, is called otherwise now.
+    /// A mailbox, and everything below it, is renamed.
     pub(super) fn renamed(self: &Arc<Self>, delivery: &Arc<Delivery>, to: &MailboxPath) {
         let from = &delivery.event.mailbox;
-        // Whoever holds the new name holds another mailbox now.
+        // Whoever subscribes to the new name subscribes to another mailbox now.
         self.access.doubt_mailbox(to);
-        self.resync_untold(delivery, to);
+        self.resync_where_names_are_not_told(delivery, to);
         if self.moving.load(Ordering::Acquire) > 0 && !changes_owner(&delivery.event) {
             self.end_what_clashes(from, to);
         }
         self.move_all(delivery, |path| path.renamed(from, to));
     }
 
-    /// A user, and every mailbox of theirs, is called otherwise now.
+    /// A user is renamed, and with them every mailbox of theirs.
     pub(super) fn renamed_account(self: &Arc<Self>, delivery: &Arc<Delivery>, to: &UserName) {
         let Some(from) = delivery.event.mailbox.owner_name().filter(|from| from != to) else { return };
         let renamed = self.sessions.rename_user(&from, to);
@@ -68,20 +78,20 @@ impl Subscriptions {
             is_theirs.then(|| MailboxPath::new(path.namespace(), to.as_str(), path.name()).ok()).flatten()
         });
         let (old, new) = (Key::Account(from), Key::Account(to.clone()));
-        for session in self.hub.sessions(&old) {
-            let mut guard = session.held();
-            let Some(held) = guard.as_mut() else { continue };
-            let Some(at) = held.iter().position(|holding| holding.key == old && holding.is_active()) else { continue };
-            let mut holding = held.swap_remove(at);
-            self.hub.unsubscribe(&old, &session);
-            holding.key = new.clone();
+        for session in self.sessions_under(&old) {
+            let Some(mut book) = session.book() else { continue };
+            let is_its = |subscription: &Subscription| subscription.key == old && subscription.is_in_hub();
+            let Some(mut subscription) = book.remove_where(is_its) else { continue };
+            self.hub.unsubscribe(&old, session.handle());
+            subscription.key = new.clone();
             session.push_moved(old.clone(), Some(new.clone()));
-            self.settle_in(&session, held, holding, &old);
+            self.settle_in(&session, &mut book, subscription, &old, Vec::new());
         }
         for session in &renamed {
-            self.regroup(session);
-            for grant in session.held().iter().flatten().filter_map(|holding| holding.grant.as_ref()) {
-                // Of a loss that a first answer shows, nobody has told: it may be half of another rename.
+            self.renew_grants(session);
+            let Some(book) = session.book() else { continue };
+            for grant in book.iter().filter_map(|subscription| subscription.grant.as_ref()) {
+                // A loss that a first answer shows is not announced: it may be half of another rename.
                 grant.presume_reading();
             }
         }
@@ -92,56 +102,50 @@ impl Subscriptions {
         let mailbox = &delivery.event.mailbox;
         let key = Key::Mailbox(mailbox.clone());
         // Those on their way first: what arrives meanwhile is in the hub then.
-        self.each_moving(|session, held| {
-            while let Some(at) = held.iter().position(|holding| holding.key == key && holding.moving.is_some()) {
-                self.revoke(session, held, at);
+        self.each_with_moves(|session, book| {
+            let is_its = |subscription: &&Subscription| subscription.key == key && subscription.is_moving();
+            let ids: Vec<u64> = book.iter().filter(is_its).map(|subscription| subscription.id).collect();
+            for id in ids {
+                self.revoke(session, book, id);
             }
         });
-        for session in self.hub.sessions(&key) {
-            let mut guard = session.held();
-            let Some(held) = guard.as_mut() else { continue };
-            let Some(at) = held.iter().position(|holding| holding.key == key && holding.is_active()) else { continue };
-            if held[at].watched {
-                continue;
-            }
-            match &held[at].grant {
-                // The hub has told it.
-                None => {}
-                Some(grant) if grant.allows(Need::Rights(Rights::LOOKUP)) => {
-                    session.push_event(delivery, Default::default());
-                }
-                Some(_) => {
-                    self.revoke(&session, held, at);
-                    continue;
-                }
-            }
-            let mut gone = held.swap_remove(at);
-            let waiting = std::mem::take(&mut gone.waiting);
-            self.withdraw(&session, gone);
-            // Once it is out of the hub: no event of it comes behind the answer.
-            for tag in waiting {
-                session.push_settled(tag, key.clone(), Err(SubscribeFailure::NotFound));
-            }
-            session.push_moved(key.clone(), None);
+        for session in self.sessions_under(&key) {
+            self.delete_one(&session, delivery, &key);
         }
         // Whoever is about to subscribe asks again: a mailbox made anew under this name is another one.
         self.access.doubt_mailbox(mailbox);
     }
 
-    /// What has changed for those to whom the news itself is not told, for it names a mailbox that may be none of their
-    /// business; and for who watches an INBOX: its messages have moved, and it stays (RFC 9051 6.3.6).
-    fn resync_untold(&self, delivery: &Arc<Delivery>, to: &MailboxPath) {
+    fn delete_one(&self, session: &LiveSession, delivery: &Arc<Delivery>, key: &Key) {
+        let Some(mut book) = session.book() else { return };
+        let Some(subscription) = book.in_hub(key).filter(|found| found.interest != Interest::Watched) else { return };
+        let id = subscription.id;
+        match &subscription.grant {
+            // The hub has told it.
+            None => {}
+            Some(grant) if grant.allows(Need::Rights(Rights::LOOKUP)) => {
+                session.push_event(delivery, Default::default());
+            }
+            Some(_) => return self.revoke(session, &mut book, id),
+        }
+        if let Some(gone) = book.remove(id) {
+            self.refuse(session, gone, SubscribeFailure::NotFound);
+            session.push_moved(key.clone(), None);
+        }
+    }
+
+    /// Tells those to whom the rename itself is not told that something has changed: it names a mailbox that may be none of their
+    /// business. And those who watch an INBOX: its messages have moved, and it stays (RFC 9051 6.3.6).
+    fn resync_where_names_are_not_told(&self, delivery: &Arc<Delivery>, to: &MailboxPath) {
         let from = &delivery.event.mailbox;
         let is_given_away = changes_owner(&delivery.event);
         let accounts = [from, to].into_iter().filter(|_| is_given_away).filter_map(|path| path.owner_name().map(Key::Account));
         let inbox = (from.name() == "INBOX").then(|| from.clone());
         for key in inbox.into_iter().chain([to.clone()]).map(Key::Mailbox).chain(accounts) {
-            for session in self.hub.sessions(&key) {
-                let held = session.held();
-                let Some(holding) = held.iter().flatten().find(|holding| holding.key == key && holding.is_active()) else {
-                    continue;
-                };
-                let is_concerned = match &holding.grant {
+            for session in self.sessions_under(&key) {
+                let Some(mut book) = session.book() else { continue };
+                let Some(subscription) = book.in_hub(&key) else { continue };
+                let is_concerned = match &subscription.grant {
                     None => is_given_away,
                     Some(grant) => grant.allows(Need::Rights(Rights::READ)),
                 };
@@ -152,86 +156,74 @@ impl Subscriptions {
         }
     }
 
-    /// A client that hears of both names takes what it knows by the one for what it knows by the other from now on. Where one of
-    /// them is the name of a mailbox that is called otherwise by now, and this is not told yet, it would be wrong: it has to
-    /// begin anew.
+    /// A client that hears of a rename calls the mailbox that it knows by the old name by the new one from then on. Where it knows
+    /// a third mailbox by one of these two names, for it has not been told yet that this one is renamed too, it would mix them up:
+    /// both subscriptions end, and it has to begin anew.
     fn end_what_clashes(&self, from: &MailboxPath, to: &MailboxPath) {
         let (old, new) = (Key::Mailbox(from.clone()), Key::Mailbox(to.clone()));
-        self.each_moving(|session, held| {
-            let user = session.user();
-            let hears = |holding: &Held| {
-                let watches = holding.key == old || matches!(&holding.key, Key::Account(user) if from.is_owned_by(user));
-                watches && holding.is_active() && holding.grant.is_none()
+        self.each_with_moves(|session, book| {
+            let hears = |known: &Subscription| {
+                let watches = known.key == old || matches!(&known.key, Key::Account(user) if from.is_owned_by(user));
+                watches && known.is_in_hub() && known.grant.is_none()
             };
-            let clashes = |holding: &Held| holding.moving.is_some() && [&old, &new].contains(&holding.name());
-            if !from.is_owned_by(&user) || !held.iter().any(hears) || !held.iter().any(clashes) {
+            let has_a_name = |known: &Subscription| [&old, &new].contains(&known.name());
+            let clashes = |known: &Subscription| known.is_moving() && has_a_name(known);
+            if !from.is_owned_by(&session.user()) || !book.iter().any(hears) || !book.iter().any(clashes) {
                 return;
             }
-            while let Some(at) = held.iter().position(|holding| [&old, &new].contains(&holding.name())) {
-                let mut gone = held.swap_remove(at);
-                let (waiting, name) = (std::mem::take(&mut gone.waiting), gone.name().clone());
-                self.withdraw(session, gone);
-                for tag in waiting {
-                    session.push_settled(tag, name.clone(), Err(SubscribeFailure::Withdrawn));
-                }
+            for gone in book.extract(|known| has_a_name(known)) {
+                self.refuse(session, gone, SubscribeFailure::Withdrawn);
             }
             session.push_revoked(new.clone());
         });
     }
 
-    /// Every session that has a holding whose new name is not told yet.
-    fn each_moving(&self, act: impl Fn(&Arc<SessionHandle>, &mut Vec<Held>)) {
+    /// Every session that has a subscription whose new name is not told yet.
+    fn each_with_moves(&self, act: impl Fn(&Arc<LiveSession>, &mut Book)) {
         if self.moving.load(Ordering::Acquire) == 0 {
             return;
         }
         for session in self.sessions.all() {
-            let mut guard = session.held();
-            if let Some(held) = guard.as_mut().filter(|held| held.iter().any(|holding| holding.moving.is_some())) {
-                act(&session, held);
+            if let Some(mut book) = session.book().filter(|book| book.iter().any(Subscription::is_moving)) {
+                act(&session, &mut book);
             }
         }
     }
 
     fn move_all(self: &Arc<Self>, delivery: &Arc<Delivery>, new_name: impl Fn(&MailboxPath) -> Option<MailboxPath>) {
-        let is_moved = |key: &Key| matches!(key, Key::Mailbox(path) if new_name(path).is_some_and(|new| new != *path));
+        let is_renamed = |key: &Key| matches!(key, Key::Mailbox(path) if new_name(path).is_some_and(|new| new != *path));
         for session in self.sessions.all() {
-            self.turn_back(&session, &is_moved);
+            self.turn_back(&session, &is_renamed);
         }
-        let of = |path: &MailboxPath| {
-            let to = new_name(path)?;
-            let is_told = *path == delivery.event.mailbox && matches!(delivery.event.change, Change::MailboxRename { .. });
-            let news = if is_told { delivery.clone() } else { Arc::new(derived(delivery, path, &to)) };
-            Some(Move { to, news, is_told })
-        };
+        let of = |path: &MailboxPath| new_name(path).map(|to| Move::new(delivery, path, to));
         // Those on their way first: what is moved below is on its way then, and has this name already.
-        self.each_moving(|session, held| {
-            let moves = |holding: &&Held| holding.moving.is_some() && is_moved(&holding.key);
-            let serials: Vec<u64> = held.iter().filter(moves).map(|holding| holding.serial).collect();
-            for serial in serials {
-                let Some(at) = held.iter().position(|holding| holding.serial == serial) else { continue };
-                let Key::Mailbox(path) = &held[at].key else { continue };
+        self.each_with_moves(|session, book| {
+            let moves = |known: &&Subscription| known.is_moving() && is_renamed(&known.key);
+            let ids: Vec<u64> = book.iter().filter(moves).map(|known| known.id).collect();
+            for id in ids {
+                let Some(Key::Mailbox(path)) = book.get(id).map(|known| &known.key) else { continue };
                 if let Some(news) = of(path) {
                     self.access.doubt_mailbox(&news.to);
-                    self.move_on(session, held, at, &news);
+                    self.move_on(session, book, id, &news);
                 }
             }
         });
         // What has arrived meanwhile is in the hub by now. Those above first: what is told of a mailbox comes before what is told of
         // those below it.
-        let mut keys = self.hub.keys_where(is_moved);
+        let mut keys = self.hub.keys_where(is_renamed);
         keys.sort_unstable();
-        for from in keys {
-            let Key::Mailbox(path) = &from else { continue };
+        for key in keys {
+            let Key::Mailbox(path) = &key else { continue };
             let Some(news) = of(path) else { continue };
             self.access.doubt_mailbox(path);
             self.access.doubt_mailbox(&news.to);
-            for session in self.hub.sessions(&from) {
-                let mut guard = session.held();
-                let Some(held) = guard.as_mut() else { continue };
-                let Some(at) = held.iter().position(|holding| holding.key == from && holding.is_active()) else { continue };
-                if !held[at].watched {
-                    self.move_on(&session, held, at, &news);
-                } else if !news.is_told {
+            for session in self.sessions_under(&key) {
+                let Some(mut book) = session.book() else { continue };
+                let Some(found) = book.in_hub(&key) else { continue };
+                let id = found.id;
+                if found.interest != Interest::Watched {
+                    self.move_on(&session, &mut book, id, &news);
+                } else if news.teller == Teller::Nobody {
                     // An IMAP session moves itself; what it tells its client names no mailbox.
                     session.push_event(&news.news, Default::default());
                 }
@@ -240,58 +232,43 @@ impl Subscriptions {
     }
 
     /// Subscriptions under a name that is no more, and which do not stand yet, are to be tried again.
-    fn turn_back(&self, session: &Arc<SessionHandle>, is_moved: &impl Fn(&Key) -> bool) {
-        let mut guard = session.held();
-        let Some(held) = guard.as_mut() else { return };
-        while let Some(at) = held.iter().position(|holding| !holding.stands() && is_moved(&holding.key)) {
-            let gone = held.swap_remove(at);
-            for tag in gone.waiting {
-                session.push_settled(tag, gone.key.clone(), Err(SubscribeFailure::Unavailable { kept: false }));
-            }
+    fn turn_back(&self, session: &LiveSession, is_renamed: &impl Fn(&Key) -> bool) {
+        let Some(mut book) = session.book() else { return };
+        for gone in book.extract(|known| known.since().is_none() && is_renamed(&known.key)) {
+            self.refuse(session, gone, SubscribeFailure::Unavailable { kept: false });
         }
     }
 
-    /// The holding is of the new name from here on. Its client is told at once where that is the user's own, else as soon as it
+    /// The subscription is of the new name from here on. Its client is told at once where that is the user's own, else as soon as it
     /// is known that it may be.
-    fn move_on(self: &Arc<Self>, session: &Arc<SessionHandle>, held: &mut Vec<Held>, at: usize, news: &Move) {
+    fn move_on(self: &Arc<Self>, session: &Arc<LiveSession>, book: &mut Book, id: u64, news: &Move) {
         let subject = session.subject();
         let own = news.to.is_owned_by(&subject.user);
-        let holding = &mut held[at];
-        if holding.is_active() {
-            self.hub.unsubscribe(&holding.key, session);
+        let grant = if own { None } else { self.access.hold(&subject, &news.to) };
+        let new_id = self.next_id();
+        let Some(subscription) = book.get(id) else { return };
+        if subscription.is_in_hub() {
+            self.hub.unsubscribe(&subscription.key, session.handle());
         }
-        let is_told = news.is_told && own && holding.grant.is_none() && holding.moving.is_none();
-        let told = match (holding.moving.take(), &news.news.event.mailbox) {
-            // Of the name between the two the client has not heard, and does not.
-            (Some(moving), between) => match &moving.from {
-                Key::Mailbox(from) if from != between => {
-                    Moving { news: Arc::new(derived(&news.news, from, &news.to)), from: moving.from }
-                }
-                _ => Moving { from: moving.from, news: news.news.clone() },
-            },
-            (None, _) => Moving { from: holding.key.clone(), news: news.news.clone() },
+        let teller = match own && subscription.grant.is_none() && !subscription.is_moving() {
+            true => news.teller,
+            false => Teller::Nobody,
         };
-        holding.moving = Some(Box::new(told));
-        holding.key = Key::Mailbox(news.to.clone());
-        holding.grant = if own { None } else { self.access.hold(&subject, &news.to) };
         // Whoever saw to it under the old name does not find it any more.
-        holding.serial = self.serial.fetch_add(1, Ordering::Relaxed);
-        (holding.busy, holding.lost) = (true, false);
-        let serial = holding.serial;
-        if own && !is_blocked(held, at) {
-            return self.arrive(session, held, at, is_told);
+        subscription.move_to(Key::Mailbox(news.to.clone()), new_id, grant, |known_as| news.as_known(known_as));
+        if own && !is_blocked(book, new_id) {
+            return self.arrive(session, book, new_id, teller);
         }
         self.moving.fetch_add(1, Ordering::AcqRel);
-        tokio::spawn(self.clone().tell_once_known(session.clone(), serial, Instant::now()));
+        tokio::spawn(self.clone().tell_once_known(session.clone(), new_id, Instant::now()));
     }
 
-    async fn tell_once_known(self: Arc<Self>, session: Arc<SessionHandle>, serial: u64, mut since: Instant) {
+    async fn tell_once_known(self: Arc<Self>, session: Arc<LiveSession>, id: u64, mut since: Instant) {
         let (mut denied, mut pause) = (None, FIRST_PAUSE);
         loop {
-            let next = match of_serial(&mut session.held(), serial) {
-                Some((held, at)) => self.next(&session, held, at, &mut denied, pause),
-                // Given up, or moved further, meanwhile.
-                None => break,
+            let next = match session.book() {
+                Some(mut book) => self.next(&session, &mut book, id, &mut denied, pause),
+                None => Next::Over,
             };
             match next {
                 Next::Over => break,
@@ -315,21 +292,23 @@ impl Subscriptions {
         self.moving.fetch_sub(1, Ordering::AcqRel);
     }
 
+    /// `denied`: until when a denial is not told.
     fn next(
         self: &Arc<Self>,
-        session: &Arc<SessionHandle>,
-        held: &mut Vec<Held>,
-        at: usize,
+        session: &Arc<LiveSession>,
+        book: &mut Book,
+        id: u64,
         denied: &mut Option<Instant>,
         pause: Duration,
     ) -> Next {
         let (user, now) = (session.user(), Instant::now());
-        let holding = &mut held[at];
-        let own = holding.key.is_owned_by(&user);
+        // Given up, or moved further, meanwhile.
+        let Some(subscription) = book.get(id) else { return Next::Over };
+        let own = subscription.key.is_owned_by(&user);
         if own {
-            holding.grant = None;
+            subscription.grant = None;
         }
-        let rights = match &holding.grant {
+        let rights = match &subscription.grant {
             None if own => Rights::ALL,
             None => Rights::NONE,
             Some(grant) => match grant.rights() {
@@ -339,72 +318,76 @@ impl Subscriptions {
         };
         if !rights.contains(Rights::LOOKUP) {
             // Perhaps the mailbox has a further name already, and the news of it is on its way.
-            let until = *denied.get_or_insert(now + UNTOLD);
+            let until = *denied.get_or_insert(now + RENAME_WAIT);
             if now < until {
                 return Next::Wait(until);
             }
-            self.revoke(session, held, at);
-        } else if !is_blocked(held, at) {
-            self.arrive(session, held, at, false);
-        } else if is_in_a_circle(held, at) {
+            self.revoke(session, book, id);
+        } else if !is_blocked(book, id) {
+            self.arrive(session, book, id, Teller::Nobody);
+        } else if is_in_a_circle(book, id) {
             // No order of telling would be right.
-            self.revoke(session, held, at);
+            self.revoke(session, book, id);
         } else {
             return Next::Wait(now + pause);
         }
         Next::Over
     }
 
-    /// The client may know the new name. `is_told`: it does.
-    fn arrive(self: &Arc<Self>, session: &Arc<SessionHandle>, held: &mut Vec<Held>, at: usize, is_told: bool) {
-        let mut holding = held.swap_remove(at);
-        holding.busy = false;
-        let from = match holding.moving.take() {
-            // Not where it has its old name again.
-            Some(moving) if moving.from != holding.key => {
-                if !is_told {
-                    session.push_event(&moving.news, Default::default());
-                }
-                session.push_moved(moving.from.clone(), Some(holding.key.clone()));
-                moving.from
+    /// The client may know the new name.
+    fn arrive(self: &Arc<Self>, session: &Arc<LiveSession>, book: &mut Book, id: u64, teller: Teller) {
+        let Some(mut subscription) = book.remove(id) else { return };
+        let Some((from, news, tags)) = subscription.arrive() else { return book.add(subscription) };
+        // Not where it has its old name again.
+        if from != subscription.key {
+            if teller == Teller::Nobody {
+                session.push_event(&news, Default::default());
             }
-            _ => holding.key.clone(),
-        };
-        self.settle_in(session, held, holding, &from);
+            session.push_moved(from.clone(), Some(subscription.key.clone()));
+        }
+        self.settle_in(session, book, subscription, &from, tags);
     }
 
-    /// Registers a holding under its new key, and lets the old one go. Two that have one key now are one.
-    fn settle_in(self: &Arc<Self>, session: &Arc<SessionHandle>, held: &mut Vec<Held>, mut holding: Held, from: &Key) {
-        let key = holding.key.clone();
+    /// Registers a standing subscription under its new key, and lets the old one go. Two that have one key now are one. `tags` wait
+    /// for it.
+    fn settle_in(
+        self: &Arc<Self>,
+        session: &Arc<LiveSession>,
+        book: &mut Book,
+        mut subscription: Subscription,
+        from: &Key,
+        tags: Vec<u32>,
+    ) {
+        let key = subscription.key.clone();
         let lease = self.presence.acquire(&key);
         let settling = self.presence.settling(&lease);
-        if let Some(grant) = &holding.grant {
+        if let Some(grant) = &subscription.grant {
             self.confirm_once_settled(&lease, grant);
-        } else {
-            holding.rights = Rights::ALL;
         }
-        let left = holding.lease.replace(lease);
-        let other = held.iter().position(|other| other.key == key && other.moving.is_none()).map(|at| held.swap_remove(at));
-        let stood = other.as_ref().is_some_and(Held::stands);
-        if let Some(other) = other {
-            merge(&mut holding, other);
+        let own = subscription.grant.is_none();
+        let Some(standing) = subscription.standing() else { return };
+        let left = std::mem::replace(&mut standing.lease, lease);
+        if own {
+            standing.rights = Rights::ALL;
         }
-        let waiting = if holding.busy { Vec::new() } else { std::mem::take(&mut holding.waiting) };
-        let rights = holding.grant.as_ref().and_then(|grant| grant.rights()).unwrap_or(holding.rights);
-        self.hub.subscribe(&key, session, holding.wanted(), holding.grant.as_ref(), || {
-            for tag in waiting {
-                session.push_settled(tag, key.clone(), Ok(rights));
-            }
-        });
+        let other = book.remove_where(|other| other.key == key && !other.is_moving());
+        let stood = other.as_ref().is_some_and(Subscription::is_in_hub);
+        let tags = match other {
+            Some(other) => subscription.merge(other, tags),
+            None => tags,
+        };
+        let Some((told, since)) = subscription.standing().map(|standing| (standing.rights, standing.since)) else { return };
+        let rights = subscription.grant.as_ref().and_then(|grant| grant.rights()).unwrap_or(told);
+        self.put_into_hub(session, &subscription, tags, rights);
         // Told of the rights that it had: what it has lost by its new name ends it as any loss does.
-        self.look_again(&holding, holding.rights);
+        self.notice_change(&subscription, told);
         if *from != key {
-            self.sessions.note(false, session.subscription_record(from.clone(), holding.since));
+            self.sessions.note(false, session.subscription_record(from.clone(), since));
             if !stood {
-                self.sessions.note(true, session.subscription_record(key.clone(), holding.since));
+                self.sessions.note(true, session.subscription_record(key.clone(), since));
             }
         }
-        held.push(holding);
+        book.add(subscription);
         drop(left);
         match settling {
             // It may have taken a moment to ask whether this may be told; and what others published by the new name may have come
@@ -424,35 +407,41 @@ impl Subscriptions {
     }
 }
 
-/// What either wants, and who waits for either. Who waits for the other is answered by whoever sees to that.
-fn merge(holding: &mut Held, other: Held) {
-    let either = |a: Option<_>, b: Option<_>| match (a, b) {
-        (Some(a), Some(b)) => Some(crate::push::hub::Wanted::or(a, b)),
-        (one, None) | (None, one) => one,
-    };
-    holding.asked = either(holding.asked, other.asked);
-    holding.covered = either(holding.covered, other.covered);
-    holding.rights = holding.rights.with(other.rights);
-    (holding.shared, holding.early, holding.lost) = (holding.shared || other.shared, false, other.lost);
-    holding.waiting.extend(other.waiting);
-    if other.busy && !holding.waiting.is_empty() {
-        (holding.busy, holding.serial) = (true, other.serial);
+impl Move {
+    /// What a rename, which may be a parent's or a user's, means to the mailbox `from`, which is `to` from now on.
+    fn new(delivery: &Arc<Delivery>, from: &MailboxPath, to: MailboxPath) -> Self {
+        let is_its = *from == delivery.event.mailbox && matches!(delivery.event.change, Change::MailboxRename { .. });
+        let (news, teller) = match is_its {
+            true => (delivery.clone(), Teller::Hub),
+            false => (Arc::new(derived(delivery, from, &to)), Teller::Nobody),
+        };
+        Self { to, news, teller }
+    }
+
+    /// As it is told to a client who knows the mailbox by this name: of a name between the two it has not heard, and does not.
+    fn as_known(&self, known_as: &Key) -> Arc<Delivery> {
+        match known_as {
+            Key::Mailbox(from) if *from != self.news.event.mailbox => Arc::new(derived(&self.news, from, &self.to)),
+            Key::Mailbox(_) | Key::Account(_) => self.news.clone(),
+        }
     }
 }
 
 /// Whether the client knows another mailbox by its new name still.
-fn is_blocked(held: &[Held], at: usize) -> bool {
-    blocker(held, at).is_some()
+fn is_blocked(book: &Book, id: u64) -> bool {
+    blocker(book, id).is_some()
 }
 
-fn blocker(held: &[Held], at: usize) -> Option<usize> {
-    held.iter().position(|other| other.moving.is_some() && *other.name() == held[at].key && other.serial != held[at].serial)
+fn blocker(book: &Book, id: u64) -> Option<u64> {
+    let key = &book.iter().find(|known| known.id == id)?.key;
+    let blocks = |other: &&Subscription| other.is_moving() && other.name() == key && other.id != id;
+    book.iter().find(blocks).map(|other| other.id)
 }
 
 /// Whether each waits for the next, and the last for the first.
-fn is_in_a_circle(held: &[Held], at: usize) -> bool {
-    let next = |at: &usize| blocker(held, *at);
-    std::iter::successors(next(&at), next).take(held.len()).any(|other| other == at)
+fn is_in_a_circle(book: &Book, id: u64) -> bool {
+    let next = |id: &u64| blocker(book, *id);
+    std::iter::successors(next(&id), next).take(book.iter().len()).any(|other| other == id)
 }
 
 /// The news of a parent's, or a user's, new name, for one mailbox.

@@ -6,20 +6,21 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::{Subscriptions, WeakSubscriptions};
+use super::service::{Subscriptions, WeakSubscriptions};
 use crate::mail::key::Key;
+use crate::mail::path::MailboxPath;
 use crate::mail::rights::{Rights, Subject};
 use crate::push::access::{Cause, Grant, Notice};
-use crate::push::metrics::Metrics;
-use crate::push::outbox::{Resync, ResyncReason, Standing, SubscribeFailure};
-use crate::push::session::{Held, SessionHandle};
+use crate::push::outbox::{RegistrationStatus, Resync, ResyncReason};
+use crate::push::session::LiveSession;
+use crate::push::subscription::{Interest, Loss, Subscription};
 
-/// A loss of rights that nobody has told of may be half of a rename: the registry's ACLs go by the new name before the
-/// rename comes out of the queue. So long it is waited for, without a word of the mailbox meanwhile.
-pub(super) const UNTOLD: Duration = Duration::from_secs(2);
+/// A loss of rights that nobody has announced may be half of a rename: the registry's ACLs go by the new name before the rename
+/// comes out of the queue. So long it is waited for, and nothing of the mailbox is told meanwhile.
+pub(super) const RENAME_WAIT: Duration = Duration::from_secs(2);
 
 /// Runs until the subscriptions are dropped.
-pub(super) async fn heed(subscriptions: WeakSubscriptions, mut notices: mpsc::UnboundedReceiver<Notice>) {
+pub(super) async fn handle_notices(subscriptions: WeakSubscriptions, mut notices: mpsc::UnboundedReceiver<Notice>) {
     while let Some(notice) = notices.recv().await {
         let Some(subscriptions) = subscriptions.upgrade() else { return };
         match notice {
@@ -56,15 +57,23 @@ fn meaning(before: Rights, now: Rights) -> Meaning {
     }
 }
 
+/// What is left to do after a review.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    Nothing,
+    /// A loss that nobody has announced is to be looked at once more.
+    SecondLook,
+}
+
 impl Subscriptions {
-    /// Tells every session that holds this grant what has become of it, in a while where that is a loss that nobody has told
-    /// of. Those whose subscription does not stand yet look for themselves.
+    /// Tells every session that holds this grant what has become of it, in a while where that is a loss that nobody has announced.
+    /// Those whose subscription does not stand yet look for themselves.
     pub(super) fn review(self: &Arc<Self>, grant: &Arc<Grant>) {
         let Some((rights, cause)) = grant.take_cause() else { return self.leave_to_the_server(grant) };
-        if self.tell(grant, rights, cause == Cause::Announced) && grant.second_look.schedule() {
+        if self.tell(grant, rights, cause) == Left::SecondLook && grant.second_look.schedule() {
             let (this, grant) = (Arc::downgrade(self), Arc::downgrade(grant));
             tokio::spawn(async move {
-                tokio::time::sleep(UNTOLD).await;
+                tokio::time::sleep(RENAME_WAIT).await;
                 if let (Some(this), Some(grant)) = (this.upgrade(), grant.upgrade()) {
                     grant.second_look.begin();
                     this.review_now(&grant);
@@ -73,38 +82,42 @@ impl Subscriptions {
         }
     }
 
-    /// The same, at once.
+    /// The same, as if whatever has changed had been announced.
     pub(super) fn review_now(&self, grant: &Arc<Grant>) {
         if let Some(rights) = grant.rights() {
-            self.tell(grant, rights, true);
+            self.tell(grant, rights, Cause::Announced);
         }
     }
 
-    /// Whether something is left to be told later.
-    fn tell(&self, grant: &Arc<Grant>, rights: Rights, at_once: bool) -> bool {
+    fn tell(&self, grant: &Arc<Grant>, rights: Rights, cause: Cause) -> Left {
         let withheld = grant.take_withheld(rights);
-        let mut later = false;
-        for session in self.hub.sessions_by(grant) {
-            let mut guard = session.held();
-            let Some(held) = guard.as_mut() else { continue };
-            let is_its = |h: &Held| h.is_active() && h.grant.as_ref().is_some_and(|of| Arc::ptr_eq(of, grant));
-            let Some(at) = held.iter().position(is_its) else { continue };
-            let meaning = meaning(held[at].rights, rights);
-            if meaning == Meaning::Lost && !at_once {
-                (held[at].lost, later) = (true, true);
+        let mut left = Left::Nothing;
+        for session in self.sessions_by(grant) {
+            let Some(mut book) = session.book() else { continue };
+            let Some(subscription) = book.iter_mut().find(|subscription| subscription.is_by(grant)) else { continue };
+            let id = subscription.id;
+            let Some(standing) = subscription.standing() else { continue };
+            let meaning = meaning(standing.rights, rights);
+            if meaning == Meaning::Lost && cause == Cause::Found {
+                (standing.loss, left) = (Loss::Unannounced, Left::SecondLook);
                 continue;
             }
-            held[at].rights = rights;
-            let missed = std::mem::take(&mut held[at].lost) || withheld;
+            standing.rights = rights;
+            let is_missing = std::mem::replace(&mut standing.loss, Loss::No) == Loss::Unannounced || withheld;
             match meaning {
-                Meaning::Lost => self.revoke(&session, held, at),
-                Meaning::Nothing if !missed => {}
+                Meaning::Lost => self.revoke(&session, &mut book, id),
+                Meaning::Nothing if !is_missing => {}
                 Meaning::Nothing | Meaning::Gained => {
                     session.push_resync(Resync::Keys(BTreeSet::from([grant.key().clone()])), ResyncReason::Rights);
                 }
             }
         }
-        later
+        left
+    }
+
+    /// The live sessions that hear of a mailbox by this grant.
+    fn sessions_by(&self, grant: &Arc<Grant>) -> impl Iterator<Item = Arc<LiveSession>> {
+        self.hub.sessions_by(grant).into_iter().filter_map(|handle| self.session_of(&handle))
     }
 
     /// Where nobody can say what the user of an IMAP session may do, the mail server goes on by its own IDLE, as where nobody
@@ -113,79 +126,55 @@ impl Subscriptions {
         if !grant.is_undecidable() {
             return;
         }
-        for session in self.hub.sessions_by(grant) {
-            let mut guard = session.held();
-            let Some(held) = guard.as_mut() else { continue };
-            let is_its = |h: &Held| h.watched && h.grant.as_ref().is_some_and(|of| Arc::ptr_eq(of, grant));
-            if let Some(at) = held.iter().position(is_its) {
-                let gone = held.swap_remove(at);
-                let key = gone.key.clone();
-                self.withdraw(&session, gone);
-                session.push_standing(key, Standing::Unavailable);
+        for session in self.sessions_by(grant) {
+            let Some(mut book) = session.book() else { continue };
+            let is_its = |subscription: &Subscription| subscription.interest == Interest::Watched && subscription.is_by(grant);
+            if let Some(gone) = book.remove_where(is_its) {
+                self.withdraw(&session, &gone);
+                session.push_registration(gone.key, RegistrationStatus::Unavailable);
             }
         }
-    }
-
-    /// Ends a subscription whose right is lost: from here on nothing of it is told, and that is.
-    pub(super) fn revoke(&self, session: &Arc<SessionHandle>, held: &mut Vec<Held>, at: usize) {
-        let mut gone = held.swap_remove(at);
-        let (key, waiting) = (gone.name().clone(), std::mem::take(&mut gone.waiting));
-        self.withdraw(session, gone);
-        for tag in waiting {
-            session.push_settled(tag, key.clone(), Err(SubscribeFailure::NotFound));
-        }
-        Metrics::count(&self.metrics.revoked, "transport", session.transport.as_str());
-        session.push_revoked(key);
     }
 
     /// A new token may say other groups: all rights are asked for anew.
-    pub fn change_subject(self: &Arc<Self>, session: &Arc<SessionHandle>, subject: Subject) {
+    pub fn change_subject(self: &Arc<Self>, session: &Arc<LiveSession>, subject: Subject) {
         if session.subject() != subject {
             session.set_subject(subject);
-            self.regroup(session);
+            self.renew_grants(session);
         }
     }
 
-    /// Everything of others is held as whoever the session is now.
-    pub(super) fn regroup(self: &Arc<Self>, session: &Arc<SessionHandle>) {
+    /// Every mailbox of others is subscribed to as whoever the session is now.
+    pub(super) fn renew_grants(self: &Arc<Self>, session: &Arc<LiveSession>) {
         let subject = session.subject();
-        let mut guard = session.held();
-        let Some(held) = guard.as_mut() else { return };
+        let Some(mut book) = session.book() else { return };
         let mut lost = Vec::new();
-        for holding in held.iter_mut() {
-            let Key::Mailbox(path) = &holding.key else { continue };
+        for subscription in book.iter_mut() {
+            let Key::Mailbox(path) = &subscription.key else { continue };
             let own = path.is_owned_by(&subject.user);
-            if holding.grant.is_none() && (own || holding.watched) {
+            if subscription.grant.is_none() && (own || subscription.interest == Interest::Watched) {
                 // A watcher of what was its own is about to move along.
                 continue;
             }
-            let grant = match own {
-                true => None,
-                false if holding.watched => self.access.hold_for_imap(session, path),
-                false => self.access.hold(&subject, path),
-            };
+            let grant = if own { None } else { self.new_grant(session, &subject, path, subscription.interest) };
             if grant.is_none() && !own {
-                lost.push(holding.serial);
+                lost.push(subscription.id);
                 continue;
             }
-            // The old one is held until the new one is in its place, which makes good what the old one owes.
-            let before = std::mem::replace(&mut holding.grant, grant);
-            if let (Some(before), Some(now)) = (&before, &holding.grant)
+            // The old one is held until the new one is in its place, which makes good what the old one withheld.
+            let before = std::mem::replace(&mut subscription.grant, grant);
+            if let (Some(before), Some(now)) = (&before, &subscription.grant)
                 && before.may_have_withheld()
             {
                 now.note_withheld();
             }
-            if holding.is_active() {
-                self.hub.subscribe(&holding.key, session, holding.wanted(), holding.grant.as_ref(), || ());
-            }
+            self.update_hub(session, subscription);
         }
-        for serial in lost {
-            if let Some(at) = held.iter().position(|holding| holding.serial == serial) {
-                self.revoke(session, held, at);
-            }
+        for id in lost {
+            self.revoke(session, &mut book, id);
         }
-        let grants: Vec<Arc<Grant>> = held.iter().filter_map(|h| h.grant.clone()).collect();
-        drop(guard);
+        let grants: Vec<Arc<Grant>> = book.iter().filter_map(|subscription| subscription.grant.clone()).collect();
+        drop(book);
         for grant in grants {
             match grant.rights() {
                 Some(_) => self.review_now(&grant),
@@ -193,5 +182,12 @@ impl Subscriptions {
             }
         }
         self.cover_again_for(session);
+    }
+
+    fn new_grant(&self, session: &LiveSession, subject: &Subject, path: &MailboxPath, interest: Interest) -> Option<Arc<Grant>> {
+        match interest {
+            Interest::Watched => self.access.hold_for_imap(session.handle(), path),
+            _ => self.access.hold(subject, path),
+        }
     }
 }

@@ -15,9 +15,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::listings::{self, Covering};
-use super::standing::stand;
-use super::{Subscriptions, of_serial};
+use super::covering::{Covering, QUESTIONS_AT_ONCE};
+use super::establish::establish;
+use super::service::{Subscriptions, WeakSubscriptions};
 use crate::mail::key::Key;
 use crate::mail::path::MailboxPath;
 use crate::mail::rights::Rights;
@@ -25,106 +25,111 @@ use crate::push::access::Grant;
 use crate::push::access::source::NoAnswer;
 use crate::push::hub::Wanted;
 use crate::push::outbox::{Resync, ResyncReason, SubscribeFailure};
-use crate::push::session::{Held, SessionHandle};
+use crate::push::session::LiveSession;
+use crate::push::subscription::{Begin, Book, Interest, Subscription};
 
-/// Questions for the rights on what is shared with one session that are on their way at once.
-pub(super) const QUESTIONS_AT_ONCE: usize = 32;
 /// One listing asks for so many mailboxes, for each that may be covered: others' ACLs may name many that cannot be read.
 const QUESTIONS: usize = 2;
-/// Before those are looked at again of which it could not be said whether they may be covered.
-pub(super) const SOON: Duration = Duration::from_secs(5);
+/// Before mailboxes are looked at again of which it could not be said whether they may be covered.
+const RETRY_PAUSE: Duration = Duration::from_secs(5);
 /// The reply to an account's subscription waits so long, at most, for what is shared: a registration that hangs is one share's
 /// trouble.
-const PATIENCE: Duration = Duration::from_secs(5);
+const REPLY_WAIT: Duration = Duration::from_secs(5);
 /// At most one line about users who have more shares than are covered in this time.
-const WARN_AGAIN: Duration = Duration::from_secs(60);
+const WARN_INTERVAL: Duration = Duration::from_secs(60);
 
 impl Subscriptions {
-    /// Covers what is shared now, if the account subscription of that serial number asks for it. Returns once that stands, or
+    /// Covers what is shared now, if the account subscription of that id number asks for it. Returns once that stands, or
     /// has taken so long that it comes with a word of its own; in time for a reply at `deadline`.
     pub(super) fn cover<'a>(
         self: &'a Arc<Self>,
-        session: &'a Arc<SessionHandle>,
-        serial: u64,
+        session: &'a Arc<LiveSession>,
+        id: u64,
         deadline: Instant,
     ) -> BoxFuture<'a, Result<(), SubscribeFailure>> {
         // Boxed: what it covers stands by the same way.
-        Box::pin(self.cover_now(session, serial, deadline))
+        Box::pin(self.cover_now(session, id, deadline))
     }
 
-    async fn cover_now(
-        self: &Arc<Self>,
-        session: &Arc<SessionHandle>,
-        serial: u64,
-        deadline: Instant,
-    ) -> Result<(), SubscribeFailure> {
-        if of_serial(&mut session.held(), serial).is_none_or(|(held, at)| !held[at].shared) {
+    async fn cover_now(self: &Arc<Self>, session: &Arc<LiveSession>, id: u64, deadline: Instant) -> Result<(), SubscribeFailure> {
+        if !session.book().is_some_and(|mut book| wants_shared(&mut book, id).is_some()) {
             return Ok(());
         }
         // First: what changes meanwhile is looked at once more.
         let covering = self.note_covering(session);
         let Some(place) = covering.place().await else { return Err(SubscribeFailure::Withdrawn) };
-        let listed = self.list(session, serial).await?;
-        let patience = PATIENCE.min(deadline.saturating_duration_since(Instant::now()) / 2);
+        let listed = self.list(session, id).await?;
+        let wait = REPLY_WAIT.min(deadline.saturating_duration_since(Instant::now()) / 2);
         let reply = Reply::default();
         // A task of its own, whatever becomes of this one: who asks for one of them by itself waits for it.
-        let taking_up = tokio::spawn(take_up(Listing::new(self, &covering, session, serial, &reply.0), listed, place));
-        let _ = tokio::time::timeout(patience, taking_up).await;
+        let taking_up = tokio::spawn(take_up(Listing::new(self, &covering, session, id, &reply.0), listed, place));
+        let _ = tokio::time::timeout(wait, taking_up).await;
         Ok(())
     }
 
     /// What is shared and not held yet; what is held is covered from now on. `account`: the subscription that wants it.
-    pub(super) async fn list(&self, session: &Arc<SessionHandle>, account: u64) -> Result<Vec<MailboxPath>, SubscribeFailure> {
+    pub(super) async fn list(&self, session: &Arc<LiveSession>, account: u64) -> Result<Vec<MailboxPath>, SubscribeFailure> {
         let shared = self.access.shared_with(&session.subject()).await;
         let shared = shared.map_err(|_| SubscribeFailure::RightsUnknown { kept: false })?;
-        let mut guard = session.held();
         // Given up, or not wanted any more, while it was listed.
-        let Some((held, at)) = of_serial(&mut guard, account).filter(|(held, at)| held[*at].shared) else {
-            return Err(SubscribeFailure::Withdrawn);
-        };
-        let wanted = held[at].wanted();
-        let mut is_held = vec![false; shared.len()];
-        for holding in held {
-            let Key::Mailbox(path) = &holding.key else { continue };
+        let Some(mut book) = session.book() else { return Err(SubscribeFailure::Withdrawn) };
+        let Some(wanted) = wants_shared(&mut book, account) else { return Err(SubscribeFailure::Withdrawn) };
+        let mut is_known = vec![false; shared.len()];
+        for subscription in book.iter_mut() {
+            let Key::Mailbox(path) = &subscription.key else { continue };
             let Ok(at) = shared.binary_search(path) else { continue };
-            is_held[at] = true;
-            self.cover_held(session, holding, wanted);
+            is_known[at] = true;
+            self.cover_known(session, subscription, wanted);
         }
-        Ok(shared.into_iter().zip(is_held).filter_map(|(path, is_held)| (!is_held).then_some(path)).collect())
+        Ok(shared.into_iter().zip(is_known).filter_map(|(path, is_known)| (!is_known).then_some(path)).collect())
     }
 
-    fn cover_held(&self, session: &Arc<SessionHandle>, holding: &mut Held, wanted: Wanted) {
-        let changed = holding.covered.replace(wanted) != Some(wanted);
-        if changed && holding.is_active() {
-            self.hub.subscribe(&holding.key, session, holding.wanted(), holding.grant.as_ref(), || ());
+    fn cover_known(&self, session: &LiveSession, subscription: &mut Subscription, wanted: Wanted) {
+        if subscription.interest.cover(wanted) {
+            self.update_hub(session, subscription);
         }
     }
 
     /// The account subscription does not cover anything any more.
-    pub(super) fn uncover(&self, session: &Arc<SessionHandle>, held: &mut Vec<Held>) {
+    pub(super) fn uncover(&self, session: &LiveSession, book: &mut Book) {
         self.stop_covering(session);
-        let mut at = 0;
-        while at < held.len() {
-            let holding = &mut held[at];
-            match (holding.covered.take().is_some(), holding.asked.is_some()) {
-                (true, false) => {
-                    let gone = held.swap_remove(at);
-                    self.withdraw(session, gone);
-                    continue;
+        let gone = book.extract(|subscription| match subscription.interest.without_cover() {
+            None => true,
+            Some(left) => {
+                if std::mem::replace(&mut subscription.interest, left) != left {
+                    self.update_hub(session, subscription);
                 }
-                (true, true) if holding.is_active() => {
-                    self.hub.subscribe(&holding.key, session, holding.wanted(), holding.grant.as_ref(), || ());
-                }
-                _ => {}
+                false
             }
-            at += 1;
+        });
+        for gone in &gone {
+            self.withdraw(session, gone);
         }
     }
 
+    fn note_covering(&self, session: &Arc<LiveSession>) -> Arc<Covering> {
+        let mut all = self.covering();
+        if let Some(known) = all.iter().find(|known| known.is_of(session)) {
+            return known.clone();
+        }
+        let covering = Covering::new(session);
+        all.push(covering.clone());
+        covering
+    }
+
+    pub(super) fn stop_covering(&self, session: &LiveSession) {
+        self.covering().retain(|covering| covering.session.strong_count() > 0 && !covering.is_of(session));
+    }
+
+    pub(super) fn covering_of(&self, session: &LiveSession) -> Option<Arc<Covering>> {
+        self.covering().iter().find(|covering| covering.is_of(session)).cloned()
+    }
+
     /// Tells that not everything is covered, if so, once the account's subscription stands.
-    pub(super) fn tell_too_many(&self, session: &Arc<SessionHandle>) {
+    pub(super) fn tell_too_many(&self, session: &Arc<LiveSession>) {
         let Some(covering) = self.covering_of(session) else { return };
-        let account = session.held().iter().flatten().find(|h| h.shared && h.is_active()).map(|h| h.key.clone());
+        let is_account = |known: &&Subscription| known.interest.is_of_shared() && known.is_in_hub();
+        let account = session.book().and_then(|book| book.iter().find(is_account).map(|account| account.key.clone()));
         if let Some(account) = account
             && covering.is_exceeded.swap(false, Ordering::AcqRel)
         {
@@ -132,13 +137,18 @@ impl Subscriptions {
         }
     }
 
-    fn warn_of_too_many(&self, session: &SessionHandle) {
-        let mut warned = self.warned.lock();
-        if warned.is_none_or(|at| at.elapsed() >= WARN_AGAIN) {
-            *warned = Some(Instant::now());
+    fn warn_of_too_many(&self, session: &LiveSession) {
+        let mut warned_at = self.warned_at.lock();
+        if warned_at.is_none_or(|at| at.elapsed() >= WARN_INTERVAL) {
+            *warned_at = Some(Instant::now());
             warn!(session = %session.id, "more is shared with a user than access.shared_mailboxes covers: the client is told");
         }
     }
+}
+
+/// What the account's subscription of that id wants, if it covers what is shared.
+fn wants_shared(book: &mut Book, account: u64) -> Option<Wanted> {
+    book.get(account).filter(|account| account.interest.is_of_shared()).map(|account| account.interest.wanted())
 }
 
 /// Whether the reply to an account's subscription has been given, or will not be.
@@ -155,7 +165,7 @@ impl Drop for Reply {
 pub(super) struct Listing {
     this: Arc<Subscriptions>,
     covering: Arc<Covering>,
-    session: Arc<SessionHandle>,
+    session: Arc<LiveSession>,
     account: u64,
     /// No reply will tell of what is covered from now on.
     is_replied: Arc<AtomicBool>,
@@ -165,7 +175,7 @@ impl Listing {
     pub fn new(
         this: &Arc<Subscriptions>,
         covering: &Arc<Covering>,
-        session: &Arc<SessionHandle>,
+        session: &Arc<LiveSession>,
         account: u64,
         is_replied: &Arc<AtomicBool>,
     ) -> Arc<Self> {
@@ -173,51 +183,48 @@ impl Listing {
         Arc::new(Self { this, covering, session, account, is_replied: is_replied.clone() })
     }
 
-    async fn ask(&self, path: MailboxPath) -> Asked {
+    async fn ask(&self, path: MailboxPath) -> Answer {
         let _turn = self.covering.questions.acquire().await;
-        let begun = Instant::now();
+        let asked_at = Instant::now();
         let grant = self.this.access.hold(&self.session.subject(), &path);
         let rights = match &grant {
-            Some(grant) => self.this.access.ask(grant, begun).await,
+            Some(grant) => self.this.access.ask(grant, asked_at).await,
             None => Ok(Rights::NONE),
         };
-        Asked { path, begun, rights, _grant: grant }
+        Answer { path, asked_at, rights, _grant: grant }
     }
 
     /// Takes in a mailbox that may be read.
     fn take_in(&self, path: &MailboxPath) -> Taken {
         let key = Key::Mailbox(path.clone());
-        let mut guard = self.session.held();
-        let Some((held, at)) = of_serial(&mut guard, self.account).filter(|(held, at)| held[*at].shared) else {
-            return Taken::NotWanted;
-        };
+        let Some(mut book) = self.session.book() else { return Taken::NotWanted };
+        let Some(wanted) = wants_shared(&mut book, self.account) else { return Taken::NotWanted };
         // Of what was shared all along the reply to the subscription tells.
-        let (wanted, early) = (held[at].wanted(), held[at].is_active());
-        let mut covered = 0;
-        for holding in held.iter_mut() {
-            if holding.key == key {
-                self.this.cover_held(&self.session, holding, wanted);
-                return Taken::Already;
-            }
-            if *holding.name() == key {
-                // The client knows another mailbox by this name still: once it has heard what became of that, this is done again.
-                return Taken::Already;
-            }
-            covered += usize::from(holding.covered.is_some());
+        let begin = match book.get(self.account) {
+            Some(account) if account.is_in_hub() => Begin::Registered,
+            _ => Begin::Settled,
+        };
+        if let Some(known) = book.iter_mut().find(|known| known.key == key) {
+            self.this.cover_known(&self.session, known, wanted);
+            return Taken::Already;
         }
+        if book.named(&key).is_some() {
+            // The client knows another mailbox by this name still: once it has heard what became of that, this is done again.
+            return Taken::Already;
+        }
+        let covered = book.iter().filter(|known| known.interest.covered().is_some()).count();
         if covered >= self.this.access.options.shared_mailboxes {
             return Taken::Full;
         }
-        let mut holding = self.this.holding(&self.session, key.clone());
-        (holding.covered, holding.busy, holding.early) = (Some(wanted), true, early);
-        let serial = holding.serial;
-        held.push(holding);
-        Taken::In(key, serial)
+        let subscription = self.this.requested(&self.session, key.clone(), Interest::Covered(wanted), begin);
+        let id = subscription.id;
+        book.add(subscription);
+        Taken::In(key, id)
     }
 
-    /// Whether it could be said if it may be covered. `begun`: when the question for its rights did.
-    async fn stand(self: Arc<Self>, key: Key, serial: u64, begun: Instant) -> bool {
-        match stand(&self.this, &self.session, serial, begun, Some(&self.covering.questions)).await {
+    /// Whether it could be said if it may be covered. `asked_at`: when the question for its rights did.
+    async fn establish(self: Arc<Self>, key: Key, id: u64, asked_at: Instant) -> bool {
+        match establish(&self.this, &self.session, id, asked_at, Some(&self.covering.questions)).await {
             Ok(()) => {
                 if self.is_replied.load(Ordering::Acquire) {
                     self.tell(key);
@@ -228,7 +235,7 @@ impl Listing {
             Err(SubscribeFailure::NotFound | SubscribeFailure::Withdrawn) => true,
             // Told of early, it is held from now on, so that no listing takes it in again.
             Err(SubscribeFailure::Unavailable { kept: true } | SubscribeFailure::RightsUnknown { kept: true }) => {
-                tokio::spawn(self.settle_late(key, serial));
+                tokio::spawn(self.settle_late(key, id));
                 true
             }
             Err(_) => false,
@@ -240,18 +247,19 @@ impl Listing {
     }
 
     /// Until it has settled, publishers may not find it: that it has is told, whenever it does.
-    async fn settle_late(self: Arc<Self>, key: Key, serial: u64) {
+    async fn settle_late(self: Arc<Self>, key: Key, id: u64) {
         loop {
-            tokio::time::sleep(SOON).await;
+            tokio::time::sleep(RETRY_PAUSE).await;
             {
-                let mut guard = self.session.held();
-                let Some((held, at)) = of_serial(&mut guard, serial) else { return };
-                if std::mem::replace(&mut held[at].busy, true) {
+                let Some(mut book) = self.session.book() else { return };
+                let Some(subscription) = book.get(id) else { return };
+                if subscription.is_busy() {
                     // The client has asked for it by itself. Should that fail, it is tried here again.
                     continue;
                 }
+                subscription.set_busy();
             }
-            match stand(&self.this, &self.session, serial, Instant::now(), Some(&self.covering.questions)).await {
+            match establish(&self.this, &self.session, id, Instant::now(), Some(&self.covering.questions)).await {
                 Err(SubscribeFailure::Unavailable { kept: true } | SubscribeFailure::RightsUnknown { kept: true }) => {}
                 Ok(()) => return self.tell(key),
                 Err(_) => return,
@@ -261,10 +269,10 @@ impl Listing {
 }
 
 /// The rights on a mailbox that was listed.
-struct Asked {
+struct Answer {
     path: MailboxPath,
     /// When the question began.
-    begun: Instant,
+    asked_at: Instant,
     rights: Result<Rights, NoAnswer>,
     /// What is known stays known until it is taken in.
     _grant: Option<Arc<Grant>>,
@@ -272,9 +280,9 @@ struct Asked {
 
 /// What became of a mailbox that was listed.
 enum Taken {
-    /// To be seen to, by its serial number.
+    /// To be seen to, by its id number.
     In(Key, u64),
-    /// It is held meanwhile.
+    /// It is subscribed to meanwhile.
     Already,
     /// No more are covered.
     Full,
@@ -288,13 +296,13 @@ pub(super) async fn take_up(listing: Arc<Listing>, listed: Vec<MailboxPath>, pla
     let mut is_exceeded = listed.len() > most;
     let mut is_complete = true;
     // Tasks of their own, so that none keeps another waiting, and each comes to an end.
-    let mut standing = Vec::new();
+    let mut tasks = Vec::new();
     let asked = in_turn(listed).into_iter().take(most).map(|path| listing.ask(path));
     let mut asked = stream::iter(asked).buffer_unordered(QUESTIONS_AT_ONCE);
     while let Some(asked) = asked.next().await {
         match &asked.rights {
             Ok(rights) if rights.contains(Rights::READ) => match listing.take_in(&asked.path) {
-                Taken::In(key, serial) => standing.push(tokio::spawn(listing.clone().stand(key, serial, asked.begun))),
+                Taken::In(key, id) => tasks.push(tokio::spawn(listing.clone().establish(key, id, asked.asked_at))),
                 Taken::Already => {}
                 Taken::Full => {
                     is_exceeded = true;
@@ -312,11 +320,24 @@ pub(super) async fn take_up(listing: Arc<Listing>, listed: Vec<MailboxPath>, pla
         listing.this.warn_of_too_many(&listing.session);
         listing.this.tell_too_many(&listing.session);
     }
-    for stood in standing {
-        is_complete &= stood.await.unwrap_or(false);
+    for task in tasks {
+        is_complete &= task.await.unwrap_or(false);
     }
     if !is_complete {
-        tokio::spawn(listings::again_soon(Arc::downgrade(&listing.this), listing.covering.clone()));
+        tokio::spawn(list_again(Arc::downgrade(&listing.this), listing.covering.clone()));
+    }
+}
+
+/// Lists again what could not be asked for, in a while and in its turn; once, however many listings met it.
+async fn list_again(subscriptions: WeakSubscriptions, covering: Arc<Covering>) {
+    if !covering.retry.schedule() {
+        return;
+    }
+    tokio::time::sleep(RETRY_PAUSE).await;
+    // First: what cannot be asked for from now on is put off anew.
+    covering.retry.begin();
+    if let Some(this) = subscriptions.upgrade() {
+        this.stand_in_line(covering);
     }
 }
 

@@ -7,12 +7,12 @@ use std::time::Instant;
 use super::Connection;
 use crate::mail::key::Key;
 use crate::push::metrics::Metrics;
-use crate::push::outbox::{End, Outgoing, Resync, Standing};
-use crate::push::session::SessionHandle;
+use crate::push::outbox::{End, Outgoing, RegistrationStatus, Resync};
+use crate::push::session::LiveSession;
 use crate::wire::imap::session::{Input, Reading, Registration, Session};
 
 /// Hands in what the server says; while the client idles, with what is known of its right to hear it.
-pub(super) fn hear(session: &mut Session, handle: Option<&Arc<SessionHandle>>, bytes: &[u8]) {
+pub(super) fn hear(session: &mut Session, handle: Option<&Arc<LiveSession>>, bytes: &[u8]) {
     let now = Instant::now();
     if session.is_idling()
         && let Some(handle) = handle
@@ -46,11 +46,11 @@ impl Connection {
                         self.session.handle(now, Input::Resync);
                     }
                 }
-                Outgoing::Standing { key: Key::Mailbox(path), standing } => {
-                    let registration = match standing {
-                        Standing::Registered => Registration::Registered,
-                        Standing::Settled => Registration::Settled,
-                        Standing::Unavailable => Registration::Unavailable,
+                Outgoing::Registration { key: Key::Mailbox(path), status } => {
+                    let registration = match status {
+                        RegistrationStatus::Registered => Registration::Registered,
+                        RegistrationStatus::Settled => Registration::Settled,
+                        RegistrationStatus::Unavailable => Registration::Unavailable,
                     };
                     self.session.handle(now, Input::Registration { mailbox: &path, registration });
                 }
@@ -58,12 +58,12 @@ impl Connection {
                 Outgoing::Revoked { key: Key::Mailbox(path) } => self.session.handle(now, Input::Revoked(&path)),
                 Outgoing::AskRights { key: Key::Mailbox(path) } => {
                     if let Some(handle) = &self.handle {
-                        self.door.gateway.subscriptions.asks(handle, &Key::Mailbox(path.clone()));
+                        self.door.gateway.subscriptions.asks_rights(handle, &Key::Mailbox(path.clone()));
                     }
                     self.session.handle(now, Input::RightsCheck(&path));
                 }
                 // An IMAP session watches mailboxes, and asks for no subscriptions.
-                Outgoing::Standing { .. } | Outgoing::Settled { .. } | Outgoing::Moved { .. } => {}
+                Outgoing::Registration { .. } | Outgoing::Settled { .. } | Outgoing::Moved { .. } => {}
                 Outgoing::Revoked { .. } | Outgoing::AskRights { .. } => {}
                 Outgoing::End(End::Draining { .. }) => {
                     self.dismiss("draining", "The server is going down, connect again");

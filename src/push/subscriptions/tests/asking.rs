@@ -66,8 +66,8 @@ async fn what_a_session_learns_at_first_may_be_from_memory() {
     pass(10).await;
     assert_eq!(heard(&idling), ["ask Team", "Registered"]);
     let answer = |rights| {
-        play.subscriptions.asks(&idling, &mailbox(TEAM));
-        play.subscriptions.learned(&idling, &mailbox(TEAM), Some(rights));
+        play.subscriptions.asks_rights(&idling, &mailbox(TEAM));
+        play.subscriptions.report_rights(&idling, &mailbox(TEAM), Some(rights));
     };
     answer(Rights::READ);
     pass(500).await;
@@ -84,10 +84,10 @@ async fn an_answer_on_its_way_does_not_give_back_what_is_lost() {
     let play = Play::with(|options| Options { via: Via::Session, ..options }).await;
     let idling = session(&play.subscriptions, 2, Transport::Imap, Subject::alone(user("bob")));
     play.subscriptions.watch(&idling, &mailbox(TEAM));
-    play.subscriptions.asks(&idling, &mailbox(TEAM));
+    play.subscriptions.asks_rights(&idling, &mailbox(TEAM));
     play.comes(TEAM, acl("bob", ""));
     // From the server's memory, and asked before.
-    play.subscriptions.learned(&idling, &mailbox(TEAM), Some(Rights::READ));
+    play.subscriptions.report_rights(&idling, &mailbox(TEAM), Some(Rights::READ));
     play.comes(TEAM, message(1));
     pass(1).await;
     assert!(heard(&idling).ends_with(&["revoked Team".to_owned()]));

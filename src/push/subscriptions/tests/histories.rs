@@ -40,7 +40,7 @@ async fn history(seed: u64, counts: &mut Counts) {
                 may.push(allowed);
                 stands.push(!play.session.subscriptions().is_empty());
                 // Where it would be told.
-                play.session.push_standing(mailbox(TEAM), Standing::Settled);
+                play.session.push_registration(mailbox(TEAM), RegistrationStatus::Settled);
                 play.comes(TEAM, message(may.len() as u32));
             }
         }

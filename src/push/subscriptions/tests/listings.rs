@@ -8,14 +8,14 @@ fn never(options: Options) -> Options {
 }
 
 /// So many sessions of one user, each with what is shared with it.
-async fn sessions(play: &Play, of: &str, count: u64) -> Vec<Arc<SessionHandle>> {
+async fn sessions(play: &Play, of: &str, count: u64) -> Vec<Arc<LiveSession>> {
     let limits = Limits { events: 100, bytes: 1 << 20 };
     let open = |number| {
         let id = SessionId::new("n".parse().unwrap(), 100 + number);
         let subject = Subject::alone(user(of));
-        SessionHandle::new(id, subject, Transport::Websocket, ([127, 0, 0, 1], 1).into(), 0, limits)
+        LiveSession::new(id, subject, Transport::Websocket, ([127, 0, 0, 1], 1).into(), 0, limits)
     };
-    let sessions: Vec<Arc<SessionHandle>> = (0..count).map(open).collect();
+    let sessions: Vec<Arc<LiveSession>> = (0..count).map(open).collect();
     for session in &sessions {
         play.subscriptions.subscribe(session, 1, Key::Account(user(of)), Wish { shared: true, ..ALL });
     }

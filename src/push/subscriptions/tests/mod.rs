@@ -1,6 +1,7 @@
 mod allows;
 mod asking;
 mod chance;
+mod establish;
 mod histories;
 mod listings;
 mod moves;
@@ -11,5 +12,4 @@ mod renames;
 mod rights;
 mod share_troubles;
 mod shares;
-mod standing;
 mod threads;

@@ -1,7 +1,6 @@
 //! Mailboxes and users that are called otherwise, or are gone.
 
 use super::play::*;
-use crate::push::subscriptions::*;
 
 #[tokio::test(start_paused = true)]
 async fn subscriptions_follow_a_renamed_parent_and_miss_nothing() {

@@ -40,7 +40,7 @@ impl World {
         let id = SessionId::new("n".parse().unwrap(), 7);
         let limits = Limits { events: if seed.is_multiple_of(2) { 3 } else { 100 }, bytes: 1 << 20 };
         let subject = Subject::alone(user("bob"));
-        let handle = SessionHandle::new(id, subject, Transport::Websocket, ([127, 0, 0, 1], 1).into(), 0, limits);
+        let handle = LiveSession::new(id, subject, Transport::Websocket, ([127, 0, 0, 1], 1).into(), 0, limits);
         play.subscriptions.sessions.add(&handle).unwrap();
         let page = Page::new(handle);
         let users = [user("bob"), user("alice")];
@@ -289,8 +289,9 @@ impl World {
         let log = std::mem::take(&mut self.page.log);
         assert!(self.page.unanswered.is_empty(), "not answered: {:?}: {log:#?}", self.page.unanswered);
         let held: Vec<Key> = {
-            let held = self.page.handle.held();
-            let mut keys: Vec<Key> = held.iter().flatten().filter(|h| h.asked.is_some()).map(|h| h.name().clone()).collect();
+            let book = self.page.handle.book().unwrap();
+            let asked = book.iter().filter(|known| known.interest.client().is_some());
+            let mut keys: Vec<Key> = asked.map(|known| known.name().clone()).collect();
             keys.sort();
             keys
         };

@@ -26,7 +26,7 @@ pub struct Record {
 pub struct Page {
     session: Session,
     now: Now,
-    pub handle: Arc<SessionHandle>,
+    pub handle: Arc<LiveSession>,
     pub records: BTreeMap<Key, Record>,
     /// What the server was asked for: a number for each wish, and whether it stands.
     asked: BTreeMap<Key, (u32, bool)>,
@@ -58,7 +58,7 @@ fn key_of(value: &Value) -> Key {
 }
 
 impl Page {
-    pub fn new(handle: Arc<SessionHandle>) -> Self {
+    pub fn new(handle: Arc<LiveSession>) -> Self {
         let node: NodeId = "n".parse().unwrap();
         let long = Duration::from_secs(1 << 30);
         let rules = Rules {

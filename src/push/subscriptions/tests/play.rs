@@ -1,9 +1,10 @@
 //! Rights and subscriptions together: a scripted source of rights, a registry in process, and a session that listens.
 
 pub use std::collections::HashMap;
-pub use std::sync::atomic::{AtomicBool, AtomicU64};
+pub use std::sync::Arc;
+pub use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 pub use std::task::{Context, Poll, Waker};
-pub use std::time::Instant;
+pub use std::time::{Duration, Instant};
 
 pub use async_trait::async_trait;
 pub use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -11,16 +12,23 @@ pub use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channe
 pub use crate::cluster::acls::AclNews;
 pub use crate::cluster::registry::local::{LocalNode, LocalRegistry};
 pub use crate::cluster::registry::{NodeRecord, Place, QueueId, QueueNames, Registrar};
-pub use crate::mail::event::Event;
+pub use crate::lock::Mutex;
+pub use crate::mail::event::{Change, Event};
 pub use crate::mail::ids::{EventId, NodeId, SessionId};
+pub use crate::mail::key::Key;
 pub use crate::mail::path::MailboxPath;
-pub use crate::mail::rights::Subject;
+pub use crate::mail::rights::{Rights, Subject};
 pub use crate::mail::user::UserName;
 pub use crate::push::access::source::{NoAnswer, RightsSource};
-pub use crate::push::access::{Options, Via};
-pub use crate::push::outbox::{Limits, Outgoing};
-pub use crate::push::session::Transport;
-pub use crate::push::subscriptions::*;
+pub use crate::push::access::{Access, Options, Via};
+pub use crate::push::delivery::Delivery;
+pub use crate::push::hub::Wanted;
+pub use crate::push::metrics::Metrics;
+pub use crate::push::outbox::{Limits, Outgoing, RegistrationStatus, SubscribeFailure};
+pub use crate::push::presence::Presence;
+pub use crate::push::session::{LiveSession, Transport};
+pub use crate::push::sessions::Sessions;
+pub use crate::push::subscriptions::{Parts, Subscriptions, Wish};
 
 pub const SETTLE: Duration = Duration::from_millis(200);
 pub const DENIAL: Duration = Duration::from_millis(250);
@@ -101,7 +109,7 @@ impl RightsSource for Script {
 pub struct Play {
     pub script: Arc<Script>,
     pub subscriptions: Arc<Subscriptions>,
-    pub session: Arc<SessionHandle>,
+    pub session: Arc<LiveSession>,
     pub offset: AtomicU64,
 }
 
@@ -169,7 +177,7 @@ impl Play {
         self.subscriptions.subscribe(&self.session, 1, key, ALL);
     }
 
-    /// What the queue brings: delivered, then heeded, as the consumer does.
+    /// What the queue brings: delivered, then applied, as the consumer does.
     pub fn comes(&self, mailbox: &str, change: Change) {
         let offset = self.offset.fetch_add(1, Ordering::Relaxed);
         let mut event: Event = crate::mail::codec::tests::sample();
@@ -177,7 +185,7 @@ impl Play {
         let position = format!("q@{offset}").parse().unwrap();
         let delivery = Arc::new(Delivery::new(event, &position, 100, Instant::now()));
         self.subscriptions.hub.deliver(&delivery);
-        self.subscriptions.heed(&delivery);
+        self.subscriptions.apply(&delivery);
     }
 
     pub fn heard(&self) -> Vec<String> {
@@ -189,16 +197,16 @@ pub async fn pass(milliseconds: u64) {
     tokio::time::sleep(Duration::from_millis(milliseconds)).await;
 }
 
-pub fn session(subscriptions: &Subscriptions, number: u64, transport: Transport, subject: Subject) -> Arc<SessionHandle> {
+pub fn session(subscriptions: &Subscriptions, number: u64, transport: Transport, subject: Subject) -> Arc<LiveSession> {
     let id = SessionId::new("n".parse().unwrap(), number);
     let limits = Limits { events: 1_000, bytes: 1 << 20 };
-    let session = SessionHandle::new(id, subject, transport, ([127, 0, 0, 1], 1).into(), 0, limits);
+    let session = LiveSession::new(id, subject, transport, ([127, 0, 0, 1], 1).into(), 0, limits);
     subscriptions.sessions.add(&session).unwrap();
     session
 }
 
 /// What a session was told, each in a word or two.
-pub fn heard(session: &SessionHandle) -> Vec<String> {
+pub fn heard(session: &LiveSession) -> Vec<String> {
     let Poll::Ready(outgoing) = session.poll_take(&mut Context::from_waker(Waker::noop())) else { return Vec::new() };
     outgoing.into_iter().map(|outgoing| word(&outgoing)).collect()
 }
@@ -219,7 +227,7 @@ pub fn word(outgoing: &Outgoing) -> String {
             format!("resync {} {}", keys.iter().map(name).collect::<Vec<_>>().join(" "), reason.as_str())
         }
         Outgoing::AskRights { key } => format!("ask {}", name(key)),
-        Outgoing::Standing { standing, .. } => format!("{standing:?}"),
+        Outgoing::Registration { status, .. } => format!("{status:?}"),
         other => format!("{other:?}"),
     }
 }

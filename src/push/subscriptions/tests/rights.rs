@@ -232,18 +232,18 @@ async fn where_only_the_session_can_ask_it_is_asked() {
     pass(1).await;
     assert_eq!(heard(&idling), ["ask Team", "Registered"]);
     // Learned before it knew that it is to ask.
-    play.subscriptions.learned(&idling, &mailbox(TEAM), Some(Rights::ALL));
+    play.subscriptions.report_rights(&idling, &mailbox(TEAM), Some(Rights::ALL));
     assert_eq!(play.subscriptions.access.grants(&TEAM.parse().unwrap())[0].rights(), None);
-    play.subscriptions.asks(&idling, &mailbox(TEAM));
-    play.subscriptions.learned(&idling, &mailbox(TEAM), Some(Rights::READ));
+    play.subscriptions.asks_rights(&idling, &mailbox(TEAM));
+    play.subscriptions.report_rights(&idling, &mailbox(TEAM), Some(Rights::READ));
     pass(1).await;
     assert_eq!(heard(&idling), ["resync Team rights"]);
     play.comes(TEAM, message(2));
     assert_eq!(heard(&idling), ["message 2"]);
     play.comes(TEAM, acl("group:staff", "l"));
     assert_eq!(heard(&idling), ["ask Team"], "the mail server alone knows who is in it");
-    play.subscriptions.asks(&idling, &mailbox(TEAM));
-    play.subscriptions.learned(&idling, &mailbox(TEAM), Some(Rights::READ));
+    play.subscriptions.asks_rights(&idling, &mailbox(TEAM));
+    play.subscriptions.report_rights(&idling, &mailbox(TEAM), Some(Rights::READ));
     // What is said of this very user needs no question.
     play.comes(TEAM, acl("bob", "l"));
     pass(1).await;
@@ -292,7 +292,7 @@ async fn a_review_touches_only_those_who_hold_the_grant() {
     pass(1_000).await;
     let grants = play.subscriptions.access.grants(&TEAM.parse().unwrap());
     let bobs = grants.into_iter().find(|grant| grant.subject.user == user("bob")).unwrap();
-    let busy = carol.held();
+    let busy = carol.book();
     let (done, wait) = std::sync::mpsc::channel();
     let subscriptions = play.subscriptions.clone();
     std::thread::spawn(move || {

@@ -65,7 +65,7 @@ async fn a_registration_that_hangs_keeps_neither_the_account_nor_who_asks_for_it
     assert_eq!(play.heard(), ["resync Team shared"]);
     play.comes(TEAM, message(2));
     assert_eq!(play.heard(), ["message 2"]);
-    assert!(play.session.held().iter().flatten().all(|held| !held.busy));
+    assert!(play.session.book().unwrap().iter().all(|subscription| !subscription.is_busy()));
 }
 
 /// The account's own time is over before that of what was taken in on its way.
@@ -84,14 +84,14 @@ async fn what_an_account_that_stood_already_takes_in_comes_to_an_end() {
     play.subscribe(mailbox(TEAM));
     pass(23_000).await;
     assert_eq!(play.heard(), ["Unavailable { kept: true }"]);
-    assert!(play.session.held().iter().flatten().all(|held| !held.busy));
+    assert!(play.session.book().unwrap().iter().all(|subscription| !subscription.is_busy()));
     // Whatever publishers did not find it for is made good, however late.
     pass(60_000).await;
     keys.lock().clear();
     play.heard();
     pass(40_000).await;
     assert_eq!(play.heard(), ["resync Team shared"]);
-    assert!(play.session.held().iter().flatten().all(|held| !held.busy));
+    assert!(play.session.book().unwrap().iter().all(|subscription| !subscription.is_busy()));
 }
 
 #[tokio::test(start_paused = true)]

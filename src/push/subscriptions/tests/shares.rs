@@ -48,7 +48,7 @@ async fn an_account_subscription_whose_shares_cannot_be_listed_is_refused() {
     play.subscriptions.subscribe(&play.session, 1, Key::Account(user("bob")), Wish { shared: true, ..ALL });
     pass(300).await;
     assert_eq!(play.heard(), ["RightsUnknown { kept: false }"]);
-    assert!(play.session.held().as_ref().unwrap().is_empty());
+    assert!(play.session.book().unwrap().iter().next().is_none());
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,13 +12,13 @@ const BEFORE: u32 = 32;
 const BEHIND: u32 = 8;
 /// So many arrive in any case: fewer than an outbox holds.
 const MOST: u32 = 400;
-const PATIENCE: Duration = Duration::from_secs(30);
+const WAIT: Duration = Duration::from_secs(30);
 
 /// What the session's own task takes out, in order.
 struct Drain(UnboundedReceiver<String>);
 
 impl Drain {
-    fn of(session: Arc<SessionHandle>) -> Self {
+    fn of(session: Arc<LiveSession>) -> Self {
         let (words, taken) = unbounded_channel();
         tokio::spawn(async move {
             loop {
@@ -34,7 +34,7 @@ impl Drain {
     }
 
     async fn next(&mut self) -> String {
-        let next = tokio::time::timeout(PATIENCE, self.0.recv()).await;
+        let next = tokio::time::timeout(WAIT, self.0.recv()).await;
         next.expect("a word in time").expect("an open channel")
     }
 }
@@ -153,7 +153,7 @@ async fn nothing_is_told_behind_a_lost_right_however_threads_meet() {
         }
         withheld += last - gone_after;
         // Whatever is still on its way shows before this.
-        play.session.push_standing(mailbox("#private:bob:Fence"), Standing::Settled);
+        play.session.push_registration(mailbox("#private:bob:Fence"), RegistrationStatus::Settled);
         loop {
             match drain.next().await.as_str() {
                 "Settled" => break,

@@ -1,6 +1,10 @@
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 
+use super::play::{
+    Access, Arc, Duration, Key, LiveSession, Metrics, Parts, Presence, Sessions, SubscribeFailure, Subscriptions, Transport,
+    Wanted, Wish,
+};
 use crate::cluster::registry::local::{LocalNode, LocalRegistry};
 use crate::cluster::registry::{Discontinuity, NodeRecord, Place, QueueId, QueueNames, Registrar, RegistryHealth};
 use crate::mail::codec::EnvelopeFields;
@@ -9,18 +13,16 @@ use crate::mail::ids::{NodeId, SessionId};
 use crate::mail::rights::Subject;
 use crate::mail::user::UserName;
 use crate::push::access::Options;
-use crate::push::outbox::{Limits, Outgoing, Standing};
-use crate::push::session::Transport;
-use crate::push::subscriptions::*;
+use crate::push::outbox::{Limits, Outgoing, RegistrationStatus};
 
 const SETTLE: Duration = Duration::from_secs(2);
-const PATIENCE: Duration = Duration::from_secs(10);
+const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(10);
 const ALL: Wanted = Wanted { types: EventTypes::ALL, fields: EnvelopeFields::NONE };
 
 struct Play {
     registry: Arc<LocalNode>,
     subscriptions: Arc<Subscriptions>,
-    session: Arc<SessionHandle>,
+    session: Arc<LiveSession>,
 }
 
 fn key() -> Key {
@@ -35,7 +37,7 @@ async fn play() -> Play {
     let queue = names.queue(&queue_id);
     let record = NodeRecord { id: id.clone(), queue_id, queue, url: String::new(), version: String::new(), started_at: 0 };
     registry.announce(record).await.unwrap();
-    let (presence, _breaks) = Presence::start(registry.clone(), SETTLE, Duration::from_secs(1), PATIENCE);
+    let (presence, _breaks) = Presence::start(registry.clone(), SETTLE, Duration::from_secs(1), ACKNOWLEDGE_TIMEOUT);
     let metrics = Arc::new(Metrics::default());
     let (access, notices) = Access::start(Options::owners_only(), metrics.clone());
     let subscriptions = Subscriptions::start(Parts {
@@ -49,7 +51,7 @@ async fn play() -> Play {
         clock: || 5,
     });
     let limits = Limits { events: 10, bytes: 1000 };
-    let session = SessionHandle::new(
+    let session = LiveSession::new(
         SessionId::new(id, 1),
         Subject::alone(UserName::new("bob").unwrap()),
         Transport::Websocket,
@@ -66,16 +68,16 @@ impl Play {
     }
 
     /// What was told of a watched key.
-    fn standings(&self) -> Vec<Standing> {
+    fn statuses(&self) -> Vec<RegistrationStatus> {
         let taken = match self.session.poll_take(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(taken) => taken,
             Poll::Pending => VecDeque::new(),
         };
-        let standing = |outgoing| match outgoing {
-            Outgoing::Standing { standing, key: told } => (told == key()).then_some(standing),
+        let status = |outgoing| match outgoing {
+            Outgoing::Registration { status, key: told } => (told == key()).then_some(status),
             other => panic!("{other:?}"),
         };
-        taken.into_iter().filter_map(standing).collect()
+        taken.into_iter().filter_map(status).collect()
     }
 
     fn answers(&self) -> Vec<(u32, Result<&'static str, SubscribeFailure>)> {
@@ -102,7 +104,7 @@ async fn two_wishes_for_one_key_are_both_answered_and_the_later_one_counts() {
     play.subscribe(2, EventTypes::ALL);
     play.pass(SETTLE).await;
     assert_eq!(play.answers(), [(1, Ok("ok")), (2, Ok("ok"))]);
-    assert_eq!(play.session.held().as_ref().unwrap()[0].wanted(), ALL);
+    assert_eq!(play.session.book().unwrap().iter().next().unwrap().interest.wanted(), ALL);
     play.subscribe(3, EventTypes::ALL);
     assert_eq!(play.answers(), [(3, Ok("ok"))], "settled already: at once");
 }
@@ -129,7 +131,7 @@ async fn an_outage_refuses_what_is_new_and_keeps_what_stood() {
     play.pass(Duration::from_secs(11)).await;
     let refused = Err(SubscribeFailure::Unavailable { kept: false });
     assert_eq!(play.answers(), [(1, refused), (2, refused)], "the second is told with the first, and may try again");
-    assert!(play.session.held().as_ref().unwrap().is_empty());
+    assert!(play.session.book().unwrap().iter().next().is_none());
 
     play.registry.set_health(RegistryHealth::Connected);
     play.subscribe(3, EventTypes::ALL);
@@ -144,26 +146,26 @@ async fn an_outage_refuses_what_is_new_and_keeps_what_stood() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watched_key_is_in_the_hub_at_once_and_its_standing_is_told() {
+async fn a_watched_key_is_in_the_hub_at_once_and_its_registration_is_told() {
     let play = play().await;
     play.subscriptions.watch(&play.session, &key());
     assert_eq!(play.subscriptions.hub.sessions(&key()).len(), 1, "before anything is acknowledged");
     play.pass(Duration::ZERO).await;
-    assert_eq!(play.standings(), [Standing::Registered]);
+    assert_eq!(play.statuses(), [RegistrationStatus::Registered]);
     play.pass(SETTLE).await;
-    assert_eq!(play.standings(), [Standing::Settled]);
+    assert_eq!(play.statuses(), [RegistrationStatus::Settled]);
     play.registry.tell(Discontinuity::Lost { keys: vec![key()] });
     play.registry.tell(Discontinuity::Lost { keys: vec![key()] });
     play.pass(Duration::ZERO).await;
-    assert_eq!(play.standings(), [Standing::Unavailable], "told once, however often the registry says so");
+    assert_eq!(play.statuses(), [RegistrationStatus::Unavailable], "told once, however often the registry says so");
     play.registry.tell(Discontinuity::Restored { keys: vec![key()] });
     play.pass(SETTLE).await;
-    assert_eq!(play.standings(), [Standing::Registered, Standing::Settled]);
+    assert_eq!(play.statuses(), [RegistrationStatus::Registered, RegistrationStatus::Settled]);
 
     play.subscriptions.unsubscribe(&play.session, &key());
     play.registry.tell(Discontinuity::Lost { keys: vec![key()] });
     play.pass(Duration::ZERO).await;
-    assert_eq!(play.standings(), [], "not watched any more");
+    assert_eq!(play.statuses(), [], "not watched any more");
     assert_eq!(play.subscriptions.hub.keys(), 0);
     assert!(play.session.subscriptions().is_empty());
 }
@@ -175,7 +177,7 @@ async fn what_is_settled_already_is_told_so_at_once() {
     play.pass(SETTLE).await;
     play.subscriptions.watch(&play.session, &key());
     play.subscriptions.watch(&play.session, &key());
-    assert_eq!(play.standings(), [Standing::Settled]);
+    assert_eq!(play.statuses(), [RegistrationStatus::Settled]);
     assert_eq!(play.session.subscriptions().len(), 1);
 }
 
@@ -184,11 +186,11 @@ async fn a_registry_that_does_not_answer_makes_a_watch_unavailable_until_it_does
     let play = play().await;
     play.registry.set_health(RegistryHealth::Lost { reason: "test".into() });
     play.subscriptions.watch(&play.session, &key());
-    play.pass(PATIENCE / 2).await;
-    assert_eq!(play.standings(), [], "it may still come");
-    play.pass(PATIENCE).await;
-    assert_eq!(play.standings(), [Standing::Unavailable]);
+    play.pass(ACKNOWLEDGE_TIMEOUT / 2).await;
+    assert_eq!(play.statuses(), [], "it may still come");
+    play.pass(ACKNOWLEDGE_TIMEOUT).await;
+    assert_eq!(play.statuses(), [RegistrationStatus::Unavailable]);
     play.registry.set_health(RegistryHealth::Connected);
     play.pass(Duration::from_secs(2) + SETTLE).await;
-    assert_eq!(play.standings(), [Standing::Registered, Standing::Settled], "it was tried on");
+    assert_eq!(play.statuses(), [RegistrationStatus::Registered, RegistrationStatus::Settled], "it was tried on");
 }
