@@ -23,35 +23,37 @@ pub struct AclKeeper {
     pub clock: fn() -> u64,
 }
 
-/// The entries that are other ones now, each with what it has now.
-pub type Changed = Vec<(Entry, Rights)>;
+/// The entries that have changed, each with the rights that it has now.
+pub type Changes = Vec<(Entry, Rights)>;
 
-/// Why an ACL is not changed, or not everybody knows. Do the same again: it is done once, and told again.
+/// Why an ACL is not changed, or not every node was told. Try the same again: it is written once,
+/// and told again.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum KeepError {
     #[error(transparent)]
     Registry(#[from] RegistryError),
-    /// The ACL is changed, and there may be nodes that go by the old one until they look for themselves.
+    /// The ACL is changed, and some nodes may go by the old one until their next recheck.
     #[error("the ACL is changed, but not every node could be told: {0}")]
     NotTold(PublishError),
 }
 
 impl AclKeeper {
     /// Puts this ACL in the place of whatever there was.
-    pub async fn replace(&self, mailbox: &MailboxPath, acl: &Acl) -> Result<Changed, KeepError> {
+    pub async fn replace(&self, mailbox: &MailboxPath, acl: &Acl) -> Result<Changes, KeepError> {
         let before = self.acls.replace(mailbox, acl).await?;
         self.tell(mailbox, &before, acl).await
     }
 
     /// Changes one entry.
-    pub async fn edit(&self, mailbox: &MailboxPath, edit: AclEdit) -> Result<Changed, KeepError> {
+    pub async fn edit(&self, mailbox: &MailboxPath, edit: AclEdit) -> Result<Changes, KeepError> {
         let (before, after) = self.acls.edit(mailbox, &[edit]).await?;
         self.tell(mailbox, &before, &after).await
     }
 
-    /// One event for each entry that changed. If none did, this may be the second attempt of somebody whose first was written
-    /// and not told: then one event about everybody lets the nodes look at whatever they know of this mailbox.
-    async fn tell(&self, mailbox: &MailboxPath, before: &Acl, after: &Acl) -> Result<Changed, KeepError> {
+    /// One event for each entry that changed. If none did, this may be the second attempt of
+    /// somebody whose first was written and not told: then one event about everybody lets the nodes
+    /// look at whatever they know of this mailbox.
+    async fn tell(&self, mailbox: &MailboxPath, before: &Acl, after: &Acl) -> Result<Changes, KeepError> {
         let changed = differences(before, after);
         let everybody = Entry { identifier: Identifier::Anyone, negative: false };
         let again = changed.is_empty().then(|| (everybody.clone(), after.get(&everybody)));
@@ -80,7 +82,7 @@ impl AclKeeper {
     }
 }
 
-fn differences(before: &Acl, after: &Acl) -> Changed {
+fn differences(before: &Acl, after: &Acl) -> Changes {
     let named: BTreeSet<&Entry> = before.iter().chain(after.iter()).map(|(entry, _)| entry).collect();
     let changed = named.into_iter().filter(|entry| before.get(entry) != after.get(entry));
     changed.map(|entry| (entry.clone(), after.get(entry))).collect()
@@ -95,7 +97,7 @@ mod tests {
         let acl = |text: &str| serde_json::from_str::<Acl>(text).unwrap();
         let before = acl(r#"{"bob":"lrs","eve":"l","-group:temps":"r","anyone":"l"}"#);
         let after = acl(r#"{"bob":"lr","-group:temps":"r","anyone":"l","-bob":"s"}"#);
-        let shown = |changed: Changed| -> Vec<(String, String)> {
+        let shown = |changed: Changes| -> Vec<(String, String)> {
             changed.into_iter().map(|(entry, rights)| (entry.to_string(), rights.to_string())).collect()
         };
         let told = [("bob", "lr"), ("-bob", "s"), ("eve", "")].map(|(entry, rights)| (entry.to_owned(), rights.to_owned()));

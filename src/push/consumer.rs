@@ -1,7 +1,8 @@
-//! The node's consumer: decodes each record once, drops duplicates, hands it to the hub, and keeps the books by it.
+//! The node's consumer: decodes each record once, drops duplicates, hands it to the hub, then
+//! applies it to the node's subscriptions.
 //!
-//! Clients are told only what comes out here, also on the origin's own node (I-7). A bad record is counted, logged
-//! at a limited rate, and skipped: it never stops the queue (I-1).
+//! Clients are told only what comes out here, also on the origin's own node (I-7). A bad record is
+//! counted, logged at a limited rate, and skipped: it never stops the queue (I-1).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

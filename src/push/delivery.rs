@@ -31,7 +31,8 @@ impl Delivery {
         Self { event, pos: from.pos.clone(), consumed_at: from.consumed_at, size: from.size, rendered: Default::default() }
     }
 
-    /// The event in the one JSON form that all sessions with these fields share; `render` runs once.
+    /// The event in the one JSON form that all sessions with these fields share; `render` runs
+    /// once.
     pub fn rendered(&self, fields: EnvelopeFields, render: impl FnOnce(&Self) -> Bytes) -> &Bytes {
         self.rendered[fields.index()].get_or_init(|| render(self))
     }

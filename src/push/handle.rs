@@ -9,7 +9,7 @@ use futures::task::AtomicWaker;
 use serde::{Deserialize, Serialize};
 
 use super::delivery::Delivery;
-use super::outbox::{End, Limits, Outbox, Outgoing, Pushed, RegistrationStatus, Resync, ResyncReason, SubscribeFailure};
+use super::outbox::{End, Limits, Outbox, Outgoing, PushOutcome, RegistrationStatus, Resync, ResyncReason, SubscribeFailure};
 use crate::lock::Mutex;
 use crate::mail::codec::EnvelopeFields;
 use crate::mail::ids::SessionId;
@@ -42,8 +42,8 @@ impl fmt::Display for Transport {
     }
 }
 
-/// Who a live session is, and its outbox. The session's task waits on it; the hub and administrators push into it, and never
-/// wait.
+/// Who a live session is, and its outbox. The session's task waits on it; the hub and
+/// administrators push into it, and never wait.
 pub struct SessionHandle {
     pub id: SessionId,
     /// Changes with a new token, and where the user is renamed.
@@ -102,7 +102,7 @@ impl SessionHandle {
         result
     }
 
-    pub fn push_event(&self, delivery: &Arc<Delivery>, fields: EnvelopeFields) -> Pushed {
+    pub fn push_event(&self, delivery: &Arc<Delivery>, fields: EnvelopeFields) -> PushOutcome {
         self.push(|outbox| outbox.push_event(delivery, fields, self.limits))
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::access::{Grant, Need};
 use super::delivery::Delivery;
 use super::handle::{SessionHandle, Transport};
-use super::outbox::Pushed;
+use super::outbox::PushOutcome;
 use crate::lock::{RwLock, rank};
 use crate::mail::codec::EnvelopeFields;
 use crate::mail::event::{Change, Event, EventType, EventTypes};
@@ -42,10 +42,10 @@ struct Subscriber {
 }
 
 impl Subscriber {
-    /// Whether it hears of an event under `key`. What is sent in place of an event too large for a queue says nothing of its
-    /// type, so it concerns everybody who may read.
+    /// Whether it hears of an event under `key`. A `MailboxChange` may stand for an event that was
+    /// too large for a queue, so it passes every filter of types.
     fn hears(&self, key: &Key, event: &Event, event_type: EventType) -> bool {
-        // What moves or ends the subscription itself is not filtered.
+        // An event that moves or ends the subscription itself is not filtered.
         let is_its_own = match key {
             Key::Mailbox(_) => matches!(event_type, EventType::MailboxRename | EventType::MailboxDelete),
             Key::Account(_) => event_type == EventType::AccountRename,
@@ -54,20 +54,22 @@ impl Subscriber {
             return false;
         }
         let is_imap = self.session.transport == Transport::Imap;
-        // A rename tells both names: where one of them is not the user's own, `subscriptions::moves` sees to what is told.
+        // A rename names two mailboxes: where one of them is not the user's own,
+        // `subscriptions::moves` decides what is told.
         let Some(grant) = &self.grant else { return is_imap || !changes_owner(event) };
         let is_elsewhere = || matches!(key, Key::Mailbox(path) if *path != event.mailbox);
         match event_type {
-            // It has the mailbox selected: what becomes of it, it may know before its rights are known, and tells no names.
+            // An IMAP session has the mailbox selected: it may know that the mailbox is renamed or
+            // deleted before its rights are known, for it tells its client no names.
             _ if is_imap => is_its_own && !is_elsewhere() || grant.allows(Need::of(event_type)),
-            // So it does where the subscription ends: by what it tells it ends it.
+            // `subscriptions::moves` tells these, as far as the rights allow it.
             EventType::MailboxRename | EventType::MailboxDelete => false,
             _ => !is_elsewhere() && grant.allows(Need::of(event_type)),
         }
     }
 }
 
-/// Whether a mailbox is given away with its name.
+/// Whether it is a rename by which the mailbox becomes another user's.
 pub(super) fn changes_owner(event: &Event) -> bool {
     matches!(&event.change, Change::MailboxRename { to } if to.owner() != event.mailbox.owner())
 }
@@ -91,11 +93,11 @@ pub struct Fanout {
 }
 
 impl Fanout {
-    fn count(&mut self, pushed: Pushed) {
+    fn count(&mut self, pushed: PushOutcome) {
         match pushed {
-            Pushed::Queued => self.queued += 1,
-            Pushed::Collapsed => self.collapsed += 1,
-            Pushed::Absorbed => self.absorbed += 1,
+            PushOutcome::Queued => self.queued += 1,
+            PushOutcome::Collapsed => self.collapsed += 1,
+            PushOutcome::Absorbed => self.absorbed += 1,
         }
     }
 }
@@ -115,8 +117,8 @@ impl Hub {
         &self.shards[self.index(key)]
     }
 
-    /// Adds a session under a key, or changes what it wants there. `announce` runs before any event of the key can
-    /// reach the session.
+    /// Adds a session under a key, or changes what it wants there. `announce` runs before any event
+    /// of the key can reach the session.
     pub fn subscribe(
         &self,
         key: &Key,
@@ -149,7 +151,8 @@ impl Hub {
         }
     }
 
-    /// Hands an event to every session that wants it, to each once, however many of its subscriptions match.
+    /// Hands an event to every session that wants it, to each once, however many of its
+    /// subscriptions match.
     pub fn deliver(&self, delivery: &Arc<Delivery>) -> Fanout {
         let mut fanout = Fanout::default();
         let event_type = delivery.event.event_type();
@@ -166,8 +169,9 @@ impl Hub {
             }
             return fanout;
         }
-        // All at once, in one order: what is allowed here is in the outbox before anybody can take the session out, as whoever
-        // takes a right away does before it says so.
+        // All shards at once, in one order: an event that is allowed here is in the outbox before
+        // anybody can take the session out of a shard, and whoever takes a right away does that
+        // before telling the client.
         let mut indices: Vec<usize> = keys.iter().map(|key| self.index(key)).collect();
         indices.sort_unstable();
         indices.dedup();
@@ -199,7 +203,7 @@ impl Hub {
         shard.get(grant.key()).into_iter().flatten().filter(by).map(|s| s.session.clone()).collect()
     }
 
-    /// The keys of which this is true.
+    /// The keys for which `is` holds.
     pub fn keys_where(&self, is: impl Fn(&Key) -> bool) -> Vec<Key> {
         let mut found = Vec::new();
         for shard in &self.shards {
@@ -283,7 +287,7 @@ mod tests {
         assert_eq!((taken(&mailbox).len(), taken(&account).len()), (0, 1));
     }
 
-    /// An owner who watches all that is theirs makes it two keys.
+    /// The owner watches the account, so each event has two keys in the hub.
     #[test]
     fn nothing_comes_behind_the_word_that_a_right_is_gone() {
         let hub = Hub::default();
@@ -338,7 +342,7 @@ mod tests {
     }
 
     proptest! {
-        /// Beside a model that is nothing but a set of pairs.
+        /// The model is a set of pairs.
         #[test]
         fn the_hub_does_what_a_naive_one_does(steps in proptest::collection::vec(step(), 0..60)) {
             let hub = Hub::default();

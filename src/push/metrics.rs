@@ -1,4 +1,5 @@
-//! Counters, gauges and histograms, in Prometheus's words. Labels come from our own tables, never from mail.
+//! Counters, gauges and histograms, in Prometheus's words. Labels come from our own tables, never
+//! from mail.
 
 use std::sync::atomic::AtomicU64;
 

@@ -1,8 +1,10 @@
-//! Moving events: from an origin to the queues that want them, and from a node's queue to its sessions.
+//! Moving events: from an origin to the queues that want them, and from a node's queue to its
+//! sessions.
 //!
-//! The way out is [`publisher`]; the way in is [`consumer`] → [`dedup`] → [`hub`] → [`session`]. Between them
-//! stands [`presence`]: the registry holds exactly what the hub's sessions want. Client protocols are not known
-//! here: a session gets an `Arc` of a [`delivery::Delivery`], and its own protocol decides what the client sees.
+//! The way out is [`publisher`]; the way in is [`consumer`] → [`dedup`] → [`hub`] → [`session`].
+//! Between them stands [`presence`]: the registry holds exactly what the hub's sessions want.
+//! Client protocols are not known here: a session gets an `Arc` of a [`delivery::Delivery`], and
+//! its own protocol decides what the client sees.
 
 pub mod access;
 pub mod acl_keeper;

@@ -1,8 +1,10 @@
-//! What waits to be told to one session: bounded, and on overflow collapsed into a `resync` per mailbox.
+//! What waits to be told to one session: bounded, and on overflow collapsed into a `resync` per
+//! mailbox.
 //!
-//! A slow reader costs its own node this much and no more, and never slows another session: pushing never waits. What mailboxes
-//! and accounts are called from now on, and that they are gone, is never dropped: a client that misses it asks for a name that is
-//! no more, and no `resync` could tell it so. Such news is rare; a session with too much of it waiting is ended.
+//! A slow reader costs its own node this much and no more, and never slows another session: pushing
+//! never waits. Renames and deletions are never dropped: a client that misses one asks for a name
+//! that is no more, and no `resync` could tell it so. They are rare; a session for which too many
+//! of them wait is ended.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -18,7 +20,8 @@ use crate::mail::rights::Rights;
 /// More mailboxes than this in one `resync` become "everything".
 const RESYNC_KEYS: usize = 64;
 
-/// So much news of names may wait at least: a parent's new name is one of each mailbox below it.
+/// So many renames and deletions may wait at least: the rename of a parent is one for each mailbox
+/// below it.
 const NAMES: Limits = Limits { events: 2_048, bytes: 1 << 20 };
 
 /// Bounds of an outbox.
@@ -56,8 +59,8 @@ pub enum Outgoing {
         from: Key,
         to: Option<Key>,
     },
-    /// Only the session itself can ask what rights its user has on this mailbox now; the answer goes to
-    /// [`super::subscriptions::Subscriptions::report_rights`].
+    /// Only the session itself can ask what rights its user has on this mailbox now; the answer
+    /// goes to [`super::subscriptions::Subscriptions::report_rights`].
     AskRights {
         key: Key,
     },
@@ -86,17 +89,18 @@ pub enum ResyncReason {
     Overflow,
     /// The queue has lost records, or may have.
     QueueGap,
-    /// The registration is gone, and the registry cannot be asked: events may go astray from now on.
+    /// The registration is gone, and the registry cannot be asked: events may go astray from now
+    /// on.
     RegistryLost,
     /// The registration stands again, and every publisher finds it.
     RegistryRestored,
-    /// Something was withheld while nobody could say whether the user may see it, or they may see more now.
+    /// Something was withheld while the rights were not known, or the user may see more now.
     Rights,
     /// The mailbox is shared with the user now.
     Shared,
     /// More is shared with the user than their account's subscription covers.
     TooManyShared,
-    /// It has this name now.
+    /// The mailbox has this name now.
     Renamed,
 }
 
@@ -130,7 +134,8 @@ impl ResyncReason {
 /// What has become of the registration of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RegistrationStatus {
-    /// Acknowledged: what is published from now on comes, but for publishers whose lookups are stale (I-5).
+    /// Acknowledged: what is published from now on comes, but for publishers whose lookups are
+    /// stale (I-5).
     Registered,
     /// Every publisher finds it.
     Settled,
@@ -159,23 +164,23 @@ pub enum End {
     },
     /// An administrator or the user asked for it.
     Ended,
-    /// More waits than may, and none of it can be left out.
+    /// Too many renames and deletions wait, and none can be left out.
     TooSlow,
 }
 
 #[derive(Debug, Default)]
 pub struct Outbox {
     queue: VecDeque<Outgoing>,
-    /// Of what may be dropped.
+    /// Of the events that may be dropped.
     weight: Weight,
-    /// Of the news of names, which is never dropped.
+    /// Of renames and deletions, which are never dropped.
     names: Weight,
     /// Mailboxes whose events are dropped because a `resync` for them is waiting already.
     resync: Option<(Resync, ResyncReason)>,
-    /// The latest news counts.
+    /// The latest value counts.
     health: Option<bool>,
     end: Option<End>,
-    /// It is about to end for what cannot be told to it: nothing waits any more.
+    /// Too many renames waited: the session is about to end, and nothing waits any more.
     given_up: bool,
 }
 
@@ -199,7 +204,7 @@ impl Weight {
 
 /// What became of a push.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pushed {
+pub enum PushOutcome {
     Queued,
     /// The outbox was full: what waited, and this, became a `resync`.
     Collapsed,
@@ -208,28 +213,28 @@ pub enum Pushed {
 }
 
 impl Outbox {
-    pub fn push_event(&mut self, delivery: &Arc<Delivery>, fields: EnvelopeFields, limits: Limits) -> Pushed {
+    pub fn push_event(&mut self, delivery: &Arc<Delivery>, fields: EnvelopeFields, limits: Limits) -> PushOutcome {
         if self.given_up {
-            return Pushed::Absorbed;
+            return PushOutcome::Absorbed;
         }
         if is_of_names(&delivery.event) {
             let limits = Limits { events: limits.events.max(NAMES.events), bytes: limits.bytes.max(NAMES.bytes) };
             if !self.names.takes(delivery.size, limits) {
                 self.give_up();
-                return Pushed::Collapsed;
+                return PushOutcome::Collapsed;
             }
             if let Some((Resync::Keys(keys), _)) = &mut self.resync {
                 follow(keys, &delivery.event);
             }
             self.forget_empty_resync();
         } else if self.is_absorbed(&delivery.event) {
-            return Pushed::Absorbed;
+            return PushOutcome::Absorbed;
         } else if !self.weight.takes(delivery.size, limits) {
             self.collapse(delivery);
-            return Pushed::Collapsed;
+            return PushOutcome::Collapsed;
         }
         self.wait(Outgoing::Event { delivery: delivery.clone(), fields });
-        Pushed::Queued
+        PushOutcome::Queued
     }
 
     fn is_absorbed(&self, event: &Event) -> bool {
@@ -240,7 +245,8 @@ impl Outbox {
         }
     }
 
-    /// What is dropped is named as it is called in the end.
+    /// Drops events, in favour of a `resync` of their mailboxes by the names that these have after
+    /// all renames that wait.
     fn collapse(&mut self, last: &Arc<Delivery>) {
         let mut keys = BTreeSet::new();
         self.queue.retain(|outgoing| match outgoing {
@@ -301,7 +307,7 @@ impl Outbox {
         self.wait(Outgoing::Settled { tag, key, outcome });
     }
 
-    /// Nothing of the key that has not been taken yet is told any more, save what it was called before, or is called now.
+    /// No event of the key that still waits is told any more, except its renames.
     pub fn push_revoked(&mut self, key: Key) {
         let weight = &mut self.weight;
         self.queue.retain(|outgoing| match outgoing {
@@ -329,7 +335,7 @@ impl Outbox {
         self.wait(Outgoing::Moved { from, to });
     }
 
-    /// Asked once, however often it is wanted before it is taken.
+    /// It waits once, however often it is pushed before it is taken.
     pub fn push_ask_rights(&mut self, key: Key) {
         let is_asked = |outgoing: &Outgoing| matches!(outgoing, Outgoing::AskRights { key: asked } if *asked == key);
         if !self.queue.iter().any(is_asked) {
@@ -359,7 +365,7 @@ impl Outbox {
         let mut taken = std::mem::take(&mut self.queue);
         (self.weight, self.names) = Default::default();
         if let Some((keys, reason)) = self.resync.take() {
-            // Behind: what a key is called, and that it is subscribed to, comes first.
+            // Last: the client first hears of the subscription, and of its name.
             taken.push_back(Outgoing::Resync { keys, reason });
         }
         if let Some(healthy) = self.health.take() {
@@ -377,17 +383,18 @@ fn mailboxes(event: &Event) -> impl Iterator<Item = Key> {
     event.keys().into_iter().filter(|key| matches!(key, Key::Mailbox(_)))
 }
 
-/// Whether it says that a name is of something else now, or of nothing.
+/// Whether it is a rename or a deletion.
 fn is_of_names(event: &Event) -> bool {
     matches!(event.change, Change::MailboxRename { .. } | Change::MailboxDelete | Change::AccountRename { .. })
 }
 
-/// What was named before such news, as it is called after it.
+/// Renames the keys as the event says.
 fn follow(keys: &mut BTreeSet<Key>, event: &Event) {
     let mailbox = &event.mailbox;
     match &event.change {
         Change::MailboxDelete => drop(keys.remove(&Key::Mailbox(mailbox.clone()))),
-        // Of what lies below there is news of its own, for those who may know; INBOX keeps its name.
+        // Mailboxes below it have an event of their own, for those who may know; INBOX keeps its
+        // name.
         Change::MailboxRename { to } if mailbox.renamed(mailbox, to).is_some() => {
             moved(keys, &Key::Mailbox(mailbox.clone()), Some(&Key::Mailbox(to.clone())));
         }
@@ -450,12 +457,12 @@ mod tests {
         let mut push = |name| outbox.push_event(&delivery(name), EnvelopeFields::NONE, LIMITS);
         assert_eq!(
             [push("a"), push("b"), push("a"), push("a")],
-            [Pushed::Queued, Pushed::Queued, Pushed::Queued, Pushed::Collapsed]
+            [PushOutcome::Queued, PushOutcome::Queued, PushOutcome::Queued, PushOutcome::Collapsed]
         );
-        assert_eq!([push("a"), push("c")], [Pushed::Absorbed, Pushed::Queued], "other mailboxes go on");
+        assert_eq!([push("a"), push("c")], [PushOutcome::Absorbed, PushOutcome::Queued], "other mailboxes go on");
         assert_eq!(show(&mut outbox), ["c", "resync 2 overflow"]);
         assert!(outbox.is_empty());
-        assert_eq!(outbox.push_event(&delivery("a"), EnvelopeFields::NONE, LIMITS), Pushed::Queued, "drained: as new");
+        assert_eq!(outbox.push_event(&delivery("a"), EnvelopeFields::NONE, LIMITS), PushOutcome::Queued, "drained: as new");
     }
 
     fn changed(mailbox: &str, change: Change) -> Arc<Delivery> {
@@ -490,9 +497,9 @@ mod tests {
             let mut push = |delivery: &Arc<Delivery>| outbox.push_event(delivery, EnvelopeFields::NONE, limits);
             push(&delivery("a"));
             push(&delivery("a"));
-            assert_eq!(push(&rename("a", "b")), Pushed::Queued);
+            assert_eq!(push(&rename("a", "b")), PushOutcome::Queued);
             outbox.push_moved(key("a"), Some(key("b")));
-            assert_eq!(outbox.push_event(&delivery("b"), EnvelopeFields::NONE, limits), Pushed::Absorbed);
+            assert_eq!(outbox.push_event(&delivery("b"), EnvelopeFields::NONE, limits), PushOutcome::Absorbed);
             let told = show(&mut outbox);
             assert_eq!(told[0], "a", "the rename: {told:?}");
             assert_eq!(told.last().unwrap(), if everything { "resync all queue_gap" } else { "resync 1 overflow" });
@@ -550,7 +557,7 @@ mod tests {
         let lost = Key::Mailbox("#private:bob:a".parse().unwrap());
         outbox.push_resync(Resync::Keys(BTreeSet::from([lost.clone()])), ResyncReason::QueueGap);
         outbox.push_revoked(lost);
-        assert_eq!(outbox.push_event(&delivery("b"), EnvelopeFields::NONE, LIMITS), Pushed::Queued, "there is room again");
+        assert_eq!(outbox.push_event(&delivery("b"), EnvelopeFields::NONE, LIMITS), PushOutcome::Queued, "there is room again");
         assert_eq!(show(&mut outbox), ["b", r##"Revoked { key: Mailbox("#private:bob:a") }"##, "b"]);
     }
 
@@ -559,7 +566,7 @@ mod tests {
         let mut outbox = Outbox::default();
         let limits = Limits { events: 100, bytes: 250 };
         let mut push = || outbox.push_event(&delivery("a"), EnvelopeFields::NONE, limits);
-        assert_eq!([push(), push(), push()], [Pushed::Queued, Pushed::Queued, Pushed::Collapsed]);
+        assert_eq!([push(), push(), push()], [PushOutcome::Queued, PushOutcome::Queued, PushOutcome::Collapsed]);
     }
 
     #[test]
@@ -569,7 +576,7 @@ mod tests {
             let key = Key::Mailbox(format!("#private:bob:{n}").parse().unwrap());
             outbox.push_resync(Resync::Keys(BTreeSet::from([key])), ResyncReason::QueueGap);
         }
-        assert_eq!(outbox.push_event(&delivery("a"), EnvelopeFields::NONE, LIMITS), Pushed::Absorbed);
+        assert_eq!(outbox.push_event(&delivery("a"), EnvelopeFields::NONE, LIMITS), PushOutcome::Absorbed);
         assert_eq!(show(&mut outbox), ["resync all queue_gap"]);
     }
 

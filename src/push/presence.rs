@@ -1,8 +1,9 @@
 //! Presence: the registry holds exactly the keys that somebody on this node watches.
 //!
-//! Reference-counted with linger (I-3): the first lease of a key registers it, and only a while after the last is
-//! dropped it is unregistered, for reconnects are common. A key is *settled* once its registration has been
-//! acknowledged and the settle window has passed: from then on every publisher finds it (I-4, I-5).
+//! Reference-counted with linger (I-3): the first lease of a key registers it, and only a while
+//! after the last is dropped it is unregistered, for reconnects are common. A key is *settled* once
+//! its registration has been acknowledged and the settle window has passed: from then on every
+//! publisher finds it (I-4, I-5).
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
@@ -36,7 +37,8 @@ pub struct Presence {
     registrar: Arc<dyn Registrar>,
     settle: Duration,
     linger: Duration,
-    /// A registration that is not acknowledged for so long counts as unavailable, though it is still waited for.
+    /// A registration that is not acknowledged for so long counts as unavailable; it is waited for
+    /// all the same.
     acknowledge_timeout: Duration,
     state: Mutex<State, { rank::PRESENCE }>,
     /// Wakes the sweeper when a key begins to linger.
@@ -47,9 +49,9 @@ pub struct Presence {
 #[derive(Default)]
 struct State {
     keys: HashMap<Key, Entry>,
-    /// Keys without holders, by the time when they are let go.
+    /// Keys without holders, by the time when they are unregistered.
     lingering: VecDeque<(Instant, Key, u64)>,
-    /// Counts releases and breaks, so that what was begun before one is known from what came after.
+    /// Counts releases and breaks, to tell what began before one from what began after it.
     generation: u64,
 }
 
@@ -59,7 +61,8 @@ struct Entry {
     released: u64,
     /// `None` once settled.
     waiters: Option<Vec<oneshot::Sender<()>>>,
-    /// Since when it has to settle: what began to settle before that does not count.
+    /// The break, or the registration, after which it has to settle: a settle window that began
+    /// before does not count.
     epoch: u64,
     /// `None` until the registry has answered, or has not for too long.
     status: Option<RegistrationStatus>,
@@ -82,7 +85,7 @@ impl Entry {
     }
 }
 
-/// One holder's share of a key. Dropping it lets go.
+/// One holder's share of a key. Dropping it gives the share back.
 #[derive(Debug)]
 pub struct Lease {
     key: Key,
@@ -101,6 +104,14 @@ impl Lease {
     }
 }
 
+#[cfg(test)]
+impl Lease {
+    /// A lease of no presence: dropping it does nothing.
+    pub(super) fn of_nobody(key: Key) -> Self {
+        Self { key, presence: Weak::new() }
+    }
+}
+
 impl Drop for Lease {
     fn drop(&mut self) {
         if let Some(presence) = self.presence.upgrade() {
@@ -110,7 +121,8 @@ impl Drop for Lease {
 }
 
 impl Presence {
-    /// Starts its tasks, which end when the last `Arc` is dropped. `breaks` hears of every break in continuity.
+    /// Starts its tasks, which end when the last `Arc` is dropped. `breaks` hears of every break in
+    /// continuity.
     pub fn start(
         registrar: Arc<dyn Registrar>,
         settle: Duration,
@@ -159,7 +171,8 @@ impl Presence {
         Some(receiver)
     }
 
-    /// Tells the session the status of the key's registration, as soon as it is known, and of each change.
+    /// Tells the session the status of the key's registration, as soon as it is known, and of each
+    /// change.
     pub(super) fn listen(&self, lease: &Lease, session: &Arc<SessionHandle>) {
         let mut state = self.state.lock();
         let Some(entry) = state.keys.get_mut(&lease.key) else { return };
@@ -200,7 +213,7 @@ impl Presence {
         }
     }
 
-    /// Lets go of what has lingered long enough; tells when to come again.
+    /// Unregisters the keys that have lingered long enough; returns when the next one is due.
     fn let_go(&self, now: Instant) -> Option<Instant> {
         let mut state = self.state.lock();
         while let Some((due, ..)) = state.lingering.front() {
@@ -227,7 +240,8 @@ impl Presence {
         }
     }
 
-    /// These are not settled any more; returns those that are held here, with their new epochs.
+    /// These keys are not settled any more; returns those that are registered here, with their new
+    /// epochs.
     fn unsettle(&self, keys: &[Key], status: RegistrationStatus) -> Vec<(Key, u64)> {
         let mut state = self.state.lock();
         let mut unsettled = Vec::new();
@@ -266,8 +280,8 @@ impl Presence {
 
 type Registering = BoxFuture<'static, Result<(), RegistryError>>;
 
-/// Makes the call, which takes effect at once; what is returned only waits. Under the lock, for calls on one key take
-/// effect in their order.
+/// Makes the call, which takes effect at once; the future that is returned only waits. Under the
+/// lock, so that calls on one key take effect in their order.
 fn begin(registrar: Arc<dyn Registrar>, key: Key) -> Registering {
     let mut call = async move { registrar.register(key).await }.boxed();
     match call.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
@@ -276,7 +290,8 @@ fn begin(registrar: Arc<dyn Registrar>, key: Key) -> Registering {
     }
 }
 
-/// Sees a registration through: waits until it is acknowledged, then for the settle window, and marks the key settled.
+/// Sees a registration through: waits until it is acknowledged, then for the settle window, and
+/// marks the key settled.
 async fn register(presence: Weak<Presence>, key: Key, mut registering: Registering) {
     let Some(acknowledge_timeout) = presence.upgrade().map(|presence| presence.acknowledge_timeout) else { return };
     while let Err(error) = wait_for_acknowledgement(&presence, &key, &mut registering, acknowledge_timeout).await {
@@ -326,8 +341,8 @@ async fn sweep(presence: Weak<Presence>) {
                 drop(strong);
                 tokio::time::sleep_until(due).await;
             }
-            // A notification that came meanwhile is kept, so none is missed; a look now and then ends the task with
-            // its presence.
+            // A notification that came meanwhile is kept, so none is missed. The timeout ends the
+            // task with its presence.
             None => {
                 let _ = tokio::time::timeout(Duration::from_secs(1), strong.lingering.notified()).await;
             }

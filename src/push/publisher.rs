@@ -1,4 +1,5 @@
-//! The publisher: looks a mailbox up, encodes once, and sends to the queues that want it and to no other.
+//! The publisher: looks a mailbox up, encodes once, and sends to the queues that want it and to no
+//! other.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,8 +20,8 @@ use crate::mail::key::Key;
 
 /// Publishes events. Cheap to share; the library's way in for a mail store of one's own.
 ///
-/// **Commit the change to your store before you publish it**: whoever subscribes after the lookup reads its state
-/// from the store, so nothing is missed (I-4, I-5).
+/// **Commit the change to your store before you publish it**: whoever subscribes after the lookup
+/// reads its state from the store, so nothing is missed (I-4, I-5).
 pub struct Publisher {
     directory: Arc<dyn Directory>,
     queues: Arc<dyn QueueSystem>,
@@ -29,7 +30,8 @@ pub struct Publisher {
     options: Options,
     /// One permit per event being published.
     permits: Semaphore,
-    /// The last list of all nodes' topics. Whoever needs it while it is being made waits for that one.
+    /// The last list of all nodes' topics. Whoever needs it while it is being made waits for that
+    /// one.
     listed: tokio::sync::Mutex<Option<(Instant, Vec<QueueName>)>>,
 }
 
@@ -56,8 +58,8 @@ pub enum Everyone {
     Queues(Vec<QueueName>),
 }
 
-/// How long a list of all nodes' topics is good for, while the registry is away: less than a node takes from its start to
-/// its first settled subscription.
+/// How long a list of all nodes' topics is good for, while the registry is away: less than a node
+/// takes from its start to its first settled subscription.
 const LIST_AGE: Duration = Duration::from_millis(250);
 /// Events looked up together.
 const LOOKUPS: usize = 500;
@@ -68,7 +70,7 @@ const LIST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where an event went.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Published {
+pub struct Destinations {
     /// The queues that took it; none if nobody wants it.
     pub queues: Vec<QueueName>,
     /// Whether it went to every known node, for the registry could not be trusted.
@@ -84,8 +86,8 @@ struct Route {
     perhaps_not_all: Option<String>,
 }
 
-/// Why an event is not published, or not everywhere: publish the same event again, with the same id. What arrives
-/// twice is told once (I-8).
+/// Why an event is not published, or not everywhere: publish the same event again, with the same
+/// id. What arrives twice is told once (I-8).
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum PublishError {
     #[error("too many events are being published at once, come back later")]
@@ -103,15 +105,15 @@ pub enum PublishError {
     PerhapsNotAll(String),
 }
 
-/// What of a batch could not be written to the registry's ACLs.
+/// The changes of a batch that could not be written to the registry's ACLs.
 #[derive(Default)]
-struct Unwritten<'a> {
+struct FailedWrites<'a> {
     /// Why.
     away: Option<RegistryError>,
     changes: Vec<&'a Event>,
 }
 
-/// Whether an event is about a mailbox that `change` says something of.
+/// Whether an event is about a mailbox that `change` is about.
 fn follows(event: &Event, change: &Event) -> bool {
     let (mailbox, changed) = (&event.mailbox, &change.mailbox);
     match &change.change {
@@ -139,20 +141,20 @@ impl Publisher {
     }
 
     /// Publishes one event.
-    pub async fn publish(&self, event: &Event) -> Result<Published, PublishError> {
+    pub async fn publish(&self, event: &Event) -> Result<Destinations, PublishError> {
         let mut results = self.publish_batch(std::slice::from_ref(event)).await;
         // One event in, one result out.
         results.pop().unwrap_or(Err(PublishError::Full))
     }
 
     /// Publishes events in their order; one result each.
-    pub async fn publish_batch(&self, events: &[Event]) -> Vec<Result<Published, PublishError>> {
+    pub async fn publish_batch(&self, events: &[Event]) -> Vec<Result<Destinations, PublishError>> {
         self.publish_all(events, true).await
     }
 
-    async fn publish_all(&self, events: &[Event], write: bool) -> Vec<Result<Published, PublishError>> {
+    async fn publish_all(&self, events: &[Event], write: bool) -> Vec<Result<Destinations, PublishError>> {
         let mut results = Vec::with_capacity(events.len());
-        let mut unwritten = write.then(Unwritten::default);
+        let mut unwritten = write.then(FailedWrites::default);
         for some in events.chunks(self.options.max_in_flight.clamp(1, LOOKUPS)) {
             results.extend(self.publish_some(some, unwritten.as_mut()).await);
         }
@@ -170,7 +172,7 @@ impl Publisher {
     }
 
     /// As [`Self::publish_batch`], for changes of ACLs that are in the registry's ACLs already.
-    pub async fn publish_written(&self, events: &[Event]) -> Vec<Result<Published, PublishError>> {
+    pub async fn publish_written(&self, events: &[Event]) -> Vec<Result<Destinations, PublishError>> {
         self.publish_all(events, false).await
     }
 
@@ -178,8 +180,8 @@ impl Publisher {
     async fn publish_some<'a>(
         &self,
         events: &'a [Event],
-        unwritten: Option<&mut Unwritten<'a>>,
-    ) -> Vec<Result<Published, PublishError>> {
+        unwritten: Option<&mut FailedWrites<'a>>,
+    ) -> Vec<Result<Destinations, PublishError>> {
         let count = u32::try_from(events.len()).unwrap_or(u32::MAX);
         let Ok(_permits) = self.permits.try_acquire_many(count) else {
             return events.iter().map(|_| Err(PublishError::Full)).collect();
@@ -199,7 +201,7 @@ impl Publisher {
         for (event, route) in events.iter().zip(routes) {
             let targets = route.as_ref().map_or(0, |route| route.queues.len()) + usize::from(self.options.firehose.is_some());
             if sends + targets > SENDS && !under_way.is_empty() {
-                // A wide fall-back of a large batch must not fill the producer by itself.
+                // A large batch to every node must not fill the producer by itself.
                 results.extend(join_all(std::mem::take(&mut under_way)).await);
                 sends = 0;
             }
@@ -219,14 +221,16 @@ impl Publisher {
         results
     }
 
-    /// Brings the registry's ACLs to where the events say that they are; which events failed at that, by their place.
-    async fn write<'a>(&self, events: &'a [Event], unwritten: &mut Unwritten<'a>) -> HashMap<usize, PublishError> {
+    /// Brings the registry's ACLs to where the events say that they are; which events failed at
+    /// that, by their place.
+    async fn write<'a>(&self, events: &'a [Event], unwritten: &mut FailedWrites<'a>) -> HashMap<usize, PublishError> {
         let mut failed = HashMap::new();
         let Some(acls) = &self.options.acls else { return failed };
         for (at, event) in events.iter().enumerate() {
             let written = match &unwritten.away {
-                // One time limit is enough for all. What comes behind a change that could not be written waits with it, for it
-                // would go by rights that are no more; the rest is not kept waiting.
+                // After one time-out nothing else is tried. An event behind a change that could not
+                // be written waits with it, for it would be told by rights that are no more; other
+                // mailboxes are not kept waiting.
                 Some(error) if acls.says_something(event) || unwritten.changes.iter().any(|change| follows(event, change)) => {
                     Err(error.clone())
                 }
@@ -287,7 +291,7 @@ impl Publisher {
                         route.queues.extend(known.iter().cloned());
                         route.everyone = true;
                     }
-                    // One answer a key is what a directory promises.
+                    // A directory promises one answer a key.
                     None => route.perhaps_not_all = Some("the registry left a question open".to_owned()),
                 }
             }
@@ -308,7 +312,8 @@ impl Publisher {
         events.iter().zip(&keys).map(route).collect()
     }
 
-    /// Whether the list of nodes is the registry's own, as of now; where queues are shared it is not needed.
+    /// Whether the list of nodes is the registry's own, as of now; where queues are shared it is
+    /// not needed.
     async fn knows_all_nodes(&self) -> bool {
         match self.options.everyone {
             Everyone::Queues(_) => true,
@@ -316,8 +321,9 @@ impl Publisher {
         }
     }
 
-    /// The queues of all nodes as the queue system knows them: the last resort while the registry is away, for a
-    /// publisher that has just started knows no node, and one that has run for long may not know the newest.
+    /// The queues of all nodes as the queue system knows them: the last resort while the registry
+    /// is away, for a publisher that has just started knows no node, and one that has run for long
+    /// may not know the newest.
     async fn everyone(&self) -> Result<Vec<QueueName>, String> {
         let prefix = match &self.options.everyone {
             Everyone::Queues(queues) => return Ok(queues.clone()),
@@ -344,9 +350,9 @@ impl Publisher {
         event: &Event,
         route: Result<Route, PublishError>,
         payload: Option<Bytes>,
-    ) -> Result<Published, PublishError> {
+    ) -> Result<Destinations, PublishError> {
         let route = route?;
-        let Some(payload) = payload else { return Ok(Published { queues: Vec::new(), everyone: route.everyone }) };
+        let Some(payload) = payload else { return Ok(Destinations { queues: Vec::new(), everyone: route.everyone }) };
         let key = event.mailbox.as_str();
         let firehose = self.options.firehose.as_ref();
         let targets = route.queues.iter().chain(firehose);
@@ -373,7 +379,7 @@ impl Publisher {
                 Err(error) => error,
             };
             Metrics::count(&self.metrics.sends, "outcome", "failed");
-            // What may succeed later is what the origin must hear.
+            // A failure that may pass is what the origin must hear of.
             if failure.as_ref().is_none_or(|first| !first.is_transient()) {
                 failure = Some(error);
             }
@@ -381,7 +387,7 @@ impl Publisher {
         match (failure, route.perhaps_not_all) {
             (Some(error), _) => Err(PublishError::Queue { error, taken }),
             (None, Some(reason)) => Err(PublishError::PerhapsNotAll(reason)),
-            (None, None) => Ok(Published { queues: taken, everyone: route.everyone }),
+            (None, None) => Ok(Destinations { queues: taken, everyone: route.everyone }),
         }
     }
 

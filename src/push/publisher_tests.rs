@@ -14,7 +14,8 @@ fn acl(identifier: &str) -> Change {
     Change::AclChange { identifier: identifier.to_owned(), rights: String::new() }
 }
 
-/// Whether each of these is taken while the registry's ACLs are away, in as many steps as there are events.
+/// Whether each of these is taken while the registry's ACLs are away, in as many steps as there are
+/// events.
 async fn taken(events: &[Event]) -> Vec<bool> {
     let names = QueueNames::new("t").unwrap();
     let registry = LocalRegistry::new(names);
@@ -30,7 +31,7 @@ async fn taken(events: &[Event]) -> Vec<bool> {
     let queues = LocalQueues::new(Duration::from_secs(60), 10);
     let publisher = Publisher::new(registry.node(), queues, Arc::default(), options);
     let results = publisher.publish_batch(events).await;
-    let is_taken = |result: &Result<Published, PublishError>| match result {
+    let is_taken = |result: &Result<Destinations, PublishError>| match result {
         Ok(_) => true,
         Err(error) => {
             assert!(error.is_transient(), "{error}");

@@ -1,4 +1,5 @@
-//! A live session: its handle, and what it is subscribed to. The only file that locks the subscriptions of a session.
+//! A live session: its handle, and what it is subscribed to. The only file that locks the
+//! subscriptions of a session.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -62,13 +63,15 @@ impl LiveSession {
         self.book.lock().close()
     }
 
-    /// The subscriptions that stand, by the names that the client knows, each with the time since when (ms since 1970).
+    /// The subscriptions that stand, by the names that the client knows, each with the time since
+    /// when (ms since 1970).
     pub fn subscriptions(&self) -> Vec<(Key, u64)> {
         self.book().map(|book| book.established()).unwrap_or_default()
     }
 
-    /// Whether the session may tell of the messages of the mailbox that it watches; `None`: that is not known now, or it
-    /// watches none. Where the session itself asks, it may as long as it is not known that it may not.
+    /// Whether the session may tell of the messages of the mailbox that it watches; `None`: that is
+    /// not known now, or it watches none. Where the session itself asks, it may as long as it is
+    /// not known that it may not.
     pub fn reads_watched(&self) -> Option<bool> {
         let book = self.book()?;
         let watched = book.iter().find(|subscription| subscription.interest == Interest::Watched)?;
@@ -77,14 +80,16 @@ impl LiveSession {
         reads.or_else(|| grant.session().map(|_| true))
     }
 
-    /// A message of a watched key was not told, for the rights are not known: a `resync` is due once they are.
+    /// A message of a watched key was not told, for the rights are not known: a `resync` is due
+    /// once they are.
     pub fn note_withheld(&self, key: &Key) {
         if let Some(grant) = self.book().and_then(|book| book.grant(key)) {
             grant.note_withheld();
         }
     }
 
-    /// A `resync` of one key, if the session is told of it still: not behind the word that this has ended.
+    /// A `resync` of one key, if the session is told of it still: not behind the word that this has
+    /// ended.
     pub fn push_resync_of(&self, key: &Key, reason: ResyncReason) {
         let Some(book) = self.book() else { return };
         if book.iter().any(|subscription| subscription.is_in_hub() && subscription.key == *key) {

@@ -110,8 +110,9 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    /// `per_user_limit` holds for what is not IMAP. Changes are numbered from `first_seq` on: greater than any number of an earlier life of this node, so that a cursor
-    /// from then is known to be old.
+    /// `per_user_limit` holds for WebSocket and SSE together. Changes are numbered from `first_seq`
+    /// on: greater than any number of an earlier life of this node, so that a cursor from then is
+    /// known to be old.
     pub fn new(per_user_limit: usize, imap_per_user_limit: usize, first_seq: u64) -> Self {
         Self {
             live: RwLock::default(),
@@ -156,17 +157,17 @@ impl Sessions {
         }
     }
 
-    /// The user is called otherwise now. Returns the sessions concerned.
+    /// The user is renamed. Returns the sessions concerned.
     pub(super) fn rename_user(&self, from: &UserName, to: &UserName) -> Vec<Arc<LiveSession>> {
         // Under this lock nobody comes or goes.
         let live = self.live.write();
         let renamed: Vec<_> = live.values().filter(|session| session.user() == *from).cloned().collect();
         for session in &renamed {
-            // Over the limit is better than ended.
+            // They stay, even if that is more than the limit.
             *self.per_user.lock().entry(to.clone()).or_default().of(session.transport) += 1;
             self.uncount(from, session.transport);
-            // Whoever follows the one user's subscriptions sees them go, and who follows the other's sees them come.
-            // Locked, so that none comes or goes meanwhile.
+            // Whoever follows the one user's subscriptions sees them go, and who follows the
+            // other's sees them come. Locked, so that none comes or goes meanwhile.
             let book = session.book();
             let subscriptions = book.as_ref().map(|book| book.established()).unwrap_or_default();
             let note = |active| {

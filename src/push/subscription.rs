@@ -9,8 +9,9 @@
 //!                                                                    (gone)
 //! ```
 //!
-//! Rights that are in doubt are the grant's business while they are; what is left of it here is [`Loss`]. A resumed subscription
-//! would begin as `Settling`, with where it reads from; an account that NOTIFY watches is one more [`Interest`].
+//! Rights that are in doubt are the grant's business while they are; what is left of it here is
+//! [`Loss`]. A resumed subscription would begin as `Settling`, with where it reads from; an account
+//! that NOTIFY watches is one more [`Interest`].
 
 use std::sync::Arc;
 
@@ -28,8 +29,8 @@ use crate::mail::rights::Rights;
 pub(super) struct Subscription {
     /// What it is of now.
     pub key: Key,
-    /// Tells it from others of the session, earlier ones of the same key too. It changes where the task that sees to the
-    /// subscription is to find it no more.
+    /// Tells it from others of the session, earlier ones of the same key too. It changes where the
+    /// task that sees to the subscription is to find it no more.
     pub id: u64,
     pub interest: Interest,
     /// What is known of the rights; `None` for what is the user's own.
@@ -44,7 +45,8 @@ pub(super) enum Interest {
     Watched,
     /// The client has asked for it.
     Client(Wanted),
-    /// The client has asked for its own account, and for the mailboxes that are shared with the user.
+    /// The client has asked for its own account, and for the mailboxes that are shared with the
+    /// user.
     AccountAndShared(Wanted),
     /// An account's subscription covers the mailbox, which is shared with the user.
     Covered(Wanted),
@@ -61,7 +63,8 @@ pub(super) enum State {
     Settling(Request, Lease),
     /// It is in the hub, and the client knows that it stands.
     Standing(Standing),
-    /// Its mailbox has another name, and whether the client may know that name is being asked. Nothing is told meanwhile.
+    /// Its mailbox has another name, and whether the client may know that name is being asked.
+    /// Nothing is told meanwhile.
     Moving(Box<Moving>),
 }
 
@@ -78,8 +81,8 @@ pub(super) struct Request {
 pub(super) enum Begin {
     #[default]
     Settled,
-    /// From the registration on, for the mailbox came to be shared while the account's subscription stood; once it has settled,
-    /// the client is told to read it again.
+    /// From the registration on, for the mailbox came to be shared while the account's subscription
+    /// stood; once it has settled, the client is told to read it again.
     Registered,
 }
 
@@ -99,7 +102,8 @@ pub(super) struct Standing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Loss {
     No,
-    /// They are, and nobody has announced it. The client is told of nothing, and not of the loss either.
+    /// They are, and nobody has announced it. The client is told of nothing, and not of the loss
+    /// either.
     Unannounced,
 }
 
@@ -127,7 +131,8 @@ impl Interest {
         }
     }
 
-    /// The rights without which it is refused: a mailbox that is only covered is covered to be read.
+    /// The rights without which it is refused: a mailbox that is only covered is covered to be
+    /// read.
     pub fn needs(self) -> Rights {
         match self {
             Self::Covered(_) | Self::Watched => Rights::READ,
@@ -229,7 +234,8 @@ impl Subscription {
         }
     }
 
-    /// What the client knows it by. No two of a session have one name, and no two that stand one key.
+    /// What the client knows it by. No two of a session have one name, and no two that stand one
+    /// key.
     pub fn name(&self) -> &Key {
         match &self.state {
             State::Moving(moving) => &moving.from,
@@ -288,7 +294,8 @@ impl Subscription {
         }
     }
 
-    /// The task that sees to it has ended. Returns those who wait for it, to be answered by the caller.
+    /// The task that sees to it has ended. Returns those who wait for it, to be answered by the
+    /// caller.
     pub fn end_task(&mut self) -> Vec<u32> {
         let tags = self.take_tags();
         if let State::Standing(standing) = &mut self.state {
@@ -297,7 +304,8 @@ impl Subscription {
         tags
     }
 
-    /// Registers the key, unless it is. What resolves once the registration has settled; `None`: it has.
+    /// Registers the key, unless it is. What resolves once the registration has settled; `None`: it
+    /// has.
     pub fn register(&mut self, presence: &Arc<Presence>) -> Option<oneshot::Receiver<()>> {
         if let State::Requested(request) = &mut self.state {
             let (request, lease) = (std::mem::take(request), presence.acquire(&self.key));
@@ -306,8 +314,8 @@ impl Subscription {
         self.lease().and_then(|lease| presence.settling(lease))
     }
 
-    /// It stands from now on, with these rights. Returns who is to be answered. `renewal`: what the task that sees to it does
-    /// next.
+    /// It stands from now on, with these rights. Returns who is to be answered. `renewal`: what the
+    /// task that sees to it does next.
     pub fn stand(&mut self, now: u64, rights: Rights, renewal: Renewal) -> Vec<u32> {
         let tags = self.take_tags();
         let renewal = match renewal {
@@ -324,7 +332,8 @@ impl Subscription {
         tags
     }
 
-    /// Its mailbox has another name. `id` is its new one: whoever saw to it under the old name does not find it any more.
+    /// Its mailbox has another name. `id` is its new one: whoever saw to it under the old name does
+    /// not find it any more.
     pub fn move_to(&mut self, to: Key, id: u64, grant: Option<Arc<Grant>>, news: impl FnOnce(&Key) -> Arc<Delivery>) {
         let from = self.name().clone();
         let news = news(&from);
@@ -356,8 +365,8 @@ impl Subscription {
         }
     }
 
-    /// Two that have one key now are one: what either wants. `tags` wait for this one. Where a task sees to the other, it answers
-    /// all; else they are returned, to be answered now.
+    /// Two that have one key now are one: what either wants. `tags` wait for this one. Where a task
+    /// sees to the other, it answers all; else they are returned, to be answered now.
     pub fn merge(&mut self, mut other: Self, mut tags: Vec<u32>) -> Vec<u32> {
         self.interest = self.interest.or(other.interest);
         let is_busy = other.is_busy();
@@ -465,8 +474,13 @@ impl Book {
         self.iter().find(|subscription| subscription.key == *key)?.grant.clone()
     }
 
-    /// What stands, by the names that the client knows, each with the time since when (ms since 1970).
+    /// What stands, by the names that the client knows, each with the time since when (ms since
+    /// 1970).
     pub fn established(&self) -> Vec<(Key, u64)> {
         self.iter().filter_map(|subscription| Some((subscription.name().clone(), subscription.since()?))).collect()
     }
 }
+
+#[cfg(test)]
+#[path = "subscription_tests.rs"]
+mod tests;

@@ -1,5 +1,5 @@
-//! Writing through: what an event says of ACLs and names stands in the registry's ACLs before anybody hears of it, so that
-//! whoever asks because of the event is answered by it.
+//! Writing through: a change of an ACL or a name is in the registry's ACLs before anybody hears of
+//! the event, so that a node which asks for rights because of the event is answered by the new ACL.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,10 +18,11 @@ use crate::mail::rights::{Acl, AclEdit, InvalidIdentifier, InvalidRights};
 /// The ACLs that the registry keeps, and the namespaces that it keeps them for.
 pub struct WriteThrough {
     acls: Arc<dyn Acls>,
-    /// Whether it keeps those of a namespace that is not named.
+    /// Whether it keeps those of a namespace that is not in `by_namespace`.
     others: bool,
     by_namespace: HashMap<String, bool>,
-    /// Events that stand written: one that is published again, for a queue was away, must not undo what came after it.
+    /// Events that have been written: one that is published again, for a queue was away, must not
+    /// undo what came after it.
     written: Mutex<Dedup>,
 }
 
@@ -46,8 +47,8 @@ impl WriteThrough {
         let written = self.write_now(event).await;
         let written = match (&event.change, written) {
             (Change::AclChange { .. }, written) => written,
-            // That a name has changed must be told, whatever became of an ACL that cannot be read: what stays behind gives
-            // nobody a right.
+            // A rename must be told even if an ACL cannot be read: an ACL that stays under the old
+            // name gives nobody a right.
             (_, Err(RegistryError::Refused(reason))) => {
                 warn!(event = %event.id, reason, "an ACL did not follow its mailbox");
                 Ok(())

@@ -20,7 +20,7 @@ use crate::edge::auth::Scopes;
 use crate::edge::gateway::Gateway;
 use crate::mail::path::MailboxPath;
 use crate::mail::rights::{Acl, AclEdit, Entry, Identifier, Rights, RightsChange};
-use crate::push::acl_keeper::{AclKeeper, Changed, KeepError};
+use crate::push::acl_keeper::{AclKeeper, Changes, KeepError};
 use crate::push::clock::unix_ms;
 
 /// Entries of one ACL, at most: each is an event to every node that watches the mailbox.
@@ -134,7 +134,7 @@ async fn change(
         }
     });
     let lost = |_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the node failed at this request; its log says more");
-    let changed: Changed = changing.await.map_err(lost)?.map_err(|error| match error {
+    let changed: Changes = changing.await.map_err(lost)?.map_err(|error| match error {
         KeepError::Registry(error) => registry(&error),
         KeepError::NotTold(_) => Problem::unavailable(format!("{error}; send the same request again")),
     })?;

@@ -12,7 +12,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Duration, Instant};
 
 use super::source::NoAnswer;
-use super::state::{Age, Answered, Asker, Cause, Knowledge, Question, State};
+use super::state::{Age, Asker, Cause, Effect, Knowledge, Question, State};
 use crate::lock::Mutex;
 use crate::mail::event::EventType;
 use crate::mail::key::Key;
@@ -183,22 +183,22 @@ impl Grant {
     }
 
     /// Takes in what the source answers.
-    pub(super) fn answer(&self, question: Question, answer: Result<Rights, NoAnswer>) -> Answered {
+    pub(super) fn answer(&self, question: Question, answer: Result<Rights, NoAnswer>) -> Effect {
         self.take_in(|state| state.answer(question, answer))
     }
 
     /// Takes in what the session reports of its user's rights.
-    pub(super) fn report(&self, rights: Rights) -> Answered {
+    pub(super) fn report(&self, rights: Rights) -> Effect {
         self.take_in(|state| state.report(Instant::now(), rights))
     }
 
-    fn take_in(&self, act: impl FnOnce(&mut State) -> Answered) -> Answered {
+    fn take_in(&self, act: impl FnOnce(&mut State) -> Effect) -> Effect {
         let answered = {
             let mut state = self.state.lock();
             let answered = act(&mut state);
             let has_withheld = self.mirror(&state) & ANY_WITHHELD != 0;
             // What was withheld is made good.
-            if answered == Answered::Same && has_withheld { Answered::Changed } else { answered }
+            if answered == Effect::Same && has_withheld { Effect::Changed } else { answered }
         };
         self.answered.notify_waiters();
         answered
@@ -287,10 +287,10 @@ mod tests {
         let grant = grant();
         assert!(!grant.allows(READ));
         assert!(grant.want() && !grant.want(), "one asks");
-        assert_eq!(grant.answer(grant.question(), Ok(Rights::READ)), Answered::Changed);
+        assert_eq!(grant.answer(grant.question(), Ok(Rights::READ)), Effect::Changed);
         assert!(grant.allows(READ) && !grant.allows(Need::Owner));
         assert!(grant.take_withheld(Rights::READ) && !grant.take_withheld(Rights::READ));
-        assert_eq!(grant.answer(grant.question(), Ok(Rights::READ)), Answered::Same);
+        assert_eq!(grant.answer(grant.question(), Ok(Rights::READ)), Effect::Same);
         assert!(!grant.is_asking());
     }
 
@@ -307,7 +307,7 @@ mod tests {
         let grant = grant();
         grant.answer(grant.question(), Ok(Rights::READ));
         grant.note_withheld();
-        assert_eq!(grant.answer(grant.question(), Ok(Rights::READ)), Answered::Changed);
+        assert_eq!(grant.answer(grant.question(), Ok(Rights::READ)), Effect::Changed);
     }
 
     #[test]
@@ -315,9 +315,9 @@ mod tests {
         let grant = grant();
         let question = grant.question();
         assert!(grant.doubt(Cause::Found));
-        assert_eq!(grant.answer(question, Ok(Rights::ALL)), Answered::Stale);
+        assert_eq!(grant.answer(question, Ok(Rights::ALL)), Effect::Stale);
         assert!(!grant.allows(READ) && grant.is_asking());
-        assert_eq!(grant.answer(grant.question(), Ok(Rights::NONE)), Answered::Changed);
+        assert_eq!(grant.answer(grant.question(), Ok(Rights::NONE)), Effect::Changed);
         assert_eq!(grant.rights(), Some(Rights::NONE));
     }
 
@@ -326,7 +326,7 @@ mod tests {
         let grant = grant();
         grant.answer(grant.question(), Ok(Rights::READ));
         assert!(grant.doubt(Cause::Found));
-        assert_eq!(grant.answer(grant.question(), Err(NoAnswer::Undecidable)), Answered::Changed);
+        assert_eq!(grant.answer(grant.question(), Err(NoAnswer::Undecidable)), Effect::Changed);
         assert!(grant.is_undecidable() && !grant.is_asking() && !grant.allows(READ) && grant.may_have_withheld());
         grant.answer(grant.question(), Ok(Rights::READ));
         assert!(!grant.is_undecidable() && grant.allows(READ));
@@ -352,12 +352,12 @@ mod tests {
         let grant = grant();
         grant.answer(grant.question(), Ok(Rights::READ));
         let away = || Err(NoAnswer::Failed("away".into()));
-        assert_eq!(grant.answer(grant.question(), away()), Answered::Failed(1));
+        assert_eq!(grant.answer(grant.question(), away()), Effect::Failed(1));
         assert!(grant.allows(READ) && !grant.is_asking());
         let longest = Duration::from_secs(1);
         assert_eq!(grant.age(Instant::now() + longest, longest, longest), Age::Expired);
         assert!(!grant.allows(READ));
-        assert_eq!(grant.answer(grant.question(), away()), Answered::Failed(2));
+        assert_eq!(grant.answer(grant.question(), away()), Effect::Failed(2));
         assert!(grant.is_asking(), "until it answers");
     }
 }

@@ -25,7 +25,7 @@ use tracing::warn;
 pub use self::grant::{Grant, Need};
 use self::source::{NoAnswer, RightsSource};
 pub(super) use self::state::Cause;
-use self::state::{Age, Answered};
+use self::state::{Age, Effect};
 use super::handle::SessionHandle;
 use super::metrics::Metrics;
 use crate::cluster::acls::AclNews;
@@ -300,7 +300,7 @@ impl Access {
 
     /// What the IMAP session that asks for this grant has learned on its own connection.
     pub(super) fn session_reported(&self, grant: &Arc<Grant>, rights: Rights) {
-        if grant.report(rights) == Answered::Changed {
+        if grant.report(rights) == Effect::Changed {
             self.notice(grant);
         }
     }
@@ -389,16 +389,16 @@ async fn ask(access: Weak<Access>, grant: Weak<Grant>) {
         if let Some(error @ NoAnswer::Failed(_)) = &error {
             access.warn(error);
         }
-        if matches!(outcome, Answered::Same | Answered::Changed) || !held.is_asking() {
+        if matches!(outcome, Effect::Same | Effect::Changed) || !held.is_asking() {
             // Others may have begun since.
             asking.0 = None;
         }
         let pause = match outcome {
-            Answered::Same => return,
-            Answered::Changed => return access.notice(&held),
-            Answered::Stale => Duration::ZERO,
-            Answered::Failed(_) if asking.0.is_none() => return,
-            Answered::Failed(times) => {
+            Effect::Same => return,
+            Effect::Changed => return access.notice(&held),
+            Effect::Stale => Duration::ZERO,
+            Effect::Failed(_) if asking.0.is_none() => return,
+            Effect::Failed(times) => {
                 // Many are asked again after an outage: each at its own time.
                 let pause = (FIRST_PAUSE * 2u32.saturating_pow(times.min(16) - 1)).min(LONGEST_PAUSE);
                 pause.mul_f64(0.5 + f64::from(std::ptr::from_ref(&*held).addr() as u32 >> 4 & 0xff) / 512.0)

@@ -12,8 +12,8 @@ use crate::mail::path::MailboxPath;
 use crate::mail::rights::{Identifier, Rights, Subject};
 use crate::push::metrics::Metrics;
 
-/// Rights by the ACLs that the registry keeps. A mailbox without an ACL is its owner's alone, and so is one that does
-/// not exist.
+/// Rights by the ACLs that the registry keeps. A mailbox without an ACL is its owner's alone, and
+/// so is one that does not exist.
 pub struct RegistryRights {
     acls: Arc<dyn Acls>,
     metrics: Arc<Metrics>,

@@ -70,7 +70,7 @@ pub(super) struct Question {
 
 /// What an answer changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Answered {
+pub(super) enum Effect {
     /// Nothing.
     Same,
     /// The rights are others, or known, or not to be known: whoever holds the grant looks at it.
@@ -180,22 +180,22 @@ impl State {
     }
 
     /// Takes in what the source answers.
-    pub(super) fn answer(&mut self, question: Question, answer: Result<Rights, NoAnswer>) -> Answered {
+    pub(super) fn answer(&mut self, question: Question, answer: Result<Rights, NoAnswer>) -> Effect {
         if self.doubts != question.doubts {
             self.asking = Asking::UnderWay;
-            return Answered::Stale;
+            return Effect::Stale;
         }
         let asked_at = question.asked_at;
         match answer {
             Ok(rights) => {
                 let before = self.rights();
                 (self.knowledge, self.failure, self.asking) = (Knowledge::Known { rights, asked_at }, None, Asking::Nobody);
-                if before == Some(rights) { Answered::Same } else { Answered::Changed }
+                if before == Some(rights) { Effect::Same } else { Effect::Changed }
             }
             // Nobody asks again by itself: whoever holds the grant does without.
             Err(NoAnswer::Undecidable) => {
                 (self.knowledge, self.failure, self.asking) = (Knowledge::Undecidable { asked_at }, None, Asking::Nobody);
-                Answered::Changed
+                Effect::Changed
             }
             Err(NoAnswer::Failed(reason)) => {
                 let in_a_row = self.failure.as_ref().map_or(0, |failure| failure.in_a_row) + 1;
@@ -207,15 +207,15 @@ impl State {
                         (self.knowledge, self.asking) = (Knowledge::Unknown, Asking::UnderWay);
                     }
                 }
-                Answered::Failed(in_a_row)
+                Effect::Failed(in_a_row)
             }
         }
     }
 
     /// Takes in what the session reports of its user's rights, asked or not.
-    pub(super) fn report(&mut self, now: Instant, rights: Rights) -> Answered {
+    pub(super) fn report(&mut self, now: Instant, rights: Rights) -> Effect {
         if self.asking == Asking::SessionUnaware {
-            return Answered::Stale;
+            return Effect::Stale;
         }
         self.note(Cause::Announced);
         self.answer(self.question(now), Ok(rights))

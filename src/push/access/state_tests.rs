@@ -12,8 +12,8 @@ enum What {
     Undecidable,
 }
 
-use Answered::{Changed, Failed, Same, Stale};
 use Asking::{Nobody, SessionUnaware, UnderWay};
+use Effect::{Changed, Failed, Same, Stale};
 use On::{Answer, Aware, Doubt, GiveUp, Later, Lose, OldAnswer, Report, Want};
 use What::{Known, Undecidable, Unknown};
 
@@ -31,10 +31,10 @@ enum On {
     Lose,
     Want(bool),
     Aware,
-    Answer(Result<Rights, NoAnswer>, Answered),
+    Answer(Result<Rights, NoAnswer>, Effect),
     /// To a question from before a doubt.
-    OldAnswer(Result<Rights, NoAnswer>, Answered),
-    Report(Rights, Answered),
+    OldAnswer(Result<Rights, NoAnswer>, Effect),
+    Report(Rights, Effect),
     GiveUp,
     /// So many seconds after the last question: asked for again after 60, forgotten after 300.
     Later(u64, Age),

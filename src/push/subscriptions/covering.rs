@@ -11,8 +11,8 @@ use crate::push::session::LiveSession;
 
 /// Questions for the rights on what is shared with one session that are on their way at once.
 pub(super) const QUESTIONS_AT_ONCE: usize = 32;
-/// Listings of one session whose questions are under way at once: a mailbox that cannot be asked for does not keep a new share
-/// waiting.
+/// Listings of one session whose questions are under way at once: a mailbox that cannot be asked
+/// for does not keep a new share waiting.
 const LISTINGS_AT_ONCE: usize = 4;
 
 /// One session that is kept covering.

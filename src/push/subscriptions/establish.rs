@@ -19,8 +19,9 @@ pub(super) async fn see_to(this: Arc<Subscriptions>, session: Arc<LiveSession>, 
     let _ = establish(&this, &session, id, Instant::now(), None).await;
 }
 
-/// As [`see_to`], and tells how it went. `Withdrawn` where it was given up meanwhile. `asked_at`: an answer to a question for the
-/// rights that began then is good enough; `turns`: a question waits for one of these.
+/// As [`see_to`], and tells how it went. `Withdrawn` where it was given up meanwhile. `asked_at`:
+/// an answer to a question for the rights that began then is good enough; `turns`: a question waits
+/// for one of these.
 pub(super) async fn establish(
     this: &Arc<Subscriptions>,
     session: &Arc<LiveSession>,
@@ -55,8 +56,8 @@ pub(super) async fn establish(
     }
 }
 
-/// Whether the subscription may stand, now that an attempt has had this outcome; `None`: something changed meanwhile, and it is
-/// tried again. `asked`: the grant that the attempt went by.
+/// Whether the subscription may stand, now that an attempt has had this outcome; `None`: something
+/// changed meanwhile, and it is tried again. `asked`: the grant that the attempt went by.
 fn verdict(
     session: &LiveSession,
     subscription: &Subscription,
@@ -79,7 +80,8 @@ fn verdict(
             let rights = grant.rights()?;
             Some(rights.contains(needs).then_some(rights).ok_or(SubscribeFailure::NotFound))
         }
-        // Given while the denial was on its way: whoever saw to that found this subscription, and left it to this task.
+        // Given while the denial was on its way: whoever saw to that found this subscription, and
+        // left it to this task.
         (Err(SubscribeFailure::NotFound), Some(grant)) if grant.rights().is_none_or(|rights| rights.contains(needs)) => None,
         (Err(failure), _) => Some(Err(failure)),
     }
@@ -108,8 +110,8 @@ impl Subscriptions {
         }
     }
 
-    /// A mailbox that has just come to be shared is told of before its registration has settled; what a publisher that does not
-    /// find it yet may leave out is made good then.
+    /// A mailbox that has just come to be shared is told of before its registration has settled;
+    /// what a publisher that does not find it yet may leave out is made good then.
     fn begin_early(&self, session: &LiveSession, id: u64) {
         let Some(mut book) = session.book() else { return };
         let Some(subscription) = book.get(id) else { return };
@@ -141,8 +143,8 @@ impl Attempt<'_> {
         book.get(self.id).map(look).ok_or(SubscribeFailure::Withdrawn)
     }
 
-    /// Allowed, registered, settled, and allowed still: until it was settled, nobody could be told of a change. With the grant that
-    /// it went by.
+    /// Allowed, registered, settled, and allowed still: until it was settled, nobody could be told
+    /// of a change. With the grant that it went by.
     async fn ready(&self) -> (Result<(), SubscribeFailure>, Option<Arc<Grant>>) {
         match self.look(|subscription| (subscription.key.clone(), subscription.grant.clone())) {
             Ok((key, grant)) => (self.ready_by(&key, grant.as_ref()).await, grant),
@@ -191,7 +193,8 @@ impl Attempt<'_> {
     }
 }
 
-/// Answers who waits. A subscription that stood before stands still, unless the right is gone; one that never did is let go.
+/// Answers who waits. A subscription that stood before stands still, unless the right is gone; one
+/// that never did is let go.
 fn give_up(this: &Subscriptions, session: &LiveSession, book: &mut Book, id: u64, failure: SubscribeFailure) -> SubscribeFailure {
     let Some(subscription) = book.get(id) else { return SubscribeFailure::Withdrawn };
     let stands = subscription.is_in_hub();
@@ -209,8 +212,8 @@ fn give_up(this: &Subscriptions, session: &LiveSession, book: &mut Book, id: u64
             this.uncover(session, book);
         }
         if stands && (is_covered || tags.is_empty()) {
-            // It was told of before it had settled, and nobody has asked for it who could be answered, or who asked has been
-            // answered already.
+            // It was told of before it had settled, and nobody has asked for it who could be
+            // answered, or who asked has been answered already.
             this.revoke(session, book, id);
         } else if let Some(gone) = book.remove(id) {
             this.withdraw(session, &gone);

@@ -1,8 +1,9 @@
 //! When what is shared is listed again for those who cover it.
 //!
-//! What concerns one user is looked at at once. What concerns everybody, a group, or nobody in particular is looked at for
-//! one session after the other, no faster than `access.rechecks_per_second`: with the mail server as the source each listing
-//! is a login. Every session has its turn once in `access.recheck_ms` anyhow, spread over that time.
+//! A change that concerns one user is followed at once. One that concerns everybody, a group, or
+//! nobody in particular is followed for one session after the other, no faster than
+//! `access.rechecks_per_second`: with the mail server as the source each listing is a login. Every
+//! session has its turn once in `access.recheck_ms` anyhow, spread over that time.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -18,15 +19,15 @@ use crate::mail::rights::Identifier;
 use crate::push::outbox::SubscribeFailure;
 use crate::push::session::LiveSession;
 
-/// Before what could not be listed is listed again; doubled each time.
+/// The pause before a listing that failed is tried again; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// How often sessions are looked for whose turn it is, at least.
 const TICK: Duration = Duration::from_secs(1);
-/// Those whose turn comes within this time of quiet do not wait for it.
+/// After quiet, sessions may have their turn by this much earlier than their rate says.
 const SLACK: Duration = Duration::from_millis(100);
 
 impl Subscriptions {
-    /// What is shared with this identifier may be something else now; `None`: with anybody.
+    /// Other mailboxes may be shared with this identifier now; `None`: with anybody.
     pub(super) fn cover_again(self: &Arc<Self>, identifier: Option<&Identifier>) {
         let is_one_user = matches!(identifier, Some(Identifier::User(_)));
         let all: Vec<Arc<Covering>> = self.covering().clone();
@@ -62,7 +63,8 @@ impl Subscriptions {
         }
     }
 
-    /// To be listed when its turn comes; it is in the line once, however often it is wanted before that.
+    /// To be listed when its turn comes; it is in the line once, however often it is wanted before
+    /// that.
     pub(super) fn stand_in_line(&self, covering: Arc<Covering>) {
         if covering.in_line.schedule() {
             // The other end is there for as long as this is.
@@ -92,7 +94,7 @@ pub(super) async fn pace(subscriptions: WeakSubscriptions, mut line: UnboundedRe
 pub(super) async fn recheck(subscriptions: WeakSubscriptions) {
     let Some(recheck) = subscriptions.upgrade().map(|this| this.access.options.recheck) else { return };
     let tick = TICK.min(recheck / 4).max(Duration::from_millis(5));
-    // The share of a session that is due.
+    // How many sessions' turn it is, with the fraction of the next one.
     let mut due = 0.0;
     loop {
         tokio::time::sleep(tick).await;

@@ -1,9 +1,10 @@
 //! Subscribing: allowed, registered and settled first, then in the hub, then told (I-4, I-5, I-10).
 //!
-//! `service` holds what all of it needs; `requests` takes what clients ask for; `establish` brings a subscription to where every
-//! change is told; `review` does what follows when rights change; `moves` follows mailboxes and users that are renamed, or deleted;
-//! `shares` keeps an account subscription covering what is shared with its user, and `listings` says when it looks again. What a
-//! subscription is, and the states it goes through, stands in `push/subscription.rs`.
+//! `service` holds what all of it needs; `requests` takes what clients ask for; `establish` brings
+//! a subscription to where every change is told; `review` does what follows when rights change;
+//! `moves` follows mailboxes and users that are renamed, or deleted; `shares` keeps an account
+//! subscription covering what is shared with its user, and `listings` says when it looks again.
+//! What a subscription is, and the states it goes through, stands in `push/subscription.rs`.
 
 mod covering;
 mod establish;
@@ -34,8 +35,8 @@ impl Subscriptions {
         subscriptions
     }
 
-    /// What an event changes in the books of this node, once it has been delivered. In the order of the queue: what follows
-    /// in it is delivered by what stands then.
+    /// What an event changes in the books of this node, once it has been delivered. In the order of
+    /// the queue: what follows in it is delivered by what stands then.
     pub fn apply(self: &Arc<Self>, delivery: &Arc<Delivery>) {
         let event = &delivery.event;
         match &event.change {

@@ -1,15 +1,17 @@
 //! Mailboxes and users that are renamed, or are gone: their subscriptions go with them, or end.
 //!
-//! A subscription follows at once. Where the new name is not its user's own, nothing of it is told, neither old name nor new, until
-//! it is known whether the user may look the new one up (`State::Moving`); further renames are followed meanwhile, and the client
-//! hears of one, from the name that it knows. Nothing is missed on the way: it is told to resync once the registration under the
-//! new name has settled, for publishers may not have found it before.
+//! A subscription follows at once. Where the new name is not its user's own, nothing of it is told,
+//! neither old name nor new, until it is known whether the user may look the new one up
+//! (`State::Moving`); further renames are followed meanwhile, and the client hears of one, from the
+//! name that it knows. Nothing is missed on the way: it is told to resync once the registration
+//! under the new name has settled, for publishers may not have found it before.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::review::RENAME_WAIT;
@@ -26,7 +28,8 @@ use crate::push::outbox::{Resync, ResyncReason, SubscribeFailure};
 use crate::push::session::{LiveSession, Transport};
 use crate::push::subscription::{Book, Interest, Subscription};
 
-/// Before a source that did not answer, and a name that another subscription has still, are looked at again; doubled each time.
+/// The pause before a source that did not answer is asked again, and before a name is looked at
+/// again that another subscription has still; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
@@ -44,7 +47,8 @@ struct Move {
 enum Teller {
     /// The hub has delivered it, as an event of this mailbox.
     Hub,
-    /// Nobody yet: the rename was a parent's or a user's, or it was not known whether the client may know it.
+    /// Nobody yet: the rename was a parent's or a user's, or it was not known whether the client
+    /// may know it.
     Nobody,
 }
 
@@ -91,7 +95,8 @@ impl Subscriptions {
             self.renew_grants(session);
             let Some(book) = session.book() else { continue };
             for grant in book.iter().filter_map(|subscription| subscription.grant.as_ref()) {
-                // A loss that a first answer shows is not announced: it may be half of another rename.
+                // A loss that a first answer shows is not announced: it may be half of another
+                // rename.
                 grant.presume_reading();
             }
         }
@@ -101,7 +106,8 @@ impl Subscriptions {
     pub(super) fn deleted(self: &Arc<Self>, delivery: &Arc<Delivery>) {
         let mailbox = &delivery.event.mailbox;
         let key = Key::Mailbox(mailbox.clone());
-        // Those on their way first: what arrives meanwhile is in the hub then.
+        // Those that are moving first: one that arrives meanwhile is in the hub then, and found
+        // there.
         self.each_with_moves(|session, book| {
             let is_its = |subscription: &&Subscription| subscription.key == key && subscription.is_moving();
             let ids: Vec<u64> = book.iter().filter(is_its).map(|subscription| subscription.id).collect();
@@ -112,7 +118,8 @@ impl Subscriptions {
         for session in self.sessions_under(&key) {
             self.delete_one(&session, delivery, &key);
         }
-        // Whoever is about to subscribe asks again: a mailbox made anew under this name is another one.
+        // Whoever is about to subscribe asks again: a mailbox made anew under this name is another
+        // one.
         self.access.doubt_mailbox(mailbox);
     }
 
@@ -134,8 +141,9 @@ impl Subscriptions {
         }
     }
 
-    /// Tells those to whom the rename itself is not told that something has changed: it names a mailbox that may be none of their
-    /// business. And those who watch an INBOX: its messages have moved, and it stays (RFC 9051 6.3.6).
+    /// Tells those to whom the rename itself is not told that something has changed: it names a
+    /// mailbox that may be none of their business. And those who watch an INBOX: its messages have
+    /// moved, and it stays (RFC 9051 6.3.6).
     fn resync_where_names_are_not_told(&self, delivery: &Arc<Delivery>, to: &MailboxPath) {
         let from = &delivery.event.mailbox;
         let is_given_away = changes_owner(&delivery.event);
@@ -156,9 +164,10 @@ impl Subscriptions {
         }
     }
 
-    /// A client that hears of a rename calls the mailbox that it knows by the old name by the new one from then on. Where it knows
-    /// a third mailbox by one of these two names, for it has not been told yet that this one is renamed too, it would mix them up:
-    /// both subscriptions end, and it has to begin anew.
+    /// A client that hears of a rename calls the mailbox that it knows by the old name by the new
+    /// one from then on. Where it knows a third mailbox by one of these two names, for it has not
+    /// been told yet that this one is renamed too, it would mix them up: both subscriptions end,
+    /// and it has to begin anew.
     fn end_what_clashes(&self, from: &MailboxPath, to: &MailboxPath) {
         let (old, new) = (Key::Mailbox(from.clone()), Key::Mailbox(to.clone()));
         self.each_with_moves(|session, book| {
@@ -196,7 +205,8 @@ impl Subscriptions {
             self.turn_back(&session, &is_renamed);
         }
         let of = |path: &MailboxPath| new_name(path).map(|to| Move::new(delivery, path, to));
-        // Those on their way first: what is moved below is on its way then, and has this name already.
+        // Those that are moving first: what is moved below is moving then, and has this name
+        // already.
         self.each_with_moves(|session, book| {
             let moves = |known: &&Subscription| known.is_moving() && is_renamed(&known.key);
             let ids: Vec<u64> = book.iter().filter(moves).map(|known| known.id).collect();
@@ -208,8 +218,8 @@ impl Subscriptions {
                 }
             }
         });
-        // What has arrived meanwhile is in the hub by now. Those above first: what is told of a mailbox comes before what is told of
-        // those below it.
+        // One that has arrived meanwhile is in the hub by now. Parents first: the client hears of a
+        // mailbox before those below it.
         let mut keys = self.hub.keys_where(is_renamed);
         keys.sort_unstable();
         for key in keys {
@@ -231,7 +241,8 @@ impl Subscriptions {
         }
     }
 
-    /// Subscriptions under a name that is no more, and which do not stand yet, are to be tried again.
+    /// Subscriptions under a name that is no more, and which do not stand yet, are to be tried
+    /// again.
     fn turn_back(&self, session: &LiveSession, is_renamed: &impl Fn(&Key) -> bool) {
         let Some(mut book) = session.book() else { return };
         for gone in book.extract(|known| known.since().is_none() && is_renamed(&known.key)) {
@@ -239,8 +250,8 @@ impl Subscriptions {
         }
     }
 
-    /// The subscription is of the new name from here on. Its client is told at once where that is the user's own, else as soon as it
-    /// is known that it may be.
+    /// The subscription is of the new name from here on. Its client is told at once where that is
+    /// the user's own, else as soon as it is known that it may be.
     fn move_on(self: &Arc<Self>, session: &Arc<LiveSession>, book: &mut Book, id: u64, news: &Move) {
         let subject = session.subject();
         let own = news.to.is_owned_by(&subject.user);
@@ -287,7 +298,7 @@ impl Subscriptions {
                 }
             }
         }
-        // What could not be covered by a name that it had.
+        // A mailbox that could not be covered while this one had its name.
         self.cover_again_for(&session);
         self.moving.fetch_sub(1, Ordering::AcqRel);
     }
@@ -348,8 +359,8 @@ impl Subscriptions {
         self.settle_in(session, book, subscription, &from, tags);
     }
 
-    /// Registers a standing subscription under its new key, and lets the old one go. Two that have one key now are one. `tags` wait
-    /// for it.
+    /// Registers a standing subscription under its new key, and lets the old one go. Two that have
+    /// one key now are one. `tags` wait for it.
     fn settle_in(
         self: &Arc<Self>,
         session: &Arc<LiveSession>,
@@ -379,7 +390,8 @@ impl Subscriptions {
         let Some((told, since)) = subscription.standing().map(|standing| (standing.rights, standing.since)) else { return };
         let rights = subscription.grant.as_ref().and_then(|grant| grant.rights()).unwrap_or(told);
         self.put_into_hub(session, &subscription, tags, rights);
-        // Told of the rights that it had: what it has lost by its new name ends it as any loss does.
+        // The client was told of the rights under the old name: if they are fewer now, it ends as
+        // by any loss.
         self.notice_change(&subscription, told);
         if *from != key {
             self.sessions.note(false, session.subscription_record(from.clone(), since));
@@ -389,26 +401,30 @@ impl Subscriptions {
         }
         book.add(subscription);
         drop(left);
-        match settling {
-            // It may have taken a moment to ask whether this may be told; and what others published by the new name may have come
-            // out of the queue before the news of it.
-            None => session.push_resync(Resync::Keys(BTreeSet::from([key])), ResyncReason::Renamed),
-            Some(settled) => {
-                let session = Arc::downgrade(session);
-                tokio::spawn(async move {
-                    // Should the registry not acknowledge, the break in continuity will be told when it does.
-                    let _ = settled.await;
-                    if let Some(session) = session.upgrade() {
-                        session.push_resync_of(&key, ResyncReason::Renamed);
-                    }
-                });
-            }
-        }
+        resync_once_settled(session, key, settling);
     }
 }
 
+/// It may have taken a moment to ask for the rights, and an event by the new name may have come out
+/// of the queue before the rename: the client reads the mailbox anew, once every publisher finds
+/// it.
+fn resync_once_settled(session: &Arc<LiveSession>, key: Key, settling: Option<oneshot::Receiver<()>>) {
+    let Some(settled) = settling else {
+        return session.push_resync(Resync::Keys(BTreeSet::from([key])), ResyncReason::Renamed);
+    };
+    let session = Arc::downgrade(session);
+    tokio::spawn(async move {
+        // Should the registry not acknowledge, the break in continuity will be told when it does.
+        let _ = settled.await;
+        if let Some(session) = session.upgrade() {
+            session.push_resync_of(&key, ResyncReason::Renamed);
+        }
+    });
+}
+
 impl Move {
-    /// What a rename, which may be a parent's or a user's, means to the mailbox `from`, which is `to` from now on.
+    /// What a rename, which may be a parent's or a user's, means to the mailbox `from`, which is
+    /// `to` from now on.
     fn new(delivery: &Arc<Delivery>, from: &MailboxPath, to: MailboxPath) -> Self {
         let is_its = *from == delivery.event.mailbox && matches!(delivery.event.change, Change::MailboxRename { .. });
         let (news, teller) = match is_its {
@@ -418,7 +434,8 @@ impl Move {
         Self { to, news, teller }
     }
 
-    /// As it is told to a client who knows the mailbox by this name: of a name between the two it has not heard, and does not.
+    /// As it is told to a client who knows the mailbox by this name: of a name between the two it
+    /// has not heard, and does not.
     fn as_known(&self, known_as: &Key) -> Arc<Delivery> {
         match known_as {
             Key::Mailbox(from) if *from != self.news.event.mailbox => Arc::new(derived(&self.news, from, &self.to)),

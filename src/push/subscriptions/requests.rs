@@ -21,8 +21,8 @@ pub struct Wish {
 }
 
 impl Subscriptions {
-    /// Begins a subscription; its outcome comes out of the session's outbox with `tag`, whatever it is. Subscribing
-    /// again changes what is wanted, and has an outcome of its own.
+    /// Begins a subscription; its outcome comes out of the session's outbox with `tag`, whatever it
+    /// is. Subscribing again changes what is wanted, and has an outcome of its own.
     pub fn subscribe(self: &Arc<Self>, session: &Arc<LiveSession>, tag: u32, key: Key, wish: Wish) {
         let Some(mut book) = session.book() else { return };
         let user = session.user();
@@ -57,9 +57,10 @@ impl Subscriptions {
         tokio::spawn(see_to(self.clone(), session.clone(), id));
     }
 
-    /// Watches a key: its events wait in the outbox from now on, before its registration is acknowledged (I-4), and the status of
-    /// the registration is told whenever it changes. For sessions that know by themselves what they have seen already, and whose
-    /// mail server has let them in; whether it still would is asked from now on.
+    /// Watches a key: its events wait in the outbox from now on, before its registration is
+    /// acknowledged (I-4), and the status of the registration is told whenever it changes. For
+    /// sessions that know by themselves what they have seen already, and whose mail server has let
+    /// them in; whether it still would is asked from now on.
     pub fn watch(self: &Arc<Self>, session: &Arc<LiveSession>, key: &Key) {
         let Some(mut book) = session.book() else { return };
         if book.iter().any(|subscription| subscription.key == *key) {
@@ -101,8 +102,8 @@ impl Subscriptions {
         }
     }
 
-    /// What the session itself learned of its user's rights on a watched key, after [`Outgoing::AskRights`] or unasked; `None`:
-    /// the mail server did not answer.
+    /// What the session itself learned of its user's rights on a watched key, after
+    /// [`Outgoing::AskRights`] or unasked; `None`: the mail server did not answer.
     ///
     /// [`Outgoing::AskRights`]: crate::push::outbox::Outgoing::AskRights
     pub fn report_rights(&self, session: &LiveSession, key: &Key, rights: Option<Rights>) {

@@ -15,8 +15,9 @@ use crate::push::outbox::{RegistrationStatus, Resync, ResyncReason};
 use crate::push::session::LiveSession;
 use crate::push::subscription::{Interest, Loss, Subscription};
 
-/// A loss of rights that nobody has announced may be half of a rename: the registry's ACLs go by the new name before the rename
-/// comes out of the queue. So long it is waited for, and nothing of the mailbox is told meanwhile.
+/// A loss of rights that nobody has announced may be half of a rename: the registry's ACLs go by
+/// the new name before the rename comes out of the queue. So long it is waited for, and nothing of
+/// the mailbox is told meanwhile.
 pub(super) const RENAME_WAIT: Duration = Duration::from_secs(2);
 
 /// Runs until the subscriptions are dropped.
@@ -66,8 +67,9 @@ enum Left {
 }
 
 impl Subscriptions {
-    /// Tells every session that holds this grant what has become of it, in a while where that is a loss that nobody has announced.
-    /// Those whose subscription does not stand yet look for themselves.
+    /// Tells every session that holds this grant what has become of it, in a while where that is a
+    /// loss that nobody has announced. Those whose subscription does not stand yet look for
+    /// themselves.
     pub(super) fn review(self: &Arc<Self>, grant: &Arc<Grant>) {
         let Some((rights, cause)) = grant.take_cause() else { return self.leave_to_the_server(grant) };
         if self.tell(grant, rights, cause) == Left::SecondLook && grant.second_look.schedule() {
@@ -120,8 +122,8 @@ impl Subscriptions {
         self.hub.sessions_by(grant).into_iter().filter_map(|handle| self.session_of(&handle))
     }
 
-    /// Where nobody can say what the user of an IMAP session may do, the mail server goes on by its own IDLE, as where nobody
-    /// can be asked. The next IDLE asks again.
+    /// Where nobody can say what the user of an IMAP session may do, the mail server goes on by its
+    /// own IDLE, as where nobody can be asked. The next IDLE asks again.
     fn leave_to_the_server(&self, grant: &Arc<Grant>) {
         if !grant.is_undecidable() {
             return;
@@ -161,7 +163,8 @@ impl Subscriptions {
                 lost.push(subscription.id);
                 continue;
             }
-            // The old one is held until the new one is in its place, which makes good what the old one withheld.
+            // The old one is held until the new one is in its place, which makes good what the old
+            // one withheld.
             let before = std::mem::replace(&mut subscription.grant, grant);
             if let (Some(before), Some(now)) = (&before, &subscription.grant)
                 && before.may_have_withheld()

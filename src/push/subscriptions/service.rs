@@ -1,4 +1,5 @@
-//! What all of subscribing shares: the parts of the node that it uses, and the steps that several of its files take.
+//! What all of subscribing shares: the parts of the node that it uses, and the steps that several
+//! of its files take.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -61,7 +62,8 @@ pub struct Parts {
 pub(super) type WeakSubscriptions = Weak<Subscriptions>;
 
 impl Subscriptions {
-    /// `line`: those whose turn to be listed again comes. Returns the notices, which are to be handled.
+    /// `line`: those whose turn to be listed again comes. Returns the notices, which are to be
+    /// handled.
     pub(super) fn new(parts: Parts, line: mpsc::UnboundedSender<Arc<Covering>>) -> (Arc<Self>, mpsc::UnboundedReceiver<Notice>) {
         let subscriptions = Self {
             hub: parts.hub,
@@ -114,7 +116,8 @@ impl Subscriptions {
         Subscription { key, id: self.next_id(), interest, grant, state }
     }
 
-    /// Puts a subscription into the hub, and answers everybody who waits for it before any event can come.
+    /// Puts a subscription into the hub, and answers everybody who waits for it before any event
+    /// can come.
     pub(super) fn establish(&self, session: &LiveSession, subscription: &mut Subscription, rights: Rights, renewal: Renewal) {
         let is_new = !subscription.is_in_hub();
         let tags = subscription.stand(self.now(), rights, renewal);
@@ -151,7 +154,8 @@ impl Subscriptions {
         }
     }
 
-    /// Asks for the rights once more when the key is settled: until then no change of them could reach this node.
+    /// Asks for the rights once more when the key is settled: until then no change of them could
+    /// reach this node.
     pub(super) fn confirm_once_settled(self: &Arc<Self>, lease: &Lease, grant: &Arc<Grant>) {
         if let (Some(settling), None) = (self.presence.settling(lease), grant.session()) {
             let (this, grant) = (Arc::downgrade(self), Arc::downgrade(grant));
@@ -164,7 +168,8 @@ impl Subscriptions {
         }
     }
 
-    /// Lets go of a subscription that is not in the session's book any more. Who waits for it is answered by the caller.
+    /// Lets go of a subscription that is not in the session's book any more. Who waits for it is
+    /// answered by the caller.
     pub(super) fn withdraw(&self, session: &LiveSession, gone: &Subscription) {
         if let (Interest::Watched, Some(lease)) = (gone.interest, gone.lease()) {
             self.presence.unlisten(lease, session.handle());
@@ -177,8 +182,8 @@ impl Subscriptions {
         }
     }
 
-    /// As [`Self::withdraw`], and tells those who wait for it why it does not stand: once it is out of the hub, so that no event of
-    /// it comes behind the answer.
+    /// As [`Self::withdraw`], and tells those who wait for it why it does not stand: once it is out
+    /// of the hub, so that no event of it comes behind the answer.
     pub(super) fn refuse(&self, session: &LiveSession, mut gone: Subscription, failure: SubscribeFailure) {
         let (name, tags) = (gone.name().clone(), gone.take_tags());
         self.withdraw(session, &gone);

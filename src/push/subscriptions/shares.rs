@@ -1,8 +1,10 @@
 //! Account subscriptions that cover the mailboxes shared with their user.
 //!
-//! What may be shared is listed ([`super::listings`] says when). Whoever may write an ACL can put anybody's name into it, so
-//! being listed means little: the rights on each are asked for, and those that may be read are covered, up to a limit. What is
-//! beyond it is never a reason to refuse the account, and never left out silently: the client is told at each listing.
+//! The mailboxes that may be shared are listed ([`super::listings`] says when). Whoever may write
+//! an ACL can put anybody's name into it, so being listed means little: the rights on each mailbox
+//! are asked for, and those that the user may read are covered, up to a limit. More than that is
+//! never a reason to refuse the account, and never left out silently: the client is told at each
+//! listing.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -28,31 +30,33 @@ use crate::push::outbox::{Resync, ResyncReason, SubscribeFailure};
 use crate::push::session::LiveSession;
 use crate::push::subscription::{Begin, Book, Interest, Subscription};
 
-/// One listing asks for so many mailboxes, for each that may be covered: others' ACLs may name many that cannot be read.
+/// One listing asks for so many mailboxes, for each that may be covered: others' ACLs may name many
+/// that cannot be read.
 const QUESTIONS: usize = 2;
 /// Before mailboxes are looked at again of which it could not be said whether they may be covered.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
-/// The reply to an account's subscription waits so long, at most, for what is shared: a registration that hangs is one share's
-/// trouble.
+/// The reply to an account's subscription waits so long, at most, for what is shared: a
+/// registration that hangs is one share's trouble.
 const REPLY_WAIT: Duration = Duration::from_secs(5);
 /// At most one line about users who have more shares than are covered in this time.
 const WARN_INTERVAL: Duration = Duration::from_secs(60);
 
 impl Subscriptions {
-    /// Covers what is shared now, if the account subscription of that id number asks for it. Returns once that stands, or
-    /// has taken so long that it comes with a word of its own; in time for a reply at `deadline`.
+    /// Covers what is shared now, if the account subscription of that id asks for it. Returns once
+    /// those subscriptions stand, or have taken so long that the client is told of each by itself;
+    /// in time for a reply at `deadline`.
     pub(super) fn cover<'a>(
         self: &'a Arc<Self>,
         session: &'a Arc<LiveSession>,
         id: u64,
         deadline: Instant,
     ) -> BoxFuture<'a, Result<(), SubscribeFailure>> {
-        // Boxed: what it covers stands by the same way.
+        // Boxed: what it covers is established by the same function.
         Box::pin(self.cover_now(session, id, deadline))
     }
 
     async fn cover_now(self: &Arc<Self>, session: &Arc<LiveSession>, id: u64, deadline: Instant) -> Result<(), SubscribeFailure> {
-        if !session.book().is_some_and(|mut book| wants_shared(&mut book, id).is_some()) {
+        if session.book().is_none_or(|mut book| wants_shared(&mut book, id).is_none()) {
             return Ok(());
         }
         // First: what changes meanwhile is looked at once more.
@@ -61,13 +65,15 @@ impl Subscriptions {
         let listed = self.list(session, id).await?;
         let wait = REPLY_WAIT.min(deadline.saturating_duration_since(Instant::now()) / 2);
         let reply = Reply::default();
-        // A task of its own, whatever becomes of this one: who asks for one of them by itself waits for it.
+        // A task of its own, which goes on if this one ends: a client that asks for one of these
+        // mailboxes by itself waits for it.
         let taking_up = tokio::spawn(take_up(Listing::new(self, &covering, session, id, &reply.0), listed, place));
         let _ = tokio::time::timeout(wait, taking_up).await;
         Ok(())
     }
 
-    /// What is shared and not held yet; what is held is covered from now on. `account`: the subscription that wants it.
+    /// What is shared and not subscribed to yet; what is, is covered from now on. `account`: the
+    /// subscription that wants it.
     pub(super) async fn list(&self, session: &Arc<LiveSession>, account: u64) -> Result<Vec<MailboxPath>, SubscribeFailure> {
         let shared = self.access.shared_with(&session.subject()).await;
         let shared = shared.map_err(|_| SubscribeFailure::RightsUnknown { kept: false })?;
@@ -151,7 +157,8 @@ fn wants_shared(book: &mut Book, account: u64) -> Option<Wanted> {
     book.get(account).filter(|account| account.interest.is_of_shared()).map(|account| account.interest.wanted())
 }
 
-/// Whether the reply to an account's subscription has been given, or will not be.
+/// Becomes true when dropped: the reply to an account's subscription has been given, or will not
+/// be.
 #[derive(Default)]
 struct Reply(Arc<AtomicBool>);
 
@@ -194,11 +201,11 @@ impl Listing {
         Answer { path, asked_at, rights, _grant: grant }
     }
 
-    /// Takes in a mailbox that may be read.
-    fn take_in(&self, path: &MailboxPath) -> Taken {
+    /// Covers a mailbox that may be read.
+    fn cover(&self, path: &MailboxPath) -> Coverage {
         let key = Key::Mailbox(path.clone());
-        let Some(mut book) = self.session.book() else { return Taken::NotWanted };
-        let Some(wanted) = wants_shared(&mut book, self.account) else { return Taken::NotWanted };
+        let Some(mut book) = self.session.book() else { return Coverage::NotWanted };
+        let Some(wanted) = wants_shared(&mut book, self.account) else { return Coverage::NotWanted };
         // Of what was shared all along the reply to the subscription tells.
         let begin = match book.get(self.account) {
             Some(account) if account.is_in_hub() => Begin::Registered,
@@ -206,23 +213,25 @@ impl Listing {
         };
         if let Some(known) = book.iter_mut().find(|known| known.key == key) {
             self.this.cover_known(&self.session, known, wanted);
-            return Taken::Already;
+            return Coverage::Known;
         }
         if book.named(&key).is_some() {
-            // The client knows another mailbox by this name still: once it has heard what became of that, this is done again.
-            return Taken::Already;
+            // The client knows another mailbox by this name still: once it has heard what became of
+            // that, this is done again.
+            return Coverage::Known;
         }
         let covered = book.iter().filter(|known| known.interest.covered().is_some()).count();
         if covered >= self.this.access.options.shared_mailboxes {
-            return Taken::Full;
+            return Coverage::Full;
         }
         let subscription = self.this.requested(&self.session, key.clone(), Interest::Covered(wanted), begin);
         let id = subscription.id;
         book.add(subscription);
-        Taken::In(key, id)
+        Coverage::Begun(key, id)
     }
 
-    /// Whether it could be said if it may be covered. `asked_at`: when the question for its rights did.
+    /// Whether it could be said if it may be covered. `asked_at`: when the question for its rights
+    /// did.
     async fn establish(self: Arc<Self>, key: Key, id: u64, asked_at: Instant) -> bool {
         match establish(&self.this, &self.session, id, asked_at, Some(&self.covering.questions)).await {
             Ok(()) => {
@@ -233,7 +242,8 @@ impl Listing {
             }
             // Not to be read after all.
             Err(SubscribeFailure::NotFound | SubscribeFailure::Withdrawn) => true,
-            // Told of early, it is held from now on, so that no listing takes it in again.
+            // The client was told of it early, and it stays subscribed, so that no listing covers
+            // it again.
             Err(SubscribeFailure::Unavailable { kept: true } | SubscribeFailure::RightsUnknown { kept: true }) => {
                 tokio::spawn(self.settle_late(key, id));
                 true
@@ -246,7 +256,7 @@ impl Listing {
         self.session.push_resync_of(&key, ResyncReason::Shared);
     }
 
-    /// Until it has settled, publishers may not find it: that it has is told, whenever it does.
+    /// Until it has settled, publishers may not find it: the client is told once it has.
     async fn settle_late(self: Arc<Self>, key: Key, id: u64) {
         loop {
             tokio::time::sleep(RETRY_PAUSE).await;
@@ -254,7 +264,8 @@ impl Listing {
                 let Some(mut book) = self.session.book() else { return };
                 let Some(subscription) = book.get(id) else { return };
                 if subscription.is_busy() {
-                    // The client has asked for it by itself. Should that fail, it is tried here again.
+                    // The client has asked for it by itself. Should that fail, it is tried here
+                    // again.
                     continue;
                 }
                 subscription.set_busy();
@@ -274,41 +285,42 @@ struct Answer {
     /// When the question began.
     asked_at: Instant,
     rights: Result<Rights, NoAnswer>,
-    /// What is known stays known until it is taken in.
+    /// Keeps the answer until the mailbox is covered.
     _grant: Option<Arc<Grant>>,
 }
 
 /// What became of a mailbox that was listed.
-enum Taken {
-    /// To be seen to, by its id number.
-    In(Key, u64),
+enum Coverage {
+    /// A task is to see to it: by its id.
+    Begun(Key, u64),
     /// It is subscribed to meanwhile.
-    Already,
+    Known,
     /// No more are covered.
     Full,
     /// The account's subscription is gone, or wants nothing of others.
     NotWanted,
 }
 
-/// Covers what may be read; returns once all of that stands, or cannot. `place` is given back as soon as all is asked.
+/// Covers what the user may read; returns once all of those subscriptions stand, or cannot. `place`
+/// is given back once all rights have been asked for.
 pub(super) async fn take_up(listing: Arc<Listing>, listed: Vec<MailboxPath>, place: OwnedSemaphorePermit) {
     let most = listing.this.access.options.shared_mailboxes.saturating_mul(QUESTIONS);
     let mut is_exceeded = listed.len() > most;
     let mut is_complete = true;
-    // Tasks of their own, so that none keeps another waiting, and each comes to an end.
+    // A task each, so that none keeps another waiting, and each comes to an end.
     let mut tasks = Vec::new();
     let asked = in_turn(listed).into_iter().take(most).map(|path| listing.ask(path));
     let mut asked = stream::iter(asked).buffer_unordered(QUESTIONS_AT_ONCE);
     while let Some(asked) = asked.next().await {
         match &asked.rights {
-            Ok(rights) if rights.contains(Rights::READ) => match listing.take_in(&asked.path) {
-                Taken::In(key, id) => tasks.push(tokio::spawn(listing.clone().establish(key, id, asked.asked_at))),
-                Taken::Already => {}
-                Taken::Full => {
+            Ok(rights) if rights.contains(Rights::READ) => match listing.cover(&asked.path) {
+                Coverage::Begun(key, id) => tasks.push(tokio::spawn(listing.clone().establish(key, id, asked.asked_at))),
+                Coverage::Known => {}
+                Coverage::Full => {
                     is_exceeded = true;
                     break;
                 }
-                Taken::NotWanted => return,
+                Coverage::NotWanted => return,
             },
             Ok(_) => {}
             Err(_) => is_complete = false,
@@ -328,7 +340,8 @@ pub(super) async fn take_up(listing: Arc<Listing>, listed: Vec<MailboxPath>, pla
     }
 }
 
-/// Lists again what could not be asked for, in a while and in its turn; once, however many listings met it.
+/// Lists again what could not be asked for, in a while and in its turn; once, however many listings
+/// met it.
 async fn list_again(subscriptions: WeakSubscriptions, covering: Arc<Covering>) {
     if !covering.retry.schedule() {
         return;
@@ -341,7 +354,8 @@ async fn list_again(subscriptions: WeakSubscriptions, covering: Arc<Covering>) {
     }
 }
 
-/// One mailbox of each owner after the other, so that nobody's many keep out another's few. The paths are sorted.
+/// One mailbox of each owner after the other, so that nobody's many keep out another's few. The
+/// paths are sorted.
 fn in_turn(paths: Vec<MailboxPath>) -> Vec<MailboxPath> {
     let mut turns: Vec<(usize, MailboxPath)> = Vec::with_capacity(paths.len());
     for path in paths {

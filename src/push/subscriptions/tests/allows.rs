@@ -1,4 +1,5 @@
-//! Whether somebody may subscribe, asked before there is a session: what a stream's answer, and its time, give away (I-9).
+//! Whether somebody may subscribe, asked before there is a session: what a stream's answer, and its
+//! time, give away (I-9).
 
 use tokio::time::Instant;
 

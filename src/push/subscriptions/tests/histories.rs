@@ -12,7 +12,8 @@ struct Counts {
     withheld: usize,
 }
 
-/// Messages with rising numbers arrive all the time; the right is given and taken, now and then with a question on its way.
+/// Messages with rising numbers arrive all the time; the right is given and taken, now and then
+/// with a question on its way.
 async fn history(seed: u64, counts: &mut Counts) {
     let play = Play::new().await;
     let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);

@@ -82,7 +82,8 @@ async fn a_sharee_follows_a_rename_although_the_old_name_was_seen_to_be_nobodys_
     pass(5_000).await;
     assert_eq!(play.heard(), ["rename Team Public", "moved Team Public", "resync Public renamed"]);
 
-    // Without a rename it is told after a while; and not at all where the right comes back, save what was missed.
+    // Without a rename it is told after a while; and not at all where the right comes back, save
+    // what was missed.
     play.script.set("#private:alice:Public", "bob", "");
     news("#private:alice:Public");
     pass(1_000).await;
@@ -191,7 +192,8 @@ async fn what_ends_a_subscription_passes_its_filter() {
     assert_eq!(play.heard(), ["rename A X", "moved A X", "MailboxDelete", "moved B "]);
 }
 
-/// It begins to idle while the mailbox is being renamed, or deleted: the mail server knows already, and the queue brings it.
+/// It begins to idle while the mailbox is being renamed, or deleted: the mail server knows already,
+/// and the queue brings it.
 #[tokio::test(start_paused = true)]
 async fn who_begins_to_idle_meanwhile_hears_what_became_of_the_mailbox() {
     for change in [Change::MailboxRename { to: "#private:alice:Public".parse().unwrap() }, Change::MailboxDelete] {

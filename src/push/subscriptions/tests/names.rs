@@ -1,10 +1,12 @@
-//! Names that change while rights come and go, messages arrive and outboxes overflow: many histories, the same every time.
+//! Names that change while rights come and go, messages arrive and outboxes overflow: many
+//! histories, the same every time.
 
 use super::chance::Random;
 use super::page::*;
 use super::play::*;
 
-/// A mailbox as the mail server has it. `rights` are those of the page's user where it is another's.
+/// A mailbox as the mail server has it. `rights` are those of the page's user where it is
+/// another's.
 struct Mailbox {
     path: MailboxPath,
     rights: Rights,
@@ -252,7 +254,8 @@ impl World {
         for told in told {
             match told {
                 Told::Stands(Key::Mailbox(path)) => {
-                    // It was taken to stand after the last look, by an answer that may have been on its way.
+                    // It was taken to stand after the last look, by an answer that may have been on
+                    // its way.
                     let since = self.drained - Duration::from_millis(500);
                     let about = self.named(&path).map(|of| (of, since));
                     if let Some(record) = self.page.records.get_mut(&Key::Mailbox(path)) {

@@ -1,4 +1,5 @@
-//! A page that keeps itself as `static/mailpush.js` does, behind the server's own state machine of a WebSocket.
+//! A page that keeps itself as `static/mailpush.js` does, behind the server's own state machine of
+//! a WebSocket.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -37,7 +38,8 @@ pub struct Page {
     seen: BTreeSet<String>,
     /// Names of others' that nothing is told of until they are told of.
     closed: BTreeSet<Key>,
-    /// An account's subscription covered what is shared at some time: names are told of that it did not ask for.
+    /// An account's subscription covered what is shared at some time: names are told of that it did
+    /// not ask for.
     covers: bool,
     pub told: BTreeSet<u32>,
     /// For people who look for a fault.
@@ -231,7 +233,8 @@ impl Page {
                 return Vec::new();
             };
             if known != key {
-                // Asked for by a name that another mailbox had before: it is told of that name, as the server has it.
+                // Asked for by a name that another mailbox had before: it is told of that name, as
+                // the server has it.
                 self.renamed(&known, &key);
             }
             self.asked.insert(key.clone(), (wish, true));

@@ -1,4 +1,5 @@
-//! Rights and subscriptions together: a scripted source of rights, a registry in process, and a session that listens.
+//! Rights and subscriptions together: a scripted source of rights, a registry in process, and a
+//! session that listens.
 
 pub use std::collections::HashMap;
 pub use std::sync::Arc;

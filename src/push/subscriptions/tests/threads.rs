@@ -1,12 +1,13 @@
-//! Rights that are taken while other threads deliver, subscribe and drain, in real time: what must not be told never is,
-//! however the threads meet.
+//! Rights that are taken while other threads deliver, subscribe and drain, in real time: what must
+//! not be told never is, however the threads meet.
 
 use std::sync::atomic::{AtomicBool, AtomicU32};
 
 use super::play::*;
 
 const ROUNDS: u32 = 1_000;
-/// So many messages of a round may have arrived when the right is taken, or the mailbox subscribed to again.
+/// So many messages of a round may have arrived when the right is taken, or the mailbox subscribed
+/// to again.
 const BEFORE: u32 = 32;
 /// So many arrive afterwards.
 const BEHIND: u32 = 8;
@@ -72,7 +73,8 @@ fn spin_until(is: impl Fn() -> bool) {
 async fn nothing_is_told_behind_a_lost_right_however_threads_meet() {
     let play = Play::with(|options| Options { denial: Duration::from_millis(1), ..options }).await;
     let play = Arc::new(play);
-    // The owner hears of her account and of the mailbox: an event of two keys goes another way through the hub.
+    // The owner hears of her account and of the mailbox: an event of two keys goes another way
+    // through the hub.
     let owner = session(&play.subscriptions, 2, Transport::Websocket, Subject::alone(user("alice")));
     let mut owners = Drain::of(owner.clone());
     for (tag, key) in [(1, Key::Account(user("alice"))), (2, mailbox(TEAM))] {
