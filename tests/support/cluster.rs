@@ -29,16 +29,40 @@ const IN_USE: &str = "Address already in use";
 /// How long anything that must happen may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The Kafka of a cluster: the one that all tests share, or one to be harmed.
-enum Broker {
-    Shared(&'static TestKafka),
-    Own(Box<TestKafka>),
+/// The server that a cluster has for itself, because the test harms it. All others are those that all tests share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Own {
+    Nothing,
+    Zookeeper,
+    Kafka,
 }
 
-/// Everything of it ends with the test.
+/// One that all tests share, or one to be harmed.
+enum Server<T: 'static> {
+    Shared(&'static T),
+    Own(Box<T>),
+}
+
+impl<T> Server<T> {
+    fn get(&self) -> &T {
+        match self {
+            Self::Shared(server) => server,
+            Self::Own(server) => server,
+        }
+    }
+
+    fn own(&mut self) -> &mut T {
+        match self {
+            Self::Shared(_) => panic!("all tests share this server: use start_owning"),
+            Self::Own(server) => server,
+        }
+    }
+}
+
+/// Everything of it ends with the test. Its chroot in ZooKeeper and its topics in Kafka have a name of their own.
 pub struct TestCluster {
-    pub zookeeper: TestZookeeper,
-    broker: Broker,
+    zookeeper: Server<TestZookeeper>,
+    kafka: Server<TestKafka>,
     nodes: Vec<TestNode>,
     prefix: String,
     folder: TempDir,
@@ -55,30 +79,27 @@ pub struct TestNode {
 }
 
 impl TestCluster {
-    /// `count` nodes in the default topology; the shared Kafka.
+    /// `count` nodes in the default topology.
     pub async fn start(count: usize) -> Self {
         Self::start_with(count, &[]).await
     }
 
     /// With settings that every node gets, such as `queue.topology=sharded`.
     pub async fn start_with(count: usize, settings: &[&str]) -> Self {
-        Self::build(count, settings, Broker::Shared(TestKafka::shared())).await
+        Self::start_owning(Own::Nothing, count, settings).await
     }
 
-    /// With a Kafka of its own, which the test may harm.
-    pub async fn start_with_own_kafka(count: usize) -> Self {
-        Self::start_alone(count, &[]).await
-    }
-
-    /// The same, with settings that every node gets.
-    pub async fn start_alone(count: usize, settings: &[&str]) -> Self {
-        Self::build(count, settings, Broker::Own(Box::new(TestKafka::start()))).await
-    }
-
-    async fn build(count: usize, settings: &[&str], broker: Broker) -> Self {
+    /// With a server of its own, which the test may harm.
+    pub async fn start_owning(own: Own, count: usize, settings: &[&str]) -> Self {
         let mut cluster = Self {
-            zookeeper: TestZookeeper::start().await,
-            broker,
+            zookeeper: match own {
+                Own::Zookeeper => Server::Own(Box::new(TestZookeeper::start().await)),
+                Own::Nothing | Own::Kafka => Server::Shared(TestZookeeper::shared().await),
+            },
+            kafka: match own {
+                Own::Kafka => Server::Own(Box::new(TestKafka::start())),
+                Own::Nothing | Own::Zookeeper => Server::Shared(TestKafka::shared()),
+            },
             nodes: Vec::new(),
             prefix: format!("t{}", &Uuid::new_v4().simple().to_string()[..8]),
             folder: TempDir::with_prefix("mailpush-").expect("make a folder"),
@@ -159,7 +180,8 @@ impl TestCluster {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mailpush"));
         let settings = [
-            format!("registry.ensembles={}", self.zookeeper.address()),
+            format!("registry.ensembles={}", self.zookeeper().address()),
+            format!("registry.chroot={}", self.chroot()),
             "registry.session_timeout_ms=2000".to_owned(),
             "registry.settle_ms=300".to_owned(),
             "registry.linger_ms=500".to_owned(),
@@ -187,19 +209,27 @@ impl TestCluster {
         self.command(arguments).stdin(Stdio::null()).output().expect("run mailpush")
     }
 
+    pub fn zookeeper(&self) -> &TestZookeeper {
+        self.zookeeper.get()
+    }
+
+    /// The ZooKeeper of this cluster alone.
+    pub fn own_zookeeper(&mut self) -> &mut TestZookeeper {
+        self.zookeeper.own()
+    }
+
+    /// What the registry's paths begin with.
+    fn chroot(&self) -> String {
+        format!("/{}", self.prefix)
+    }
+
     pub fn kafka(&self) -> &TestKafka {
-        match &self.broker {
-            Broker::Shared(kafka) => kafka,
-            Broker::Own(kafka) => kafka,
-        }
+        self.kafka.get()
     }
 
     /// The Kafka of this cluster alone.
     pub fn own_kafka(&mut self) -> &mut TestKafka {
-        match &mut self.broker {
-            Broker::Shared(_) => panic!("this cluster shares its Kafka: use start_with_own_kafka"),
-            Broker::Own(kafka) => kafka,
-        }
+        self.kafka.own()
     }
 
     pub fn http(&self, node: usize) -> String {
@@ -361,13 +391,14 @@ impl TestCluster {
 
     /// The queue ids that are registered for a mailbox.
     pub async fn registered(&self, mailbox: &str) -> Vec<String> {
-        let client = zk::Client::connect(&self.zookeeper.address()).await.expect("connect to ZooKeeper");
+        let client = zk::Client::connect(&self.zookeeper().address()).await.expect("connect to ZooKeeper");
         let key = Key::Mailbox(mailbox.parse().expect("a mailbox"));
         let name = key.znode_name();
         // Which bucket it is, the registry's own tests know; here the container is in one of them.
         let mut found = Vec::new();
-        for bucket in client.list_children("/mailpush/mailboxes").await.unwrap_or_default() {
-            let path = format!("/mailpush/mailboxes/{bucket}/{}", name.as_str());
+        let mailboxes = format!("{}/mailboxes", self.chroot());
+        for bucket in client.list_children(&mailboxes).await.unwrap_or_default() {
+            let path = format!("{mailboxes}/{bucket}/{}", name.as_str());
             found.extend(client.list_children(&path).await.unwrap_or_default());
         }
         found.sort();

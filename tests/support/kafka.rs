@@ -1,11 +1,9 @@
 //! A real Apache Kafka (KRaft, one node) on loopback, which tests stop, kill, freeze and start again.
 
 use std::fs::{self, File};
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::{OnceLock, mpsc};
-use std::thread;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use mailpush::config::{Millis, QueueSettings, Secret, TlsSettings};
@@ -17,6 +15,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use tempfile::TempDir;
 
 use super::fixtures::{free_port, server_jars};
+use super::process::{end_at_exit, signal, spawn_tied};
 
 /// How long a Kafka may take to start on a busy machine.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -47,17 +46,10 @@ impl TestKafka {
     /// The Kafka that all tests share; do not harm it.
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<TestKafka> = OnceLock::new();
-        /// Statics are never dropped.
-        extern "C" fn at_exit() {
-            if let Some(kafka) = SHARED.get() {
-                kafka.signal(libc::SIGKILL);
-                let _ = fs::remove_dir_all(kafka.folder.path());
-            }
-        }
         SHARED.get_or_init(|| {
-            // SAFETY: `at_exit` neither unwinds nor relies on anything but the static.
-            unsafe { libc::atexit(at_exit) };
-            Self::start()
+            let kafka = Self::start();
+            end_at_exit(kafka.pid(), kafka.folder.path());
+            kafka
         })
     }
 
@@ -108,13 +100,13 @@ impl TestKafka {
 
     /// Ends it in an orderly way; its data stays.
     pub fn stop(&mut self) {
-        self.signal(libc::SIGTERM);
+        signal(self.pid(), libc::SIGTERM);
         self.wait_for_end();
     }
 
     /// `kill -9`; its data stays.
     pub fn kill(&mut self) {
-        self.signal(libc::SIGKILL);
+        signal(self.pid(), libc::SIGKILL);
         self.wait_for_end();
     }
 
@@ -126,11 +118,11 @@ impl TestKafka {
 
     /// Stops its time: connections stay open, nothing answers.
     pub fn freeze(&self) {
-        self.signal(libc::SIGSTOP);
+        signal(self.pid(), libc::SIGSTOP);
     }
 
     pub fn thaw(&self) {
-        self.signal(libc::SIGCONT);
+        signal(self.pid(), libc::SIGCONT);
     }
 
     /// Removes all records of a partition before `offset`, as the retention would.
@@ -260,7 +252,7 @@ impl TestKafka {
         let mut java = self.java();
         java.arg("kafka.Kafka").arg(self.folder.path().join("server.properties"));
         java.stdin(Stdio::null()).stdout(log.try_clone().expect("the log")).stderr(log);
-        self.server = Some(spawn_tied(java));
+        self.server = Some(spawn_tied(java).expect("the tests need a JDK 17 to run Kafka"));
     }
 
     /// Whether it answers before the time is up; at once `false` where it has ended.
@@ -281,10 +273,9 @@ impl TestKafka {
         false
     }
 
-    fn signal(&self, signal: i32) {
-        let server = self.server.as_ref().expect("Kafka is running");
-        // SAFETY: the child is not reaped yet, so its id is nobody else's.
-        unsafe { libc::kill(server.id() as i32, signal) };
+    /// The server's process.
+    pub fn pid(&self) -> u32 {
+        self.server.as_ref().expect("Kafka is running").id()
     }
 
     fn wait_for_end(&mut self) {
@@ -299,34 +290,6 @@ impl Drop for TestKafka {
             let _ = server.wait();
         }
     }
-}
-
-/// Starts a process that dies with this one, even if this one is killed.
-///
-/// The kernel ties a child to the *thread* that made it, and a test's thread ends with the test: so one thread,
-/// which never ends, makes them all.
-fn spawn_tied(command: Command) -> Child {
-    type Order = (Command, mpsc::Sender<Child>);
-    static MAKER: OnceLock<mpsc::Sender<Order>> = OnceLock::new();
-    let maker = MAKER.get_or_init(|| {
-        let (orders, received) = mpsc::channel::<Order>();
-        thread::spawn(move || {
-            for (mut command, reply) in received {
-                // SAFETY: prctl is async-signal-safe.
-                unsafe {
-                    command.pre_exec(|| {
-                        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                        Ok(())
-                    });
-                }
-                let _ = reply.send(command.spawn().expect("the tests need a JDK 17 to run Kafka"));
-            }
-        });
-        orders
-    });
-    let (reply, made) = mpsc::channel();
-    maker.send((command, reply)).expect("the maker of processes lives");
-    made.recv().expect("the process starts")
 }
 
 /// An authority in `ca.pem`, and the key and certificate of 127.0.0.1 in `server.pem`.

@@ -7,7 +7,7 @@ use std::sync::{OnceLock, mpsc};
 use std::{ptr, thread};
 
 use super::agent::TestAgent;
-use super::cluster::{PATIENCE, TestCluster};
+use super::cluster::{Own, PATIENCE, TestCluster};
 use super::dovecot::{MASTER, Options, TestDovecot, password};
 use super::imap::ImapClient;
 use super::wait::eventually;
@@ -23,17 +23,13 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// With a gateway for each list of settings, and the shared Kafka.
+    /// With a gateway for each list of settings, and a Dovecot of its own.
     pub async fn start(gateways: &[&[&str]]) -> Self {
-        Self::build(gateways, false).await
+        Self::start_owning(Own::Nothing, gateways).await
     }
 
-    /// With a Kafka of its own, which the test may harm.
-    pub async fn start_with_own_kafka(gateways: &[&[&str]]) -> Self {
-        Self::build(gateways, true).await
-    }
-
-    async fn build(gateways: &[&[&str]], own_kafka: bool) -> Self {
+    /// With one more server of its own, which the test may harm.
+    pub async fn start_owning(own: Own, gateways: &[&[&str]]) -> Self {
         let agent = TestAgent::new();
         let extra = "protocol lmtp {\n  lmtp_save_to_detail_mailbox = yes\n}\n".to_owned();
         let dovecot = TestDovecot::start(Options { agent: agent.url(), extra }).await;
@@ -43,10 +39,7 @@ impl Lab {
             format!("imap.master.password={}", MASTER.1),
         ];
         let settings = settings.each_ref().map(String::as_str);
-        let cluster = match own_kafka {
-            true => TestCluster::start_alone(0, &settings).await,
-            false => TestCluster::start_with(0, &settings).await,
-        };
+        let cluster = TestCluster::start_owning(own, 0, &settings).await;
         let mut lab = Self { cluster, agent, dovecot };
         for own in gateways {
             lab.cluster.add_node(own).await;

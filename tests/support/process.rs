@@ -1,17 +1,76 @@
-//! Child processes that cannot outlive the test.
+//! Child processes that cannot outlive the test, nor the program of the tests.
 
-use std::process::Command;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::sync::{Mutex, MutexGuard, OnceLock, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// The kernel kills the child when the thread that starts it ends, however it ends.
 pub fn die_with_parent(command: &mut Command) {
     use std::os::unix::process::CommandExt;
     // SAFETY: prctl is async-signal-safe, and nothing else runs between fork and exec.
     unsafe {
-        command.pre_exec(|| {
-            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-            Ok(())
+        command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
         });
     }
+}
+
+/// Starts a process that may outlive the test, but not this program, even if this one is killed.
+///
+/// The kernel ties a child to the *thread* that made it, and a test's thread ends with the test: so one thread,
+/// which never ends, makes them all.
+pub fn spawn_tied(mut command: Command) -> std::io::Result<Child> {
+    type Order = (Command, mpsc::Sender<std::io::Result<Child>>);
+    static MAKER: OnceLock<mpsc::Sender<Order>> = OnceLock::new();
+    let maker = MAKER.get_or_init(|| {
+        let (orders, received) = mpsc::channel::<Order>();
+        thread::spawn(move || {
+            for (mut command, reply) in received {
+                let _ = reply.send(command.spawn());
+            }
+        });
+        orders
+    });
+    die_with_parent(&mut command);
+    let (reply, made) = mpsc::channel();
+    maker.send((command, reply)).expect("the maker of processes lives");
+    made.recv().expect("the maker of processes answers")
+}
+
+/// When this program ends in an orderly way, it kills this child and then removes its folder: what all tests share is in
+/// statics, which are never dropped.
+pub fn end_at_exit(child: u32, folder: &Path) {
+    static CHILDREN: Mutex<Vec<(u32, PathBuf)>> = Mutex::new(Vec::new());
+    fn children() -> MutexGuard<'static, Vec<(u32, PathBuf)>> {
+        CHILDREN.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+    extern "C" fn end() {
+        let children = std::mem::take(&mut *children());
+        children.iter().for_each(|(child, _)| signal(*child, libc::SIGKILL));
+        let deadline = Instant::now() + Duration::from_secs(2);
+        for (child, folder) in children {
+            while Instant::now() < deadline && !is_over(child) {
+                thread::yield_now();
+            }
+            let _ = fs::remove_dir_all(folder);
+        }
+    }
+    let mut children = children();
+    if children.is_empty() {
+        // SAFETY: `end` does not unwind, and relies on nothing but the static.
+        unsafe { libc::atexit(end) };
+    }
+    children.push((child, folder.to_owned()));
+}
+
+/// Whether a child has ended; then it is reaped.
+fn is_over(child: u32) -> bool {
+    // SAFETY: a status is not asked for, so no memory is involved; whoever is not our child is an error code.
+    unsafe { libc::waitpid(child as libc::pid_t, std::ptr::null_mut(), libc::WNOHANG) != 0 }
 }
 
 /// Sends a signal to a group of processes, which a process of ours leads.

@@ -4,15 +4,15 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::cluster::{PATIENCE, TestCluster};
+use super::cluster::{Own, PATIENCE, TestCluster};
 use super::sse::SseClient;
 use super::wait::eventually;
 use super::ws::WsClient;
 
 impl TestCluster {
     /// Three nodes whose registry keeps the ACLs.
-    pub async fn start_sharing(settings: &[&str]) -> Self {
-        Self::start_with(3, &[&["access.source=registry"], settings].concat()).await
+    pub async fn start_sharing(own: Own, settings: &[&str]) -> Self {
+        Self::start_owning(own, 3, &[&["access.source=registry"], settings].concat()).await
     }
 
     /// A token of a user who is in these groups.

@@ -2,12 +2,9 @@
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::mpsc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -18,6 +15,7 @@ use tokio::sync::{OnceCell, watch};
 use tokio::time::{sleep, timeout};
 
 use super::fixtures::{free_port, server_jars};
+use super::process::{end_at_exit, signal, spawn_tied};
 
 const START: Duration = Duration::from_secs(60);
 
@@ -25,33 +23,18 @@ const START: Duration = Duration::from_secs(60);
 pub struct TestZookeeper {
     folder: TempDir,
     port: u16,
-    running: Option<Running>,
-}
-
-struct Running {
-    pid: i32,
-    reaper: JoinHandle<ExitStatus>,
+    server: Option<Child>,
 }
 
 impl TestZookeeper {
     /// The one that all tests share, each under a chroot of its own; do not harm it.
     pub async fn shared() -> &'static Self {
         static SHARED: OnceCell<TestZookeeper> = OnceCell::const_new();
-        /// Statics are never dropped.
-        extern "C" fn at_exit() {
-            let Some(TestZookeeper { folder, running: Some(running), .. }) = SHARED.get() else { return };
-            signal(running.pid, libc::SIGKILL);
-            let deadline = Instant::now() + Duration::from_secs(2);
-            while !running.reaper.is_finished() && Instant::now() < deadline {
-                std::thread::yield_now();
-            }
-            let _ = fs::remove_dir_all(folder.path());
-        }
         SHARED
             .get_or_init(async || {
-                // SAFETY: `at_exit` neither unwinds nor relies on anything but the static.
-                unsafe { libc::atexit(at_exit) };
-                Self::start().await
+                let server = Self::start().await;
+                end_at_exit(server.pid(), server.folder.path());
+                server
             })
             .await
     }
@@ -61,7 +44,7 @@ impl TestZookeeper {
         // The port may be gone by the time it is used; then another one is tried.
         for _ in 0..3 {
             let folder = TempDir::new().expect("make a folder for ZooKeeper");
-            let mut server = Self { folder, port: free_port(), running: None };
+            let mut server = Self { folder, port: free_port(), server: None };
             server.write_settings();
             if server.launch().await {
                 return server;
@@ -77,9 +60,9 @@ impl TestZookeeper {
 
     /// As `kill -9`: sessions and data survive on disk.
     pub fn kill(&mut self) {
-        if let Some(running) = self.running.take() {
-            signal(running.pid, libc::SIGKILL);
-            running.reaper.join().expect("the server's reaper");
+        if let Some(mut server) = self.server.take() {
+            let _ = server.kill();
+            let _ = server.wait();
         }
     }
 
@@ -91,15 +74,16 @@ impl TestZookeeper {
 
     /// Stops the process in its tracks (SIGSTOP): connections stay open and silent.
     pub fn freeze(&self) {
-        self.signal(libc::SIGSTOP);
+        signal(self.pid(), libc::SIGSTOP);
     }
 
     pub fn thaw(&self) {
-        self.signal(libc::SIGCONT);
+        signal(self.pid(), libc::SIGCONT);
     }
 
-    fn signal(&self, number: i32) {
-        signal(self.running.as_ref().expect("a running server").pid, number);
+    /// The server's process.
+    pub fn pid(&self) -> u32 {
+        self.server.as_ref().expect("a running server").id()
     }
 
     fn write_settings(&self) {
@@ -136,22 +120,7 @@ impl TestZookeeper {
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("the log, again"))
             .stderr(log);
-        // SAFETY: prctl is async-signal-safe and touches nothing of ours.
-        unsafe {
-            java.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
-                0 => Ok(()),
-                _ => Err(std::io::Error::last_os_error()),
-            });
-        }
-        let (started, pid) = mpsc::channel();
-        // The death signal comes when the *thread* that started the server ends, so that thread waits for it.
-        let reaper = std::thread::spawn(move || {
-            let mut child = java.spawn().expect("start java: is a JDK 17 installed?");
-            started.send(child.id()).expect("the starting test");
-            child.wait().expect("wait for the server")
-        });
-        let pid = i32::try_from(pid.recv().expect("the server's pid")).expect("a pid");
-        self.running = Some(Running { pid, reaper });
+        self.server = Some(spawn_tied(java).expect("start java: is a JDK 17 installed?"));
         self.wait_until_ready().await
     }
 
@@ -162,8 +131,8 @@ impl TestZookeeper {
             if self.ask("srvr").await.is_some_and(|answer| answer.contains("Mode:")) {
                 return true;
             }
-            if let Some(running) = self.running.take_if(|running| running.reaper.is_finished()) {
-                let status = running.reaper.join().expect("the server's reaper");
+            if let Some(status) = self.server.as_mut().and_then(|server| server.try_wait().expect("its status")) {
+                self.server = None;
                 eprintln!("ZooKeeper has ended ({status}):\n{}", self.log());
                 return false;
             }
@@ -198,11 +167,6 @@ impl Drop for TestZookeeper {
 
 fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_default()
-}
-
-fn signal(pid: i32, number: i32) {
-    // SAFETY: plain system call; the process is ours and not reaped yet, so the number is not somebody else's.
-    unsafe { libc::kill(pid, number) };
 }
 
 /// What a [`Proxy`] does with connections.

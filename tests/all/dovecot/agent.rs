@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use crate::support::agent::TestAgent;
-use crate::support::cluster::{PATIENCE, TestCluster};
+use crate::support::cluster::{Own, PATIENCE, TestCluster};
 use crate::support::dovecot::{MASTER, Options, TestDovecot};
 use crate::support::wait::eventually;
 use crate::support::ws::WsClient;
@@ -153,7 +153,7 @@ async fn every_change_reaches_a_client_of_a_gateway() {
 
 #[tokio::test]
 async fn while_kafka_is_away_mail_goes_on_and_nothing_is_lost_or_swapped() {
-    let mut cluster = TestCluster::start_with_own_kafka(1).await;
+    let mut cluster = TestCluster::start_owning(Own::Kafka, 1, &[]).await;
     let (mut agent, dovecot) = pair(&cluster).await;
     let mut alice = watch_account(&cluster, "alice").await;
     let mut imap = dovecot.client("alice").await;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::support::cluster::{PATIENCE, SECOND};
+use crate::support::cluster::{Own, PATIENCE, SECOND};
 use crate::support::imap::ImapClient;
 use crate::support::lab::{Lab, PARKING};
 use crate::support::wait::eventually;
@@ -113,7 +113,7 @@ async fn dovecot_is_restarted() {
 
 #[tokio::test]
 async fn kafka_is_lost_and_the_agent_is_killed_meanwhile() {
-    let mut lab = Lab::start_with_own_kafka(&[&[], &[], &PARKING]).await;
+    let mut lab = Lab::start_owning(Own::Kafka, &[&[], &[], &PARKING]).await;
     lab.dovecot.deliver("alice", &mail("first")).await;
     let mut live = alice(&lab, 1).await;
     let mut parked = alice(&lab, 2).await;
@@ -153,13 +153,13 @@ async fn kafka_is_lost_and_the_agent_is_killed_meanwhile() {
 
 #[tokio::test]
 async fn zookeeper_is_lost() {
-    let mut lab = Lab::start(&[&[], &[], &PARKING]).await;
+    let mut lab = Lab::start_owning(Own::Zookeeper, &[&[], &[], &PARKING]).await;
     lab.dovecot.deliver("alice", &mail("first")).await;
     let mut live = alice(&lab, 1).await;
     let mut parked = alice(&lab, 2).await;
     lab.becomes_parked(2, 1).await;
 
-    lab.cluster.zookeeper.kill();
+    lab.cluster.own_zookeeper().kill();
     for gateway in [1, 2] {
         becomes_unhealthy(&lab, gateway).await;
     }
@@ -167,7 +167,7 @@ async fn zookeeper_is_lost() {
     let mut begun = alice(&lab, 2).await;
     all_are_told(&lab, &mut [&mut live, &mut parked, &mut begun], "still without").await;
 
-    lab.cluster.zookeeper.restart().await;
+    lab.cluster.own_zookeeper().restart().await;
     for gateway in [1, 2] {
         lab.cluster.becomes_ready(gateway).await;
     }

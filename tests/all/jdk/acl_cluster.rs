@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::cluster::{TestCluster, message, uid};
+use crate::support::cluster::{Own, TestCluster, message, uid};
 use crate::support::sharing::{is_shared, is_shared_in_stream, subscribe};
 use crate::support::sse::SseClient;
 use crate::support::ws::WsClient;
@@ -49,7 +49,7 @@ async fn says(cluster: &TestCluster, mailbox: &str, number: u32) {
 
 #[tokio::test]
 async fn who_may_hears_at_every_node_and_nobody_else() {
-    let cluster = TestCluster::start_sharing(&[]).await;
+    let cluster = TestCluster::start_sharing(Own::Nothing, &[]).await;
     let entries = json!({
         BOB: "lrs", "group:staff": "lr", "-group:temps": "r", EVE: "lr", "-eve@example.org": "lr",
     });
@@ -108,7 +108,7 @@ async fn who_may_hears_at_every_node_and_nobody_else() {
 
 #[tokio::test]
 async fn a_lost_right_takes_effect_everywhere_and_a_new_one_does_too() {
-    let cluster = TestCluster::start_sharing(&[]).await;
+    let cluster = TestCluster::start_sharing(Own::Nothing, &[]).await;
     cluster.share(ORIGIN, TEAM, json!({ BOB: "lr", "group:staff": "lr" })).await;
     let mut bob = cluster.client(0, BOB).await;
     subscribe(&mut bob, key(TEAM)).await;
@@ -170,7 +170,7 @@ async fn a_lost_right_takes_effect_everywhere_and_a_new_one_does_too() {
 
 #[tokio::test]
 async fn an_account_covers_what_is_shared_as_it_comes_and_goes() {
-    let cluster = TestCluster::start_sharing(&[]).await;
+    let cluster = TestCluster::start_sharing(Own::Nothing, &[]).await;
     const PLANS: &str = "#private:alice@example.org:Plans";
     const NEWS: &str = "#shared:dave@example.org:News";
     cluster.share(ORIGIN, TEAM, json!({ BOB: "lr", CAROL: "l" })).await;
@@ -231,7 +231,7 @@ async fn an_account_covers_what_is_shared_as_it_comes_and_goes() {
 async fn a_right_that_is_taken_or_given_works_everywhere_within_a_second() {
     const ROUNDS: u32 = 9;
     const UNTOLD: Duration = Duration::from_secs(2);
-    let cluster = TestCluster::start_sharing(&[]).await;
+    let cluster = TestCluster::start_sharing(Own::Nothing, &[]).await;
     cluster.grant(ORIGIN, TEAM, "group:staff", "lr").await;
     let mut bob = cluster.member(0, BOB, &["staff"]).await;
     subscribe(&mut bob, json!({ "account": BOB, "shared": true })).await;
@@ -295,7 +295,7 @@ fn takes_the_same_time(door: &str, mut times: Series) {
 #[tokio::test]
 async fn what_is_hidden_and_what_is_not_there_are_one() {
     const ROUNDS: usize = 16;
-    let cluster = TestCluster::start_sharing(&[]).await;
+    let cluster = TestCluster::start_sharing(Own::Nothing, &[]).await;
     let absent = |number: usize| format!("#private:alice@example.org:Nothing {number}");
     cluster.share(ORIGIN, TEAM, json!({ BOB: "lr" })).await;
     let (mut alice, mut bob) = (cluster.client(0, ALICE).await, cluster.client(1, BOB).await);

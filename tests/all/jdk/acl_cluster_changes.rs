@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::cluster::{PATIENCE, TestCluster, message, uid};
+use crate::support::cluster::{Own, PATIENCE, TestCluster, message, uid};
 use crate::support::sharing::{is_shared, resync, streamed_resync, subscribe};
 use crate::support::wait::eventually;
 use crate::support::ws::{WsClient, tells_of};
@@ -50,7 +50,7 @@ async fn told(client: &mut WsClient, event_type: &str) -> Value {
 
 #[tokio::test]
 async fn rights_outlive_a_restart_of_zookeeper() {
-    let mut cluster = TestCluster::start_sharing(&[]).await;
+    let mut cluster = TestCluster::start_sharing(Own::Zookeeper, &[]).await;
     cluster.share(ORIGIN, TEAM, json!({ BOB: "lr", "group:staff": "lr" })).await;
     let mut bob = cluster.client(0, BOB).await;
     subscribe(&mut bob, key(TEAM)).await;
@@ -59,13 +59,13 @@ async fn rights_outlive_a_restart_of_zookeeper() {
 
     subscribe(&mut bob, key(&inbox(BOB))).await;
 
-    cluster.zookeeper.restart().await;
+    cluster.own_zookeeper().restart().await;
     for number in 1..=5 {
         publish_for_sure(&cluster, message(TEAM, number)).await;
         learns_of(&mut bob, TEAM, number).await;
         learns_of(&mut carol, TEAM, number).await;
     }
-    cluster.zookeeper.restart().await;
+    cluster.own_zookeeper().restart().await;
     cluster.deny(ORIGIN, TEAM, BOB).await;
     publish_for_sure(&cluster, message(TEAM, 6)).await;
     assert_eq!(bob.push("revoked").await, json!({ "key": key(TEAM) }), "in the middle of it");
@@ -88,7 +88,7 @@ async fn rights_outlive_a_restart_of_zookeeper() {
 
 #[tokio::test]
 async fn without_zookeeper_nobody_is_told_what_could_not_be_confirmed() {
-    let mut cluster = TestCluster::start_sharing(&["access.recheck_ms=500", "access.max_age_ms=4000"]).await;
+    let mut cluster = TestCluster::start_sharing(Own::Zookeeper, &["access.recheck_ms=500", "access.max_age_ms=4000"]).await;
     cluster.share(ORIGIN, TEAM, json!({ BOB: "lr", CAROL: "lr" })).await;
     let mut alice = [cluster.client(0, ALICE).await, cluster.client(1, ALICE).await];
     for alice in &mut alice {
@@ -104,7 +104,7 @@ async fn without_zookeeper_nobody_is_told_what_could_not_be_confirmed() {
     // On a busy machine some may have been too old before.
     const EXPIRED: &str = "mailpush_rights_expired_total";
     let before = [cluster.metric(0, EXPIRED).await, cluster.metric(1, EXPIRED).await];
-    cluster.zookeeper.kill();
+    cluster.own_zookeeper().kill();
     for node in [0, 1] {
         let grown = async || (cluster.metric(node, EXPIRED).await > before[node]).then_some(());
         eventually("what is known is too old", PATIENCE, grown).await;
@@ -129,7 +129,7 @@ async fn without_zookeeper_nobody_is_told_what_could_not_be_confirmed() {
     let refused = late.command("subscribe", key(TEAM)).await;
     assert_eq!(refused["error"]["temporary"], true, "nobody can say whether he may: {refused}");
 
-    cluster.zookeeper.restart().await;
+    cluster.own_zookeeper().restart().await;
     assert_eq!(resync(&mut bob, "rights").await, json!([key(TEAM)]));
     assert_eq!(resync(&mut carol, "rights").await, json!([key(TEAM)]));
     publish_for_sure(&cluster, message(TEAM, 3)).await;
@@ -146,7 +146,7 @@ async fn what_lies_below_a_renamed_mailbox_goes_along() {
     const CHILD: &str = "#private:alice@example.org:Work/Team";
     const NEW_PARENT: &str = "#private:alice@example.org:Archive/Work";
     const NEW_CHILD: &str = "#private:alice@example.org:Archive/Work/Team";
-    let cluster = TestCluster::start_sharing(&[]).await;
+    let cluster = TestCluster::start_sharing(Own::Nothing, &[]).await;
     let acl = json!({ BOB: "lr", "group:staff": "lr" });
     cluster.share(ORIGIN, CHILD, acl.clone()).await;
     let mut alice = cluster.client(0, ALICE).await;
@@ -193,7 +193,7 @@ async fn a_user_by_another_name_keeps_mailboxes_and_shares() {
     const NEW_INBOX: &str = "#private:benoit.tellier@bidon.com:INBOX";
     const NEW_TEAM: &str = "#private:benoit.tellier@bidon.com:Team";
     const PLANS: &str = "#private:alice@example.org:Plans";
-    let cluster = TestCluster::start_sharing(&[]).await;
+    let cluster = TestCluster::start_sharing(Own::Nothing, &[]).await;
     cluster.share(ORIGIN, TEAM, json!({ BOB: "lr", "-group:temps": "lr" })).await;
     cluster.share(ORIGIN, PLANS, json!({ OLD: "lrs", CAROL: "lr" })).await;
     let mut owner = cluster.client(0, OLD).await;

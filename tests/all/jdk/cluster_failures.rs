@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::cluster::{PATIENCE, TestCluster, message, uid};
+use crate::support::cluster::{Own, PATIENCE, TestCluster, message, uid};
 use crate::support::wait::eventually;
 use crate::support::ws::WsClient;
 use crate::support::zookeeper::Proxy;
@@ -58,10 +58,10 @@ async fn a_killed_node_vanishes_and_the_cluster_goes_on() {
 
 #[tokio::test]
 async fn zookeeper_restarts_and_nobody_notices() {
-    let mut cluster = TestCluster::start(2).await;
+    let mut cluster = TestCluster::start_owning(Own::Zookeeper, 2, &[]).await;
     let mut alice = cluster.client(1, ALICE).await;
     alice.subscribe(INBOX).await;
-    cluster.zookeeper.restart().await;
+    cluster.own_zookeeper().restart().await;
     for number in 1..=10 {
         publish_for_sure(&cluster, 0, message(INBOX, number)).await;
     }
@@ -76,10 +76,10 @@ async fn zookeeper_restarts_and_nobody_notices() {
 
 #[tokio::test]
 async fn without_zookeeper_a_publish_still_reaches_everyone() {
-    let mut cluster = TestCluster::start(2).await;
+    let mut cluster = TestCluster::start_owning(Own::Zookeeper, 2, &[]).await;
     let mut alice = cluster.client(1, ALICE).await;
     alice.subscribe(INBOX).await;
-    cluster.zookeeper.kill();
+    cluster.own_zookeeper().kill();
     cluster.becomes_unready(0).await;
     let result = cluster.publish(0, message(INBOX, 1)).await;
     assert_eq!(result["everyone"], true, "{result}");
@@ -92,7 +92,7 @@ async fn without_zookeeper_a_publish_still_reaches_everyone() {
     let mut waiting = cluster.client(0, ALICE).await;
     waiting.send(&json!({ "id": 77, "subscribe": { "mailbox": INBOX } }).to_string()).await;
     assert_eq!(waiting.next_within(Duration::from_millis(500)).await, None, "a new registration waits");
-    cluster.zookeeper.restart().await;
+    cluster.own_zookeeper().restart().await;
     assert_eq!(waiting.next().await.expect("the reply")["id"], 77, "until the registry is back");
     publish_for_sure(&cluster, 1, message(INBOX, 3)).await;
     assert_eq!(uid(&waiting.event().await), 3);
@@ -101,7 +101,7 @@ async fn without_zookeeper_a_publish_still_reaches_everyone() {
 #[tokio::test]
 async fn an_expired_session_is_registered_again_and_its_clients_resync() {
     let mut cluster = TestCluster::start(1).await;
-    let proxy = Proxy::to(&cluster.zookeeper.address()).await;
+    let proxy = Proxy::to(&cluster.zookeeper().address()).await;
     let away = cluster.add_node(&[&format!("registry.ensembles={}", proxy.address())]).await;
     let mut alice = cluster.client(away, ALICE).await;
     alice.subscribe(INBOX).await;
@@ -128,7 +128,7 @@ async fn an_expired_session_is_registered_again_and_its_clients_resync() {
 
 #[tokio::test]
 async fn kafka_restarts_and_nothing_is_lost() {
-    let mut cluster = TestCluster::start_with_own_kafka(2).await;
+    let mut cluster = TestCluster::start_owning(Own::Kafka, 2, &[]).await;
     let mut alice = cluster.client(1, ALICE).await;
     alice.subscribe(INBOX).await;
     publish_for_sure(&cluster, 0, message(INBOX, 1)).await;

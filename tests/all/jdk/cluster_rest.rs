@@ -3,7 +3,7 @@
 use futures::StreamExt;
 use serde_json::{Value, json};
 
-use crate::support::cluster::{PATIENCE, TestCluster, message, uid};
+use crate::support::cluster::{Own, PATIENCE, TestCluster, message, uid};
 use crate::support::process::signal;
 use crate::support::wait::eventually;
 use crate::support::ws::WsClient;
@@ -266,10 +266,10 @@ async fn a_ticket_works_once_on_any_node() {
 
 #[tokio::test]
 async fn readiness_names_the_dependency_and_liveness_does_not_care() {
-    let mut cluster = TestCluster::start(1).await;
+    let mut cluster = TestCluster::start_owning(Own::Zookeeper, 1, &[]).await;
     let mut client = WsClient::connect(&cluster.ws(0), &cluster.token(ALICE, &["push"])).await;
     client.subscribe(&mailbox(ALICE, "INBOX")).await;
-    cluster.zookeeper.kill();
+    cluster.own_zookeeper().kill();
     cluster.becomes_unready(0).await;
     let response = reqwest::get(format!("{}/readyz", cluster.http(0))).await.expect("an answer");
     let ready: Value = response.json().await.expect("JSON");

@@ -6,3 +6,4 @@ mod cluster_failures;
 mod cluster_rest;
 mod queue;
 mod registry;
+mod servers;

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::support::kafka::{Security, TestKafka};
+use crate::support::wait::eventually;
 
 /// How long anything that must happen may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -340,8 +341,13 @@ async fn lists_nodes_topics_with_their_last_use_and_collects_only_the_dead() {
     let dead = ["gc.node.emptied", "gc.node.unused", "gc.node.used"];
     assert_eq!(look(Duration::ZERO, true).await, dead);
     assert_eq!(look(Duration::ZERO, false).await, dead);
-    let left = node.queues.list("gc.").await.unwrap();
-    let left: Vec<String> = left.iter().map(|topic| topic.queue.to_string()).collect();
+    // The controller has removed them; the broker hears of it a little later.
+    let left = eventually("the dead are listed no more", PATIENCE, async || {
+        let left = node.queues.list("gc.").await.unwrap();
+        let left: Vec<String> = left.iter().map(|topic| topic.queue.to_string()).collect();
+        (!left.iter().any(|name| dead.contains(&name.as_str()))).then_some(left)
+    })
+    .await;
     assert_eq!(left, ["gc.all", "gc.node.alive", "gc.shards"]);
 }
 
