@@ -200,7 +200,7 @@ story("a page that cannot keep up is told so, and goes on", async () => {
   await page.getByText("What is shown may be stale").waitFor({ timeout: 60_000 });
   await page.locator("#counts", { hasText: /[1-9]\d* resync/ }).waitFor();
   await cluster.publish(mail(50_000, "after the flood"));
-  await row(page, "after the flood").waitFor();
+  await row(page, "after the flood").waitFor({ timeout: 60_000 });
   await count(page.locator('[data-uid="50000"]'), 1, () => cluster.heard(page, "carol"));
   assert.ok((await page.locator("#counts").innerText()).startsWith(session), "in the same session");
   assert.ok((await page.locator("#messages > li").count()) <= 500);

@@ -33,7 +33,7 @@ pub struct Options {
     pub extra: String,
 }
 
-/// A Dovecot on free ports, with users `alice`, `bob` and `carol`, each with the [`password`].
+/// A Dovecot on free ports, with users `alice`, `bob`, `carol` and `dave`, each with the [`password`].
 pub struct TestDovecot {
     folder: TempDir,
     process: Option<Child>,
@@ -61,7 +61,8 @@ impl TestDovecot {
         }
         let owner = Some(MAIL_UID);
         chown(folder.path().join("mail"), owner, owner).expect("give the mail away: the tests of Dovecot need root");
-        let users: String = ["alice", "bob", "carol"].map(|user| format!("{user}:{{PLAIN}}{}::::::\n", password(user))).concat();
+        let users: String =
+            ["alice", "bob", "carol", "dave"].map(|user| format!("{user}:{{PLAIN}}{}::::::\n", password(user))).concat();
         fs::write(folder.path().join("users"), users).expect("write the users");
         fs::write(folder.path().join("masters"), format!("{}:{{PLAIN}}{}::::::\n", MASTER.0, MASTER.1))
             .expect("write the master");

@@ -2,14 +2,13 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::sync::atomic::{AtomicPtr, Ordering};
-use std::sync::{OnceLock, mpsc};
-use std::{ptr, thread};
+use std::sync::OnceLock;
 
 use super::agent::TestAgent;
 use super::cluster::{Own, PATIENCE, TestCluster};
 use super::dovecot::{MASTER, Options, TestDovecot, password};
 use super::imap::ImapClient;
+use super::process::keep;
 use super::wait::eventually;
 
 /// Sessions are parked after this long: soon, and not before the change that a test makes at once.
@@ -67,35 +66,15 @@ impl Lab {
     /// user, 3 with the clients' own credentials, 4 at once.
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<&'static Lab> = OnceLock::new();
-        static TO_END: AtomicPtr<Lab> = AtomicPtr::new(ptr::null_mut());
-        /// Statics are never dropped.
-        extern "C" fn at_exit() {
-            let lab = TO_END.swap(ptr::null_mut(), Ordering::AcqRel);
-            if !lab.is_null() {
-                // SAFETY: it came out of a box, once; the tests that used it are over.
-                drop(unsafe { Box::from_raw(lab) });
-            }
-        }
         SHARED.get_or_init(|| {
-            let (started, lab) = mpsc::channel();
-            // The kernel kills the processes when the thread that started them ends: this one does not.
-            thread::spawn(move || {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-                let credentials = ["imap.park=credentials", PARKING[1]];
-                let at_once = [PARKING[0], "imap.park_after_ms=20"];
-                let gateways: [&[&str]; 5] = [&[], &["imap.keepalive_ms=2000"], &PARKING, &credentials, &at_once];
-                let lab = Box::new(runtime.block_on(Self::start(&gateways)));
-                started.send(Box::leak(lab) as *mut Lab as usize).expect("somebody waits for it");
-                loop {
-                    thread::park();
-                }
-            });
-            let lab = lab.recv().expect("the lab starts") as *mut Lab;
-            TO_END.store(lab, Ordering::Release);
-            // SAFETY: `at_exit` neither unwinds nor relies on anything but the static.
-            unsafe { libc::atexit(at_exit) };
-            // SAFETY: lives until the process ends.
-            unsafe { &*lab }
+            keep(async || {
+                // For so long a session is not parked whose flags were asked for.
+                let soon = "imap.catch_up_ms=2000";
+                let by_master = [PARKING[0], PARKING[1], soon];
+                let credentials = ["imap.park=credentials", PARKING[1], soon];
+                let at_once = [PARKING[0], "imap.park_after_ms=20", soon];
+                Self::start(&[&[], &["imap.keepalive_ms=2000"], &by_master, &credentials, &at_once]).await
+            })
         })
     }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
-use std::sync::{Mutex, MutexGuard, OnceLock, mpsc};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -46,7 +46,7 @@ pub fn spawn_tied(mut command: Command) -> std::io::Result<Child> {
 pub fn end_at_exit(child: u32, folder: &Path) {
     static CHILDREN: Mutex<Vec<(u32, PathBuf)>> = Mutex::new(Vec::new());
     fn children() -> MutexGuard<'static, Vec<(u32, PathBuf)>> {
-        CHILDREN.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        CHILDREN.lock().unwrap_or_else(PoisonError::into_inner)
     }
     extern "C" fn end() {
         let children = std::mem::take(&mut *children());
@@ -65,6 +65,37 @@ pub fn end_at_exit(child: u32, folder: &Path) {
         unsafe { libc::atexit(end) };
     }
     children.push((child, folder.to_owned()));
+}
+
+/// Makes something that all tests share, processes and all, on a thread of its own which never ends; it is dropped when this
+/// program ends in an orderly way.
+pub fn keep<T: Send + Sync + 'static>(make: impl AsyncFnOnce() -> T + Send + 'static) -> &'static T {
+    type End = Box<dyn FnOnce() + Send>;
+    static ENDS: Mutex<Vec<End>> = Mutex::new(Vec::new());
+    extern "C" fn end_all() {
+        let ends = std::mem::take(&mut *ENDS.lock().unwrap_or_else(PoisonError::into_inner));
+        ends.into_iter().for_each(|end| end());
+    }
+    let (made, kept) = mpsc::channel();
+    // The kernel kills the processes when the thread that started them ends: this one does not.
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        made.send(Box::new(runtime.block_on(make()))).expect("somebody waits for it");
+        loop {
+            thread::park();
+        }
+    });
+    let kept = Box::into_raw(kept.recv().expect("it starts"));
+    let address = kept as usize;
+    let mut ends = ENDS.lock().unwrap_or_else(PoisonError::into_inner);
+    if ends.is_empty() {
+        // SAFETY: `end_all` relies on nothing but the static.
+        unsafe { libc::atexit(end_all) };
+    }
+    // SAFETY: it came out of a box, once; the tests that used it are over.
+    ends.push(Box::new(move || drop(unsafe { Box::from_raw(address as *mut T) })));
+    // SAFETY: it lives until the program ends.
+    unsafe { &*kept }
 }
 
 /// Whether a child has ended; then it is reaped.

@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -13,7 +14,7 @@ use crate::support::cluster::TestCluster;
 use crate::support::dev::DevCluster;
 use crate::support::dovecot::{MASTER, Options, TestDovecot, password};
 use crate::support::fixtures::free_port;
-use crate::support::process::die_with_parent;
+use crate::support::process::{die_with_parent, keep};
 
 /// How long a whole script may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -127,14 +128,14 @@ impl Direct {
         Self { dovecot, certificate, tls }
     }
 
-    fn place(&self) -> Place {
+    fn place(&self, user: &str) -> Place {
         Place {
             name: "Dovecot",
             imap: self.dovecot.imap_port,
             tls: Some((self.tls, self.certificate.path().join("cert.pem"))),
             lmtp: Some(self.dovecot.lmtp_port),
-            user: "alice".to_owned(),
-            password: password("alice"),
+            user: user.to_owned(),
+            password: password(user),
         }
     }
 }
@@ -173,29 +174,35 @@ impl Gateway {
         Self { cluster, _agent: agent, dovecot, certificate, tls }
     }
 
-    fn place(&self) -> Place {
+    fn place(&self, user: &str) -> Place {
         Place {
             name: "the gateway",
             imap: self.cluster.imap(0),
             tls: Some((self.tls, self.certificate.path().join("cert.pem"))),
             lmtp: Some(self.dovecot.lmtp_port),
-            user: "alice".to_owned(),
-            password: password("alice"),
+            user: user.to_owned(),
+            password: password(user),
         }
     }
 
-    fn assert_well(&self) {
+    fn assert_well(&self, user: &str) {
         let log = self.cluster.log(0);
-        assert!(!log.contains("panicked") && !log.contains(&password("alice")), "{log}");
+        assert!(!log.contains("panicked") && !log.contains(&password(user)), "{log}");
     }
 }
 
+/// Both, which these tests share, each as a user of its own.
+fn sites() -> &'static (Direct, Gateway) {
+    static SITES: OnceLock<&'static (Direct, Gateway)> = OnceLock::new();
+    SITES.get_or_init(|| keep(async || tokio::join!(Direct::start(), Gateway::start())))
+}
+
 /// Runs a script at both, side by side.
-async fn same(script: &str, apart: impl Fn(&str) -> String) {
-    let (direct, gateway) = tokio::join!(Direct::start(), Gateway::start());
-    let (there, here) = (direct.place(), gateway.place());
+async fn same(script: &str, user: &str, apart: impl Fn(&str) -> String) {
+    let (direct, gateway) = sites();
+    let (there, here) = (direct.place(user), gateway.place(user));
     let (directly, through) = tokio::join!(run(script, &there), run(script, &here));
-    gateway.assert_well();
+    gateway.assert_well(user);
     compare(script, &directly, &through, apart);
 }
 
@@ -211,22 +218,22 @@ fn apart(line: &str) -> String {
 
 #[tokio::test]
 async fn imaplib_hears_the_same() {
-    same("with_imaplib.py", apart).await;
+    same("with_imaplib.py", "alice", apart).await;
 }
 
 #[tokio::test]
 async fn imapclient_hears_the_same() {
-    same("with_imapclient.py", apart).await;
+    same("with_imapclient.py", "bob", apart).await;
 }
 
 #[tokio::test]
 async fn mbsync_does_the_same() {
-    same("with_mbsync.py", str::to_owned).await;
+    same("with_mbsync.py", "carol", str::to_owned).await;
 }
 
 #[tokio::test]
 async fn mutt_shows_the_same() {
-    same("with_mutt.py", str::to_owned).await;
+    same("with_mutt.py", "dave", str::to_owned).await;
 }
 
 /// The store of `mailpush dev`, and a gateway before it.
