@@ -1,4 +1,4 @@
-//! The WebSocket door: one task per session, once the handshake ([`handshake`]) is over.
+//! The WebSocket door: one task per session, once the handshake (`handshake`) is over.
 //!
 //! A session's task owns nothing but its socket, its protocol state and its place in the outbox. Frames are shared
 //! between sessions and written with `writev`; there is no write buffer to grow. Reading stops while the client does

@@ -1,7 +1,7 @@
 //! The IMAP door: everything of it that has a socket. The protocol is `wire::imap::session`.
 //!
-//! A connection enters ([`entrance`]): PROXY header, limits, TLS, a mail server. Then one task relays for it
-//! ([`connection`]), reading and writing for a session that knows no sockets.
+//! A connection enters (`entrance`): PROXY header, limits, TLS, a mail server. Then one task relays for it
+//! (`connection`), reading and writing for a session that knows no sockets.
 
 mod announce;
 mod connection;

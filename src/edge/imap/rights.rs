@@ -3,7 +3,7 @@
 //! - **Freshness.** Servers keep rights in memory for a while (Dovecot: 30 s) in each connection, so a connection that stands
 //!   answers with what was true when it was opened. Every question therefore goes over a connection that was opened after it
 //!   was put: those that one user has waiting when it is opened go over it together, later ones over the next. None is kept.
-//! - **Bounds.** There are few connections at a time ([`CONNECTIONS`]) and one for each user, so that nobody whom the server
+//! - **Bounds.** There are few connections at a time (`CONNECTIONS`) and one for each user, so that nobody whom the server
 //!   is slow to let in keeps others waiting. Each question has its time limit; one that nobody waits for any more is not
 //!   asked.
 //! - **What is not known is not denied, and not allowed.** A server that cannot be asked, or does not let the master user in,

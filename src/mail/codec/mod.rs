@@ -1,8 +1,8 @@
 //! Events as bytes: MessagePack for queues, JSON for people and browsers.
 //!
-//! Both are one model ([`wire`]), a map with named keys, so that either side may be of an older
+//! Both are one model (`wire`), a map with named keys, so that either side may be of an older
 //! version (I-1). MessagePack also comes in the dialect of the first James implementation
-//! ([`james`]).
+//! (`james`).
 
 mod james;
 mod json;
