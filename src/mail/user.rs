@@ -25,6 +25,9 @@ pub enum InvalidUser {
     TooLong,
     #[error("a user name must not hold ':' or control characters")]
     BadCharacter,
+    /// Cutting it off could turn one user's name into another's.
+    #[error("a user name must not begin or end with white space")]
+    OuterSpace,
 }
 
 impl UserName {
@@ -82,7 +85,9 @@ impl From<UserName> for String {
 /// How user names are brought to their normal form: the same everywhere in a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserNames {
-    /// Whether case is folded. Mail systems differ; most fold.
+    /// Whether the case of ASCII letters is folded. Mail systems differ; most fold. Other letters
+    /// stay as they are: by Unicode's rules the Kelvin sign is a small `k`, and `\u{212a}ate` would
+    /// become `kate`.
     pub lowercase: bool,
     /// The domain that a bare `alice` belongs to.
     pub default_domain: Option<String>,
@@ -95,16 +100,24 @@ impl Default for UserNames {
 }
 
 impl UserNames {
-    /// Brings what a client, a token or an origin wrote to the normal form.
+    /// Brings what a client, a token or an origin wrote to the normal form: ASCII letters in small,
+    /// and with the default domain. Nothing is cut off, and no letter becomes another: whoever may
+    /// choose a name must not be able to choose one that becomes somebody else's.
+    ///
+    /// # Errors
+    /// What is no [`UserName`], and what begins or ends with white space.
     pub fn normalise(&self, raw: &str) -> Result<UserName, InvalidUser> {
-        let mut text = raw.trim().to_owned();
-        UserName::validate(&text)?;
+        UserName::validate(raw)?;
+        if raw.trim() != raw {
+            return Err(InvalidUser::OuterSpace);
+        }
+        let mut text = raw.to_owned();
         if let (Some(domain), false) = (&self.default_domain, text.contains('@')) {
             text.push('@');
             text.push_str(domain);
         }
         if self.lowercase {
-            text = text.to_lowercase();
+            text.make_ascii_lowercase();
         }
         UserName::new(text)
     }
@@ -125,13 +138,32 @@ mod tests {
     #[test]
     fn normal_form_folds_case_and_adds_the_domain() {
         let names = UserNames { lowercase: true, default_domain: Some("Example.org".into()) };
-        assert_eq!(names.normalise(" Alice ").unwrap().as_str(), "alice@example.org");
+        assert_eq!(names.normalise("Alice").unwrap().as_str(), "alice@example.org");
         assert_eq!(names.normalise("BOB@Other.org").unwrap().as_str(), "bob@other.org");
         let without = |user| names.without_domain(user);
         assert_eq!((without("alice@example.org"), without("a@b@Example.org")), (Some("alice"), Some("a@b")));
         assert_eq!([without("bob@other.org"), without("@example.org"), without("alice"), without("xexample.org")], [None; 4]);
         let exact = UserNames { lowercase: false, default_domain: None };
         assert_eq!(exact.normalise("Alice").unwrap().as_str(), "Alice");
+    }
+
+    #[test]
+    fn no_name_becomes_another_users() {
+        let names = UserNames { lowercase: true, default_domain: Some("example.org".into()) };
+        for outer in [" kate", "kate ", "kate\u{a0}", "\u{3000}kate", "kate\u{2028}"] {
+            assert_eq!(names.normalise(outer), Err(InvalidUser::OuterSpace), "{outer:?}");
+        }
+        // All of these become ASCII letters by Unicode's rules, or lose something.
+        for (raw, kept) in [
+            ("\u{212a}ate", "\u{212a}ate@example.org"),
+            ("\u{212b}NA", "\u{212b}na@example.org"),
+            ("\u{130}da", "\u{130}da@example.org"),
+            ("K\u{c4}TE", "k\u{c4}te@example.org"),
+            ("kate@\u{212a}.example", "kate@\u{212a}.example"),
+        ] {
+            assert_eq!(names.normalise(raw).unwrap().as_str(), kept);
+            assert_eq!(names.normalise(kept).unwrap().as_str(), kept, "the normal form stays as it is");
+        }
     }
 
     #[test]

@@ -233,8 +233,7 @@ impl Connection {
             Err(words.to_owned())
         };
         // Whoever it is, the mail server has let them in: relayed, and their IDLE is the server's own.
-        let Some(user) = user else { return Ok(None) };
-        let Ok(user) = gateway.names.normalise(&user) else { return refuse("identity", "This is no user's name") };
+        let Some(user) = user.and_then(|user| gateway.names.normalise(&user).ok()) else { return Ok(None) };
         let id = SessionId::random(gateway.node().clone());
         match gateway.open_session(id, Subject::of_unknown_groups(user.clone()), Transport::Imap, self.peer) {
             Ok(handle) => {

@@ -22,7 +22,7 @@ pub struct Entry {
 impl Entry {
     /// Reads what a server, a client or an origin wrote; see [`Identifier::read`].
     pub fn read(text: &str, names: &UserNames) -> Result<Self, InvalidIdentifier> {
-        let (negative, text) = sign(text.trim());
+        let (negative, text) = sign(text);
         Ok(Self { identifier: Identifier::read(text, names)?, negative })
     }
 }

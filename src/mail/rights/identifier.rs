@@ -40,7 +40,7 @@ const WORDS: [&str; 4] = ["anyone", "anybody", "authenticated", "owner"];
 pub enum InvalidIdentifier {
     #[error("an identifier is a user's name, group:NAME, anyone, authenticated or owner: {0}")]
     User(#[from] InvalidUser),
-    #[error("a group's name must not be empty or hold control characters, and is at most 320 bytes long")]
+    #[error("a group's name is 1 to 320 bytes long, without control characters and without white space around it")]
     Group,
     #[error(
         "anyone, authenticated and owner are written in small letters; a user's name that begins with '-' or '!', or is one of \
@@ -61,9 +61,10 @@ impl Identifier {
     /// form. Besides the forms of this type, those of mail servers are understood: `$staff` for a
     /// group (Dovecot, Cyrus, James), `anybody` and `$$owner` (James). Dovecot's `!staff`, which
     /// puts a group's rights in the place of a user's, means nothing that an [`super::Acl`] could
-    /// hold, and is refused.
+    /// hold, and is refused. White space around a name is not cut off: such a name is refused.
     pub fn read(text: &str, names: &UserNames) -> Result<Self, InvalidIdentifier> {
-        Ok(match Self::understand(text.trim())? {
+        Ok(match Self::understand(text)? {
+            Said::Whole(Self::Group(name)) if name.trim() != &*name => return Err(InvalidIdentifier::Group),
             Said::Whole(identifier) => identifier,
             Said::User(name) => Self::User(names.normalise(name)?),
         })
