@@ -23,9 +23,10 @@
 //! | [`wire`] | client protocols as state machines | sockets, clocks, tasks |
 //! | [`cluster`] | what nodes share: registry and queue, as traits with their adapters | events, sessions |
 //! | [`push`] | moving events: publisher, consumer, hub, presence | client protocols |
-//! | [`http`] | what every HTTP server of ours shares: accept loop, refusals, reading events | routes |
+//! | [`http`] | what every HTTP server and client of ours shares: accept loop, refusals, reading events | routes |
 //! | [`imap`] | asking a mail server something, as its client | what is asked |
 //! | [`lock`] | the locks of every room, and the order in which they may be taken | what they guard |
+//! | [`tasks`] | tasks that a process cannot do without | what they do |
 //! | [`tls`] | certificates and authorities, for servers and for clients | protocols |
 //! | [`edge`] | the doors: HTTP, WebSocket, SSE, IMAP, tokens | rules of a protocol |
 //! | [`agent`] | the origin's side: spool, adapters of mail servers | client protocols |
@@ -70,5 +71,6 @@ pub mod lock;
 pub mod mail;
 pub mod node;
 pub mod push;
+pub mod tasks;
 pub mod tls;
 pub mod wire;

@@ -29,6 +29,7 @@ use crate::edge::imap;
 use crate::edge::imap::rights::ImapRights;
 use crate::edge::imap::upstream::Upstreams;
 use crate::edge::tickets::Tickets;
+use crate::http::client;
 use crate::http::server::{Bounds, serve};
 use crate::lock::Mutex;
 use crate::mail::ids::NodeId;
@@ -46,6 +47,7 @@ use crate::push::publisher::{Everyone, Options, Publisher};
 use crate::push::sessions::Sessions;
 use crate::push::subscriptions::{Parts, Subscriptions};
 use crate::push::written::WriteThrough;
+use crate::tasks;
 use crate::wire::ws::push::ToldLimits;
 use crate::wire::ws::session::Rules;
 
@@ -55,6 +57,8 @@ const HEALTH_INTERVAL: Duration = Duration::from_secs(2);
 const START_RETRY: Duration = Duration::from_secs(2);
 /// Between batches of `resync`s.
 const TICK: Duration = Duration::from_millis(5);
+/// How long a drain waits for clients, and then for the registry and the queue, once it is told to hurry.
+const HURRIED: Duration = Duration::from_millis(500);
 /// How long a client may take over its half of the closing handshake.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -136,7 +140,7 @@ pub struct Node {
     cluster: Cluster,
     address: SocketAddr,
     imap: ImapAddresses,
-    server: tokio::task::JoinHandle<()>,
+    server: AbortOnDropHandle<()>,
     stop: CancellationToken,
     /// Aborted with the node.
     background: Vec<AbortOnDropHandle<()>>,
@@ -195,8 +199,8 @@ impl Node {
             header_timeout: settings.http.header_timeout_ms.duration(),
             write_timeout: settings.sessions.slow_client_timeout_ms.duration(),
         };
-        let server = tokio::spawn(serve(listener, router(gateway.clone()), bounds, stop.clone()));
         let failed = CancellationToken::new();
+        let server = spawn(&failed, serve(listener, router(gateway.clone()), bounds, stop.clone()));
         let mut background = Vec::new();
         let door = listening.as_ref().map(|listening| listening.door.clone());
         background.extend(listening.map(|listening| spawn(&failed, listening.serve())));
@@ -238,9 +242,13 @@ impl Node {
         self.gateway.node()
     }
 
-    /// Returns if the node has failed: it would tell its clients nothing any more, and should be started anew.
+    /// Returns if the node, or something in the process that it needs, has failed: it would be of no use to its clients any
+    /// more, and should be started anew.
     pub async fn failed(&self) {
-        self.failed.cancelled().await;
+        tokio::select! {
+            () = self.failed.cancelled() => {}
+            () = tasks::failed() => {}
+        }
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -256,8 +264,9 @@ impl Node {
     }
 
     /// Refuses new sessions, says goodbye to those there are at the configured rate, unregisters, flushes and stops; all
-    /// within the deadline.
-    pub async fn drain(self) {
+    /// within the deadline. Once `hurry` is cancelled all that are left are told goodbye at once, and nothing is waited for
+    /// longer than [`HURRIED`].
+    pub async fn drain(mut self, hurry: CancellationToken) {
         let settings = &self.gateway.settings.node;
         let deadline = settings.drain_deadline_ms.duration();
         // In this order: a session that is not in the table yet sees the drain when it gets there.
@@ -271,22 +280,34 @@ impl Node {
         for (number, session) in sessions.into_iter().enumerate() {
             // Each is told its own time to stay away, so that they do not come to one other node at once.
             session.end(End::Draining { reconnect_after: Duration::from_millis(number as u64 * 7_919 % 1_000) });
-            let due = began + pause * (number as u32 + 1);
-            tokio::time::sleep_until(due).await;
+            tokio::select! {
+                () = tokio::time::sleep_until(began + pause * (number as u32 + 1)) => {}
+                () = hurry.cancelled() => {}
+            }
         }
+        let late = async |part: f64| {
+            tokio::select! {
+                () = tokio::time::sleep_until(began + deadline.mul_f64(part)) => {}
+                () = async {
+                    hurry.cancelled().await;
+                    tokio::time::sleep(HURRIED).await;
+                } => {}
+            }
+        };
         self.gateway.tasks.close();
-        let handshakes = began + deadline.mul_f64(0.8);
-        if tokio::time::timeout_at(handshakes, self.gateway.tasks.wait()).await.is_err() {
-            warn!(left = self.gateway.tasks.len(), "some clients did not answer the goodbye in time");
+        tokio::select! {
+            () = self.gateway.tasks.wait() => {}
+            () = late(0.8) => warn!(left = self.gateway.tasks.len(), "some clients did not answer the goodbye in time"),
         }
         let rest = async {
             self.cluster.registrar.close().await;
             self.gateway.publisher.flush().await;
             self.stop.cancel();
-            let _ = self.server.await;
+            let _ = (&mut self.server).await;
         };
-        if tokio::time::timeout_at(began + deadline, rest).await.is_err() {
-            warn!("the registry or the queue did not let go in time");
+        tokio::select! {
+            () = rest => {}
+            () = late(1.0) => warn!("the registry or the queue did not let go in time"),
         }
         drop(self.background);
         info!(took = ?began.elapsed(), "node has stopped");
@@ -374,11 +395,11 @@ fn build(
         followers: Followers::new(followers::CLUSTER),
         local_followers: Followers::new(followers::LOCAL),
         rules: Arc::new(rules),
-        unauthenticated: Arc::new(Semaphore::new(limits.unauthenticated_sockets)),
+        unauthenticated: Arc::new(Semaphore::new(limits.unauthenticated_sockets.min(Semaphore::MAX_PERMITS))),
         started: AtomicBool::new(false),
         draining: CancellationToken::new(),
         tasks: TaskTracker::new(),
-        client: reqwest::Client::builder().user_agent(concat!("mailpush/", env!("CARGO_PKG_VERSION"))).build()?,
+        client: client::builder(&settings.http.peer_proxy)?.build()?,
         departed: Mutex::default(),
         upstreams,
         settings: settings.clone(),

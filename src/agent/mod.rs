@@ -26,6 +26,7 @@ use crate::config::{AgentSettings, Settings, SpoolSync, socket_mode};
 use crate::http::server::{Bounds, serve};
 use crate::mail::user::UserNames;
 use crate::push::metrics::Metrics;
+use crate::tasks::{self, vital};
 use crate::wire::imap::credentials::Credentials;
 use complete::FlagSource;
 use metrics::AgentMetrics;
@@ -100,13 +101,13 @@ impl Agent {
             write_timeout: WRITE_TIMEOUT,
         };
         let servers = TaskTracker::new();
-        servers.spawn(serve(tcp, router.clone(), bounds, closing.clone()));
+        servers.spawn(vital("agent intake", serve(tcp, router.clone(), bounds, closing.clone())));
         if let Some(unix) = unix {
-            servers.spawn(serve(unix, router, bounds, closing.clone()));
+            servers.spawn(vital("agent socket", serve(unix, router, bounds, closing.clone())));
         }
         servers.close();
-        let mut background = vec![tokio::spawn(keep(spool.clone(), agent.clone()))];
-        background.extend(pool.map(|pool| tokio::spawn(sweep(pool))));
+        let mut background = vec![tokio::spawn(vital("spool", keep(spool.clone(), agent.clone())))];
+        background.extend(pool.map(|pool| tokio::spawn(vital("IMAP connections", sweep(pool)))));
         info!(%address, waiting = left.records, "the agent takes events in");
         Ok(Self {
             spool,
@@ -122,17 +123,22 @@ impl Agent {
 
     /// Waits until a part has failed.
     pub async fn failed(&self) {
-        self.stop.cancelled().await;
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = tasks::failed() => {}
+        }
     }
 
-    /// Takes nothing more in, publishes what can be published in time, and keeps the rest in the spool.
-    pub async fn drain(self) {
+    /// Takes nothing more in, publishes what can be published in time, and keeps the rest in the spool; that at once when
+    /// `hurry` is cancelled.
+    pub async fn drain(self, hurry: CancellationToken) {
         self.closing.cancel();
         let published = async {
             self.servers.wait().await;
             self.spool.emptied().await;
         };
-        if tokio::time::timeout(self.deadline, published).await.is_err() {
+        let published = hurry.run_until_cancelled(tokio::time::timeout(self.deadline, published)).await;
+        if !matches!(published, Some(Ok(()))) {
             info!(events = self.spool.backlog().records, "the rest stays in the spool");
         }
         self.stop.cancel();
@@ -160,7 +166,7 @@ pub fn target(settings: &Settings, naming: Naming) -> Result<Option<Target>> {
         return Ok(None);
     }
     let host = imap.address.rsplit_once(':').map_or(imap.address.as_str(), |(host, _)| host);
-    let domain = settings.auth.default_domain.to_lowercase();
+    let domain = settings.auth.default_domain.to_ascii_lowercase();
     Ok(Some(Target {
         address: imap.address.clone(),
         tls: Tls::new(imap.tls, imap.ca_file.as_deref(), host).context("agent.imap")?,

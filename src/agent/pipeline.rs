@@ -21,6 +21,7 @@ use crate::mail::codec::from_msgpack;
 use crate::mail::event::{Change, Event};
 use crate::mail::path::MailboxPath;
 use crate::push::publisher::{PublishError, Publisher};
+use crate::tasks::vital;
 
 /// Events under way, at most, in bytes of the spool.
 const UNDER_WAY: usize = 16 * 1024 * 1024;
@@ -107,10 +108,10 @@ impl Pipeline {
             trouble: Mutex::default(),
         });
         let reader = pipeline.clone();
-        pipeline.tasks.spawn(async move {
+        pipeline.tasks.spawn(vital("spool reader", async move {
             let stop = reader.stop.clone();
             let _ = stop.run_until_cancelled(reader.read()).await;
-        });
+        }));
         pipeline
     }
 
@@ -177,10 +178,11 @@ impl Pipeline {
                 lane.push(waiting);
                 lanes.insert(path, lane.clone());
                 let (pipeline, driven) = (self.clone(), lane.clone());
-                self.tasks.spawn(async move {
+                // A lane that nobody drives would hold its mailbox's events for ever.
+                self.tasks.spawn(vital("spool lane", async move {
                     let stop = pipeline.stop.clone();
                     let _ = stop.run_until_cancelled(pipeline.drive(driven)).await;
-                });
+                }));
                 lane
             }
         };

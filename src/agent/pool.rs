@@ -84,7 +84,7 @@ struct State {
 
 impl Pool {
     pub fn new(target: Target) -> Self {
-        Self { permits: Semaphore::new(target.connections), target, state: Mutex::default() }
+        Self { permits: Semaphore::new(target.connections.min(Semaphore::MAX_PERMITS)), target, state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -117,7 +117,7 @@ impl Pool {
         let (owner, names) = (mailbox.owner(), &self.target.naming.names);
         let per_owner = {
             let mut state = self.state();
-            let permits = || Arc::new(Semaphore::new(self.target.connections_per_owner));
+            let permits = || Arc::new(Semaphore::new(self.target.connections_per_owner.min(Semaphore::MAX_PERMITS)));
             state.busy.entry(owner.to_owned()).or_insert_with(permits).clone()
         };
         // Neither is ever closed.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tracing::info;
 
-use super::serve::told_to_stop;
+use super::signals::Signals;
 use super::{CliError, Global};
 use crate::agent::{Agent, Publishing};
 use crate::config::Purpose;
@@ -14,7 +14,9 @@ use crate::push::metrics::Metrics;
 
 /// Runs until SIGTERM or SIGINT; what is not published then stays in the spool.
 pub async fn run(global: &Global) -> Result<(), CliError> {
+    let mut signals = Signals::listen()?;
     let mut settings = global.start(Purpose::Agent)?;
+    super::raise_open_files();
     settings.access.source = settings.access.source.resolved_for_agent(&settings);
     // A wrong one either holds events back while ZooKeeper is away, or leaves ACLs there as they were.
     info!(source = settings.access.source.name(), "the gateways' access.source is taken to be this");
@@ -25,9 +27,9 @@ pub async fn run(global: &Global) -> Result<(), CliError> {
     let publishing = Publishing { sink: publisher, metrics, names: user_names(&settings.auth), origin };
     let agent = Agent::start(&settings, publishing).await?;
     let outcome = tokio::select! {
-        told = told_to_stop() => told,
+        () = signals.stop() => Ok(()),
         () = agent.failed() => Err(anyhow::anyhow!("a part of the agent has failed, its log says which").into()),
     };
-    agent.drain().await;
+    signals.drain(|hurry| agent.drain(hurry)).await;
     outcome
 }

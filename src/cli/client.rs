@@ -7,6 +7,7 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
 
 use super::CliError;
+use crate::http::client;
 
 /// Which node, as whom.
 #[derive(Args)]
@@ -17,6 +18,9 @@ pub struct Remote {
     /// A token; better given as MAILPUSH_TOKEN, for command lines are seen by others
     #[arg(long, env = "MAILPUSH_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
+    /// A proxy to ask through, such as http://proxy.example.org:3128; HTTP_PROXY and ALL_PROXY are not heeded
+    #[arg(long, env = "MAILPUSH_PROXY", default_value = "", hide_default_value = true)]
+    pub proxy: String,
 }
 
 /// Longer than the node itself takes over anything.
@@ -36,7 +40,9 @@ impl Remote {
         // A line end at its end, as scripts and files leave one, could not stand in a header.
         let token = self.token.as_deref().map(|token| token.trim().to_owned()).filter(|token| !token.is_empty());
         let token = token.ok_or_else(|| CliError::Usage("a token is needed: set MAILPUSH_TOKEN or --token".to_owned()))?;
-        let client = reqwest::Client::builder().timeout(TIMEOUT).build().map_err(anyhow::Error::new)?;
+        let builder =
+            client::builder(&self.proxy).map_err(|_| CliError::Usage("--proxy is not the URL of a proxy".to_owned()))?;
+        let client = builder.timeout(TIMEOUT).build().map_err(anyhow::Error::new)?;
         Ok(Some(Client { client, url: url.trim_end_matches('/').to_owned(), token }))
     }
 

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use clap::Args;
 
-use super::serve::told_to_stop;
+use super::signals::Signals;
 use super::{CliError, Global, print};
 use crate::config::Purpose;
 use crate::dev::{Description, Dev, Ports};
@@ -26,7 +26,9 @@ pub struct DevArgs {
 }
 
 pub async fn run(global: &Global, args: DevArgs) -> Result<(), CliError> {
+    let mut signals = Signals::listen()?;
     let settings = global.start(Purpose::Dev)?;
+    super::raise_open_files();
     let dev = Dev::start(settings, usize::from(args.nodes), Ports { http: args.port, imap: args.imap_port }).await?;
     let description = dev.description();
     if args.json {
@@ -35,9 +37,12 @@ pub async fn run(global: &Global, args: DevArgs) -> Result<(), CliError> {
     } else {
         print(introduction(description))?;
     }
-    told_to_stop().await?;
-    dev.stop().await;
-    Ok(())
+    let outcome = tokio::select! {
+        () = signals.stop() => Ok(()),
+        () = dev.failed() => Err(anyhow::anyhow!("a part of the cluster has failed, its log says which").into()),
+    };
+    signals.drain(|hurry| dev.stop(hurry)).await;
+    outcome
 }
 
 /// What to paste where.

@@ -6,10 +6,13 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
+use tracing::{info, warn};
 
 use crate::config::{Fault, Purpose, Settings, Sources, load_for};
+use crate::http::files;
 
 mod acl;
 mod admin;
@@ -22,6 +25,7 @@ mod gc;
 mod logging;
 mod publish;
 mod serve;
+mod signals;
 mod token;
 
 pub use check::{Probe, probe_dependencies};
@@ -31,6 +35,9 @@ pub use duration::parse_duration;
 pub const EXIT_USAGE: u8 = 64;
 /// Something that mailpush needs is away: trying again may help (EX_UNAVAILABLE).
 pub const EXIT_UNAVAILABLE: u8 = 69;
+
+/// How long the process waits, at its end, for threads that are blocked.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 64 bad flags or settings, 69 something needed is unavailable, 1 anything else.";
 
@@ -164,7 +171,9 @@ pub fn main() -> ExitCode {
             return if error.use_stderr() { EXIT_USAGE.into() } else { ExitCode::SUCCESS };
         }
     };
-    match run(cli) {
+    let outcome = run(cli);
+    logging::flush();
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(io::stderr(), "mailpush: {error}");
@@ -177,7 +186,7 @@ pub fn main() -> ExitCode {
 pub fn run(cli: Cli) -> Result<(), CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| anyhow::Error::new(error).context("cannot start the runtime"))?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         match cli.command {
             Command::Serve => serve::run(&cli.global).await,
             Command::Agent => agent::run(&cli.global).await,
@@ -190,7 +199,19 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
             Command::Check(args) => check::run(&cli.global, args).await,
             Command::Token(command) => token::run(&cli.global, command).await,
         }
-    })
+    });
+    // What still blocks a thread (a library's close, a read of standard input) must not keep the process.
+    runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
+    outcome
+}
+
+/// As many open files as the system lets the process have: the soft limit, 1,024 on most systems, is for programs that use
+/// `select`, and each client needs one or two.
+fn raise_open_files() {
+    match files::raise_limit() {
+        Ok(limit) => info!(limit, "open files at most"),
+        Err(error) => warn!(%error, limit = files::limit(), "cannot raise the number of open files"),
+    }
 }
 
 /// Writes a result to standard output. Whoever reads it may stop early (`| head`): that is no failure.

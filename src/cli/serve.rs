@@ -2,38 +2,26 @@
 
 use std::sync::Arc;
 
-use anyhow::Context;
-use tokio::signal::unix::{SignalKind, signal};
-use tracing::info;
-
+use super::signals::Signals;
 use super::{CliError, Global};
 use crate::config::Purpose;
 use crate::node::{Cluster, Node};
 
 /// Runs until SIGTERM or SIGINT, then drains.
 pub async fn run(global: &Global) -> Result<(), CliError> {
+    let mut signals = Signals::listen()?;
     let settings = Arc::new(global.start(Purpose::Serve)?);
+    super::raise_open_files();
     let cluster = Cluster::connect(&settings).await?;
     let node = tokio::select! {
         node = Node::start(settings, cluster) => node?,
         // Still waiting for a dependency: there is nothing to drain.
-        told = told_to_stop() => return told,
+        () = signals.stop() => return Ok(()),
     };
     let outcome = tokio::select! {
-        told = told_to_stop() => told,
+        () = signals.stop() => Ok(()),
         () = node.failed() => Err(anyhow::anyhow!("a part of the node has failed, its log says which").into()),
     };
-    node.drain().await;
+    signals.drain(|hurry| node.drain(hurry)).await;
     outcome
-}
-
-/// Waits for SIGTERM or SIGINT.
-pub(super) async fn told_to_stop() -> Result<(), CliError> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-    tokio::select! {
-        _ = terminate.recv() => info!("told to stop (SIGTERM)"),
-        _ = interrupt.recv() => info!("told to stop (SIGINT)"),
-    }
-    Ok(())
 }

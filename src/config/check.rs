@@ -125,6 +125,7 @@ fn http(checker: &mut Checker<'_>, http: &HttpSettings) {
     checker.at_least("http.request_timeout_ms", http.request_timeout_ms.0, 1);
     checker.at_least("http.body_limit_bytes", http.body_limit_bytes as u64, 1024);
     checker.at_least("http.peer_timeout_ms", http.peer_timeout_ms.0, 1);
+    proxy(checker, "http.peer_proxy", &http.peer_proxy);
     checker.require(
         &["http.peer_timeout_ms", "http.request_timeout_ms"],
         http.peer_timeout_ms < http.request_timeout_ms,
@@ -166,11 +167,18 @@ fn auth(checker: &mut Checker<'_>, auth: &AuthSettings, purpose: Purpose) {
 
     algorithms(checker, auth);
     jwks_url(checker, &auth.jwks_url);
+    proxy(checker, "auth.jwks_proxy", &auth.jwks_proxy);
     checker.at_least("auth.jwks_refresh_ms", auth.jwks_refresh_ms.0, 1_000);
     checker.at_most("auth.leeway_ms", auth.leeway_ms.0, 300_000);
     let domain = &auth.default_domain;
     let good = domain.len() <= 255 && !domain.chars().any(|c| c == '@' || c == ':' || c.is_whitespace() || c.is_control());
     checker.require(&["auth.default_domain"], good, format!("is {domain:?}"), "Write only the domain: example.org, without '@'.");
+}
+
+fn proxy(checker: &mut Checker<'_>, setting: &str, text: &str) {
+    let good = text.is_empty() || is_base_url(text);
+    let hint = "Write http:// or https://, a host and a port, such as http://proxy.example.org:3128; leave it empty for none.";
+    checker.require(&[setting], good, format!("is {text:?}, not the URL of a proxy"), hint);
 }
 
 fn jwks_url(checker: &mut Checker<'_>, text: &str) {
@@ -185,10 +193,16 @@ fn jwks_url(checker: &mut Checker<'_>, text: &str) {
 }
 
 /// Plain HTTP that does not leave this machine.
-pub(crate) fn is_loopback_http(url: &Url) -> bool {
+fn is_loopback_http(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
     let loopback = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
     url.scheme() == "http" && loopback
+}
+
+/// A signature algorithm by its name in `alg` (RFC 7518 3.1, RFC 8037 3.1). `Ed25519` (RFC 9864 2.2) is `EdDSA` with the
+/// one curve that is accepted here. `None`: it is not known, as `none` is not.
+pub(crate) fn parse_algorithm(name: &str) -> Option<Algorithm> {
+    if name == "Ed25519" { Some(Algorithm::EdDSA) } else { name.parse().ok() }
 }
 
 /// RFC 8725 3.1 and 3.2: an explicit list of algorithms, each fit for the key; never `none`.
@@ -197,8 +211,8 @@ fn algorithms(checker: &mut Checker<'_>, auth: &AuthSettings) {
     let mut least_secret = 32;
     for (index, name) in auth.algorithms.iter().enumerate() {
         let setting = format!("{NAME}[{index}]");
-        let Ok(algorithm) = name.parse::<Algorithm>() else {
-            let hint = "Use HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 or EdDSA.";
+        let Some(algorithm) = parse_algorithm(name) else {
+            let hint = "Use HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA or Ed25519.";
             checker.require(&[&setting], false, format!("is {name:?}, which is not accepted"), hint);
             continue;
         };

@@ -18,7 +18,7 @@ use super::schema::{self, ENVIRONMENT_PREFIX, FREE_TABLE, Kind};
 use super::{Settings, file, text, wording};
 
 /// Variables with our prefix that are no settings but belong to the command line.
-pub const CLI_VARIABLES: [&str; 3] = ["MAILPUSH_CONFIG", "MAILPUSH_TOKEN", "MAILPUSH_URL"];
+pub const CLI_VARIABLES: [&str; 4] = ["MAILPUSH_CONFIG", "MAILPUSH_PROXY", "MAILPUSH_TOKEN", "MAILPUSH_URL"];
 
 /// Where settings come from. Prints names only: values may be secrets.
 #[derive(Clone, Default)]

@@ -24,7 +24,7 @@ mod wording;
 mod tests;
 
 pub use check::Purpose;
-pub(crate) use check::is_loopback_http;
+pub(crate) use check::parse_algorithm;
 pub use check_agent::socket_mode;
 pub use fault::{Fault, Origin};
 pub use load::{CLI_VARIABLES, Sources, load, load_for};

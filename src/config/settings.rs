@@ -110,6 +110,8 @@ pub struct HttpSettings {
     pub body_limit_bytes: usize,
     /// How long another node may take to answer a cluster-wide request.
     pub peer_timeout_ms: Millis,
+    /// The proxy through which other nodes are asked. Empty: directly.
+    pub peer_proxy: String,
 }
 
 impl Default for HttpSettings {
@@ -123,6 +125,7 @@ impl Default for HttpSettings {
             request_timeout_ms: Millis(30_000),
             body_limit_bytes: 1024 * 1024,
             peer_timeout_ms: Millis(2_000),
+            peer_proxy: String::new(),
         }
     }
 }
@@ -180,6 +183,8 @@ pub struct AuthSettings {
     pub private_key_file: Option<PathBuf>,
     pub jwks_file: Option<PathBuf>,
     pub jwks_url: String,
+    /// The proxy through which `jwks_url` is fetched. Empty: directly.
+    pub jwks_proxy: String,
     pub jwks_refresh_ms: Millis,
     pub algorithms: Vec<String>,
     /// Empty: not checked.
@@ -199,6 +204,7 @@ impl Default for AuthSettings {
             private_key_file: None,
             jwks_file: None,
             jwks_url: String::new(),
+            jwks_proxy: String::new(),
             jwks_refresh_ms: Millis(300_000),
             algorithms: Vec::new(),
             issuer: String::new(),

@@ -275,6 +275,8 @@ fn settings_must_fit_together() {
     assert!(Case::default().set("auth.jwks_url=http://[::1]:1/keys").load().is_ok());
     faulty(Case::keyed().set("auth.algorithms=none,ES256,HS512"), &["auth.algorithms[0]", "auth.algorithms[1]", "auth.secret"]);
     faulty(Case::default().set("auth.public_key_file=k.pem").set("auth.algorithms=HS256"), &["auth.algorithms[0]"]);
+    faulty(Case::keyed().set("auth.algorithms=Ed25519"), &["auth.algorithms[0]"]);
+    faulty(Case::default().set("auth.public_key_file=k.pem").set("auth.algorithms=Ed25519,Ed448"), &["auth.algorithms[1]"]);
     faulty(Case::default().set("auth.secret=thirty-one bytes are not enough"), &["auth.secret"]);
     faulty(Case::keyed().set("node.id=gw 1").set("queue.prefix=a/b"), &["node.id", "queue.prefix"]);
     faulty(Case::keyed().set("sessions.pong_timeout_ms=25000"), &["sessions.pong_timeout_ms"]);

@@ -15,9 +15,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use data_encoding::BASE64URL_NOPAD;
-use futures::future::join_all;
+use futures::future::{join_all, select_all};
 use serde::Serialize;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 use uuid::Uuid;
@@ -32,6 +33,7 @@ use crate::mail::{Event, Uid};
 use crate::node::{Cluster, Node};
 use crate::push::clock::unix_ms;
 use crate::push::publisher::Publisher;
+use crate::tasks::vital;
 use store::model::Refusal;
 use store::{Store, StoreOptions};
 
@@ -139,7 +141,7 @@ impl Dev {
         let description = describe(&settings, &started, &store)?;
         // One publisher, as one mail server has: its clients hear only what came out of the queue (I-7).
         let publisher = started.first().context("a cluster has a node")?.gateway().publisher.clone();
-        let publishing = AbortOnDropHandle::new(tokio::spawn(publish(publisher, published)));
+        let publishing = AbortOnDropHandle::new(tokio::spawn(vital("dev publisher", publish(publisher, published))));
         Ok(Self { nodes: started, store, _publishing: publishing, description })
     }
 
@@ -157,9 +159,14 @@ impl Dev {
         &self.description
     }
 
-    /// Drains all nodes.
-    pub async fn stop(self) {
-        join_all(self.nodes.into_iter().map(Node::drain)).await;
+    /// Returns if a node, or what all of them share, has failed.
+    pub async fn failed(&self) {
+        select_all(self.nodes.iter().map(|node| Box::pin(node.failed()))).await;
+    }
+
+    /// Drains all nodes; sooner once `hurry` is cancelled.
+    pub async fn stop(self, hurry: CancellationToken) {
+        join_all(self.nodes.into_iter().map(|node| node.drain(hurry.clone()))).await;
     }
 }
 

@@ -22,10 +22,12 @@ use super::store::messages::Arrival;
 use super::store::model::{Faults, Limits, Model, Refusal};
 use super::store::names::Style;
 use crate::cluster::acls::AclNews;
+use crate::http::seldom::Seldom;
 use crate::lock::{Mutex, MutexGuard};
 use crate::mail::rights::Rights;
 use crate::mail::{Event, Flags, Uid, UserName};
 use crate::push::clock::unix_ms;
+use crate::tasks::vital;
 use crate::wire::imap::credentials::Credentials;
 
 /// Who may log in as anybody, for a gateway that takes a client's connection up again.
@@ -157,9 +159,9 @@ impl Store {
         let traits =
             Traits { master: master.clone(), esearch: options.esearch, idle: options.idle, condstore: options.condstore };
         let stop = CancellationToken::new();
-        let publishing = tokio::spawn(publish(shared.clone(), options.events));
+        let publishing = tokio::spawn(vital("mail store events", publish(shared.clone(), options.events)));
         let accepting = accept(shared.clone(), listener, traits, options.limits.connections, stop.clone());
-        let tasks = [tokio::spawn(accepting), publishing].map(AbortOnDropHandle::new);
+        let tasks = [tokio::spawn(vital("mail store", accepting)), publishing].map(AbortOnDropHandle::new);
         Ok(Self { shared, address, master, stop, _tasks: tasks })
     }
 
@@ -243,6 +245,7 @@ async fn publish(shared: Arc<Shared>, events: Option<mpsc::Sender<Event>>) {
 async fn accept(shared: Arc<Shared>, listener: TcpListener, traits: Traits, connections: usize, stop: CancellationToken) {
     let places = Arc::new(Semaphore::new(connections));
     let ids = AtomicU64::new(1);
+    let mut failures = Seldom::default();
     loop {
         let stream = tokio::select! {
             accepted = listener.accept() => accepted.map(|(stream, _)| stream),
@@ -251,7 +254,9 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, traits: Traits, conn
         let mut stream = match stream {
             Ok(stream) => stream,
             Err(error) => {
-                warn!(%error, "the mail store cannot take a connection in");
+                if let Some(times) = failures.again(Instant::now()) {
+                    warn!(%error, times, "the mail store cannot take a connection in");
+                }
                 tokio::time::sleep(std::time::Duration::from_millis(100)).await;
                 continue;
             }

@@ -1,7 +1,7 @@
 //! What the doors of one node share.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -104,9 +104,10 @@ impl Gateway {
         }
     }
 
-    /// Verifies a token and counts a refusal. Waits a moment where a key set may have to be fetched first.
-    pub async fn verify(&self, token: &str) -> Result<Identity, AuthError> {
-        let verdict = self.auth.verify_or_refresh(token).await;
+    /// Verifies a token that is presented from an address, and counts a refusal. Waits a moment where a key set may have to
+    /// be fetched first.
+    pub async fn verify(&self, token: &str, from: IpAddr) -> Result<Identity, AuthError> {
+        let verdict = self.auth.verify_or_refresh(token, from).await;
         verdict.inspect_err(|error| Metrics::count(&self.metrics.tokens_refused, "reason", error.name()))
     }
 

@@ -87,7 +87,7 @@ async fn begin(gateway: Arc<Gateway>, peer: SocketAddr, headers: &HeaderMap, que
     }
     let asked = read_parameters(&gateway, &query);
     let identity = match (token, ticket) {
-        (Some(token), _) => gateway.verify(token).await.map_err(|error| Problem::token(&error))?,
+        (Some(token), _) => gateway.verify(token, peer.ip()).await.map_err(|error| Problem::token(&error))?,
         // A ticket is of use again with the right parameters.
         (None, Some(ticket)) if asked.is_ok() => redeem(&gateway, ticket).await?,
         (None, _) => return Err(asked.err().unwrap_or_else(Problem::no_token)),

@@ -1,10 +1,13 @@
-//! What every HTTP server of ours has in common: the accept loop, refusals, and reading events.
+//! What every HTTP server of ours has in common: the accept loop, refusals, and reading events; and what every client has.
 
 use axum::http::{HeaderMap, header};
 
+pub mod client;
 pub mod events;
+pub mod files;
 pub mod patience;
 pub mod problem;
+pub mod seldom;
 pub mod server;
 mod sound;
 

@@ -21,6 +21,7 @@ use super::outbox::{RegistrationStatus, ResyncReason};
 use crate::cluster::registry::{Discontinuity, Registrar, RegistryError};
 use crate::lock::{Mutex, rank};
 use crate::mail::key::Key;
+use crate::tasks::vital;
 
 /// After this long a failed registration is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -140,8 +141,8 @@ impl Presence {
             lingering: Notify::new(),
             breaks,
         });
-        tokio::spawn(sweep(Arc::downgrade(&presence)));
-        tokio::spawn(follow_registry(Arc::downgrade(&presence), discontinuities));
+        tokio::spawn(vital("lingering keys", sweep(Arc::downgrade(&presence))));
+        tokio::spawn(vital("breaks of the registry", follow_registry(Arc::downgrade(&presence), discontinuities)));
         (presence, receiver)
     }
 

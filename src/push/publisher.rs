@@ -136,7 +136,7 @@ impl PublishError {
 
 impl Publisher {
     pub fn new(directory: Arc<dyn Directory>, queues: Arc<dyn QueueSystem>, metrics: Arc<Metrics>, options: Options) -> Self {
-        let permits = Semaphore::new(options.max_in_flight.max(1));
+        let permits = Semaphore::new(options.max_in_flight.clamp(1, Semaphore::MAX_PERMITS));
         Self { producer: queues.producer(), directory, queues, metrics, options, permits, listed: tokio::sync::Mutex::default() }
     }
 

@@ -81,6 +81,36 @@ test("a token that the server cannot check now is kept", async () => {
   assert.equal(world.socket.sent[0].connect.token, "token-2");
 });
 
+test("a token whose key the server does not know yet is shown again, on a socket and on a stream", async () => {
+  const world = new World();
+  const { on_connect } = world;
+  world.on_connect = (socket, id) => {
+    socket.say({ id, error: { code: 503, name: "unavailable", message: "not known yet", temporary: true, retry_after_ms: 2_000 } });
+    socket.say({ disconnect: { code: 4413, reason: "tokens cannot be checked at the moment", reconnect: true } });
+    socket.end(4413);
+  };
+  const { client, errors } = world.client();
+  world.watch(client, { mailbox: INBOX });
+  await world.pass(8_000);
+  assert.notEqual(client.state, "closed");
+  assert.ok(errors.length > 0 && errors.every(({ temporary }) => temporary));
+  world.on_connect = on_connect;
+  await world.pass(60_000);
+  assert.equal(client.state, "connected");
+  assert.equal(world.socket.sent[0].connect.token, "token-1");
+  assert.equal(world.tokens, 1);
+
+  const streaming = new World({ sockets: false });
+  const second = streaming.client();
+  streaming.watch(second.client, { mailbox: INBOX });
+  await settle();
+  streaming.streams.at(-1).refuse(503, { status: 503, detail: "not known yet", code: "token_key_pending" }, { "retry-after": "2" });
+  await streaming.pass(4_000);
+  assert.notEqual(second.client.state, "closed");
+  assert.ok(streaming.streams.length > 1, "it came back");
+  assert.equal(streaming.streams.at(-1).headers.authorization, "Bearer token-1");
+});
+
 test("a token that lives for no longer than the server's notice is not asked for without pause", async () => {
   const world = new World();
   const until = () => world.epoch + world.time + 60_000;

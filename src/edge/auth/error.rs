@@ -16,7 +16,7 @@ pub enum AuthError {
     /// Not in the list, `none`, or not of the key's kind (RFC 8725 3.1).
     #[error("the token's algorithm is not allowed")]
     AlgorithmNotAllowed,
-    /// The token names a key that is not in the set, perhaps not yet.
+    /// The token names a key that is not in the set, also not in one fetched after the token was first presented.
     #[error("the token's key is not known")]
     UnknownKey,
     #[error("the token's signature is wrong")]
@@ -36,6 +36,10 @@ pub enum AuthError {
     /// No key set could be fetched since the start: not the client's fault, so it may try again.
     #[error("tokens cannot be checked at the moment")]
     KeysUnavailable,
+    /// The keys at hand do not verify the token, and no key set has been fetched since it was first presented:
+    /// it may be signed with a key that is about to be fetched.
+    #[error("the token's key is not known yet: come back with it in a moment")]
+    KeyPending,
 }
 
 impl AuthError {
@@ -54,6 +58,7 @@ impl AuthError {
         Self::MissingClaim("exp"),
         Self::InvalidClaim("exp"),
         Self::KeysUnavailable,
+        Self::KeyPending,
     ];
 
     /// A stable name for metrics and answers.
@@ -72,12 +77,13 @@ impl AuthError {
             Self::MissingClaim(_) => "token_claim_missing",
             Self::InvalidClaim(_) => "token_claim_invalid",
             Self::KeysUnavailable => "token_keys_unavailable",
+            Self::KeyPending => "token_key_pending",
         }
     }
 
     /// Whether the same token may be good later: the fault is ours (503), not the token's (401).
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::KeysUnavailable)
+        matches!(self, Self::KeysUnavailable | Self::KeyPending)
     }
 }
 

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::KeyError;
-use crate::config::AuthSettings;
+use crate::config::{AuthSettings, parse_algorithm};
 
 /// Keys tried for a token that names none: each costs a signature check.
 const MAX_TRIED: usize = 8;
@@ -102,7 +102,7 @@ impl VerifyingKey {
             _ => return None,
         };
         if let Some(only) = &jwk.alg {
-            algorithms.retain(|algorithm| only.parse() == Ok(*algorithm));
+            algorithms.retain(|algorithm| parse_algorithm(only) == Some(*algorithm));
         }
         (for_verifying && !algorithms.is_empty()).then(|| Self { id: jwk.kid.clone(), algorithms, key })
     }
@@ -131,7 +131,7 @@ pub(super) struct Allowed(Option<Vec<Algorithm>>);
 impl Allowed {
     /// Fails on a name that is no algorithm (`none` is none).
     pub fn new(settings: &AuthSettings) -> Result<Self, KeyError> {
-        let parse = |name: &String| name.parse().map_err(|_| KeyError::UnknownAlgorithm(name.clone()));
+        let parse = |name: &String| parse_algorithm(name).ok_or_else(|| KeyError::UnknownAlgorithm(name.clone()));
         let list = settings.algorithms.iter().map(parse).collect::<Result<Vec<Algorithm>, _>>()?;
         Ok(Self(Some(list).filter(|list| !list.is_empty())))
     }

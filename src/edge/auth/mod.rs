@@ -4,25 +4,30 @@
 //! only then what it says. RFC 8725 is followed: algorithms are bound to keys (3.1), `none` does not exist here,
 //! issuer and audience are checked (3.8, 3.9), nothing in a header makes us fetch anything (3.10).
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use data_encoding::BASE64URL_NOPAD;
-use jsonwebtoken::Algorithm;
+use jsonwebtoken::{Algorithm, AlgorithmFamily};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::config::AuthSettings;
+use crate::config::{AuthSettings, parse_algorithm};
+use crate::lock::Mutex;
 use crate::mail::UserName;
+use crate::tasks::vital;
 use claims::Policy;
 use keys::{Allowed, KeySet, NoKey, VerifyingKey};
+use presented::Presented;
 use source::{Pace, Shared, Source};
 
 mod claims;
 mod error;
 mod keys;
+mod presented;
 mod scopes;
 mod source;
 pub mod token;
@@ -43,9 +48,6 @@ pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
 /// How long [`Authenticator::verify_or_refresh`] waits for a key set that may hold an unknown key.
 const REFRESH_PATIENCE: Duration = Duration::from_secs(3);
-
-/// An unknown key makes the key set be fetched again at most this often.
-const REFETCH_FLOOR: Duration = Duration::from_secs(10);
 
 /// Who a token's bearer is, and until when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,9 +74,39 @@ pub struct KeyHealth {
 /// Verifies tokens. A key set is kept fresh by a task of its own, which ends when this is dropped.
 pub struct Authenticator {
     policy: Policy,
+    allowed: Allowed,
     shared: Arc<Shared>,
     /// `None` where the keys never change.
-    refresher: Option<AbortOnDropHandle<()>>,
+    changing: Option<Changing>,
+}
+
+/// What there is where the keys change.
+struct Changing {
+    presented: Mutex<Presented>,
+    /// Keeps the keys fresh.
+    _refresher: AbortOnDropHandle<()>,
+}
+
+/// Why the keys at hand do not accept a token.
+enum Refusal {
+    /// Whatever the keys were.
+    Final(AuthError),
+    /// By these keys; another set of them may.
+    ByTheseKeys(AuthError),
+}
+
+impl Refusal {
+    fn into_error(self) -> AuthError {
+        match self {
+            Self::Final(error) | Self::ByTheseKeys(error) => error,
+        }
+    }
+}
+
+impl From<AuthError> for Refusal {
+    fn from(error: AuthError) -> Self {
+        Self::Final(error)
+    }
 }
 
 impl Authenticator {
@@ -84,58 +116,82 @@ impl Authenticator {
     /// # Errors
     /// There is no source of keys, a file cannot be read or used, or the algorithms fit no key.
     pub async fn new(settings: &AuthSettings) -> Result<Arc<Self>, KeyError> {
-        Self::with_floor(settings, REFETCH_FLOOR).await
+        Self::with_floor(settings, None).await
     }
 
-    async fn with_floor(settings: &AuthSettings, at_most_every: Duration) -> Result<Arc<Self>, KeyError> {
+    /// With another floor between fetches than the source's own.
+    async fn with_floor(settings: &AuthSettings, floor: Option<Duration>) -> Result<Arc<Self>, KeyError> {
         let policy = Policy::new(settings);
         let allowed = Allowed::new(settings)?;
         let mut source = if !settings.secret.is_empty() {
             let key = VerifyingKey::from_secret(settings.secret.expose().as_bytes());
-            return Ok(Self::fixed(policy, KeySet::of_one(key, &allowed)?));
+            return Self::fixed(policy, allowed, key);
         } else if let Some(path) = &settings.public_key_file {
-            return Ok(Self::fixed(policy, KeySet::of_one(read_pem(path).await?, &allowed)?));
+            return Self::fixed(policy, allowed, read_pem(path).await?);
         } else if let Some(path) = &settings.jwks_file {
             Source::file(path)
         } else if !settings.jwks_url.is_empty() {
-            Source::url(&settings.jwks_url)?
+            Source::url(&settings.jwks_url, &settings.jwks_proxy)?
         } else {
             return Err(KeyError::NoSource);
         };
         let shared = Arc::new(Shared::default());
-        let good = shared.record(source.fetch(&allowed).await);
+        let good = shared.refresh(&mut source, &allowed).await;
+        let at_most_every = floor.unwrap_or_else(|| source.refetch_floor());
         let pace = Pace { every: settings.jwks_refresh_ms.into(), at_most_every };
-        let task = source::refresh(source, allowed, shared.clone(), pace, good);
-        let refresher = AbortOnDropHandle::new(tokio::spawn(task));
-        Ok(Arc::new(Self { policy, shared, refresher: Some(refresher) }))
+        let task = source::refresh(source, allowed.clone(), shared.clone(), pace, good);
+        let refresher = AbortOnDropHandle::new(tokio::spawn(vital("token keys", task)));
+        let changing = Some(Changing { presented: Mutex::default(), _refresher: refresher });
+        Ok(Arc::new(Self { policy, allowed, shared, changing }))
     }
 
-    fn fixed(policy: Policy, keys: KeySet) -> Arc<Self> {
-        Arc::new(Self { policy, shared: Arc::new(Shared::new(keys)), refresher: None })
+    fn fixed(policy: Policy, allowed: Allowed, key: VerifyingKey) -> Result<Arc<Self>, KeyError> {
+        let shared = Arc::new(Shared::new(KeySet::of_one(key, &allowed)?));
+        Ok(Arc::new(Self { policy, allowed, shared, changing: None }))
     }
 
-    /// Who bears this token (without `Bearer `). No waiting: an unknown key only asks for a refresh.
+    /// Who bears this token (without `Bearer `), by the keys at hand. No waiting.
+    ///
+    /// # Errors
+    /// Why the token is refused. [`Self::verify_or_refresh`] says whether it may be accepted later.
     pub fn verify(&self, token: &str) -> Result<Identity, AuthError> {
         self.verify_at(token, now_ms())
     }
 
-    /// As [`Self::verify`], but where the token's key is not known waits a few seconds for a fresh key set: for
-    /// doors, so that the first tokens after a rotation are not turned away.
-    pub async fn verify_or_refresh(&self, token: &str) -> Result<Identity, AuthError> {
+    /// As [`Self::verify`], for doors. Where other keys might accept the token, the key set is fetched again, and waited for
+    /// a few seconds. `from` is who presents the token: each address can cause few fetches.
+    ///
+    /// # Errors
+    /// [`AuthError::KeyPending`] where other keys might accept the token and no set has been fetched since it was first
+    /// presented: its bearer shall come back with it. Otherwise the refusal is final.
+    pub async fn verify_or_refresh(&self, token: &str, from: IpAddr) -> Result<Identity, AuthError> {
+        let Some(changing) = &self.changing else { return self.verify(token) };
         let mut attempts = self.shared.attempts();
-        let mut verdict = self.verify(token);
         let deadline = tokio::time::Instant::now() + REFRESH_PATIENCE;
-        // Twice: the first attempt to end may have begun, and been answered, before the new key was published.
-        for _ in 0..2 {
-            let curable = matches!(verdict, Err(AuthError::UnknownKey | AuthError::KeysUnavailable));
-            if !curable || self.refresher.is_none() {
-                break;
+        loop {
+            // In this order: the keys are those of that fetch, or newer ones.
+            let fetched = self.shared.fetched();
+            let (error, pending) = match self.look(token, now_ms()) {
+                Ok(identity) => return Ok(identity),
+                Err(Refusal::Final(error)) => return Err(error),
+                Err(Refusal::ByTheseKeys(AuthError::KeysUnavailable)) => (AuthError::KeysUnavailable, AuthError::KeysUnavailable),
+                Err(Refusal::ByTheseKeys(error)) => (error, AuthError::KeyPending),
+            };
+            let now = tokio::time::Instant::now();
+            {
+                let mut presented = changing.presented.lock();
+                let first = presented.first_at(token, now);
+                if fetched.is_some_and(|fetched| fetched > first) {
+                    return Err(error);
+                }
+                if !self.shared.is_refresh_wanted() && presented.may_ask(from, now) {
+                    self.shared.want_refresh();
+                }
             }
-            // On a timeout there is no news, and the answer is the same as before.
-            let _ = tokio::time::timeout_at(deadline, attempts.changed()).await;
-            verdict = self.verify(token);
+            if !matches!(tokio::time::timeout_at(deadline, attempts.changed()).await, Ok(Ok(()))) {
+                return Err(pending);
+            }
         }
-        verdict
     }
 
     /// How the keys are.
@@ -144,30 +200,35 @@ impl Authenticator {
     }
 
     fn verify_at(&self, token: &str, now_ms: u64) -> Result<Identity, AuthError> {
+        self.look(token, now_ms).map_err(Refusal::into_error)
+    }
+
+    fn look(&self, token: &str, now_ms: u64) -> Result<Identity, Refusal> {
         if token.len() > MAX_TOKEN_BYTES {
-            return Err(AuthError::TooLong);
+            return Err(AuthError::TooLong.into());
         }
         let parts = Parts::split(token)?;
         let algorithm = parts.algorithm()?;
         let keys = self.shared.keys();
         if keys.len() == 0 {
-            self.shared.want_refresh();
-            return Err(AuthError::KeysUnavailable);
+            return Err(Refusal::ByTheseKeys(AuthError::KeysUnavailable));
         }
+        // A set holds public keys only: no set to come will verify an HMAC, or what the settings do not allow.
+        let is_possible = self.allowed.allows(algorithm) && algorithm.family() != AlgorithmFamily::Hmac;
         let candidates = keys.candidates(parts.header.kid.as_deref(), algorithm).map_err(|why| match why {
-            NoKey::Algorithm => AuthError::AlgorithmNotAllowed,
-            NoKey::Unknown => {
-                self.shared.want_refresh();
-                AuthError::UnknownKey
-            }
+            NoKey::Algorithm if is_possible => Refusal::ByTheseKeys(AuthError::AlgorithmNotAllowed),
+            NoKey::Algorithm => Refusal::Final(AuthError::AlgorithmNotAllowed),
+            NoKey::Unknown if is_possible => Refusal::ByTheseKeys(AuthError::UnknownKey),
+            NoKey::Unknown => Refusal::Final(AuthError::UnknownKey),
         })?;
         let signed = |key: &&VerifyingKey| {
             jsonwebtoken::crypto::verify(parts.signature, parts.signed.as_bytes(), key.key(), algorithm).unwrap_or(false)
         };
         if !candidates.iter().any(signed) {
-            return Err(AuthError::BadSignature);
+            // A key may be replaced by another of the same name, or by another without one.
+            return Err(Refusal::ByTheseKeys(AuthError::BadSignature));
         }
-        self.policy.identify(&decode(parts.payload)?, now_ms)
+        Ok(self.policy.identify(&decode(parts.payload)?, now_ms)?)
     }
 }
 
@@ -207,7 +268,7 @@ impl<'a> Parts<'a> {
         if crit.is_some() || zip.is_some() || b64.is_some() {
             return Err(AuthError::UnsupportedHeader);
         }
-        alg.parse().map_err(|_| AuthError::AlgorithmNotAllowed)
+        parse_algorithm(alg).ok_or(AuthError::AlgorithmNotAllowed)
     }
 }
 

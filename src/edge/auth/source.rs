@@ -2,14 +2,16 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use tokio::io::AsyncReadExt;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::KeyError;
 use super::keys::{Allowed, KeySet};
-use crate::config::is_loopback_http;
+use crate::http::client;
 use crate::lock::RwLock;
 
 /// A key set larger than this is not read: bytes.
@@ -23,8 +25,12 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct Shared {
     keys: RwLock<Arc<KeySet>>,
     last_error: RwLock<Option<String>>,
+    /// When the fetch of the newest good set began.
+    fetched: RwLock<Option<Instant>>,
     /// Asks for a refresh soon.
     wanted: Notify,
+    /// Whether one is asked for, and has not begun.
+    is_wanted: AtomicBool,
     /// Counts attempts.
     attempts: watch::Sender<u64>,
 }
@@ -44,9 +50,21 @@ impl Shared {
         self.last_error.read().clone()
     }
 
+    /// When the fetch of the newest good set began: what was published before then is in [`Self::keys`], if these are read
+    /// afterwards.
+    pub fn fetched(&self) -> Option<Instant> {
+        *self.fetched.read()
+    }
+
     /// Asks for a refresh as soon as the rate allows.
     pub fn want_refresh(&self) {
+        self.is_wanted.store(true, Ordering::Release);
         self.wanted.notify_one();
+    }
+
+    /// Whether a refresh has been asked for that has not begun.
+    pub fn is_refresh_wanted(&self) -> bool {
+        self.is_wanted.load(Ordering::Acquire)
     }
 
     /// Changes after each attempt.
@@ -54,14 +72,24 @@ impl Shared {
         self.attempts.subscribe()
     }
 
-    /// Takes up the outcome of an attempt; whether it was good.
-    pub fn record(&self, outcome: Result<Option<KeySet>, KeyError>) -> bool {
+    /// Fetches the set and takes it up; whether that was good.
+    pub async fn refresh(&self, source: &mut Source, allowed: &Allowed) -> bool {
+        self.is_wanted.store(false, Ordering::Release);
+        let began = Instant::now();
+        let outcome = source.fetch(allowed).await;
+        self.record(outcome, began)
+    }
+
+    /// Takes up the outcome of an attempt that began at `began`; whether it was good.
+    fn record(&self, outcome: Result<Option<KeySet>, KeyError>, began: Instant) -> bool {
         let error = match outcome {
             Ok(fetched) => {
                 if let Some(keys) = fetched {
                     tracing::info!(keys = keys.len(), "took up a new key set");
                     *self.keys.write() = Arc::new(keys);
                 }
+                // After the keys: whoever reads this first reads no older ones.
+                *self.fetched.write() = Some(began);
                 None
             }
             Err(error) => {
@@ -76,57 +104,73 @@ impl Shared {
     }
 }
 
+/// A key set that is fetched again and again.
+pub(super) struct Source {
+    place: Place,
+    /// What was taken up last, as it was written.
+    taken: Option<Vec<u8>>,
+}
+
 /// Where a key set is.
-pub(super) enum Source {
-    File { path: PathBuf, seen: Option<SystemTime> },
+enum Place {
+    File(PathBuf),
     Url { client: reqwest::Client, url: String },
 }
 
 impl Source {
     pub fn file(path: &Path) -> Self {
-        Self::File { path: path.to_owned(), seen: None }
+        Self { place: Place::File(path.to_owned()), taken: None }
     }
 
-    /// Redirects are not followed: they would lead away from the place that was configured, perhaps off TLS.
-    pub fn url(url: &str) -> Result<Self, KeyError> {
-        let mut client = reqwest::Client::builder();
-        if reqwest::Url::parse(url).is_ok_and(|url| is_loopback_http(&url)) {
-            // A proxy (HTTP_PROXY) has its own idea of what this machine is.
-            client = client.no_proxy();
-        }
-        let client = client
-            .timeout(FETCH_TIMEOUT)
-            .redirect(reqwest::redirect::Policy::none())
-            .user_agent(concat!("mailpush/", env!("CARGO_PKG_VERSION")))
-            .build();
+    pub fn url(url: &str, proxy: &str) -> Result<Self, KeyError> {
+        let client = client::builder(proxy).and_then(|client| client.timeout(FETCH_TIMEOUT).build());
         let client = client.map_err(|error| KeyError::NotFetched(error.without_url().to_string()))?;
-        Ok(Self::Url { client, url: url.to_owned() })
+        Ok(Self { place: Place::Url { client, url: url.to_owned() }, taken: None })
     }
 
-    /// The set as it is now; `None` where it is known not to have changed since the last success.
-    pub async fn fetch(&mut self, allowed: &Allowed) -> Result<Option<KeySet>, KeyError> {
-        match self {
-            Self::File { path, seen } => {
-                let not_readable =
-                    |error: std::io::Error| KeyError::NotReadable { path: path.clone(), reason: error.to_string() };
-                let modified = tokio::fs::metadata(&*path).await.and_then(|data| data.modified()).map_err(not_readable)?;
-                if *seen == Some(modified) {
-                    return Ok(None);
-                }
-                let json = tokio::fs::read(&*path).await.map_err(not_readable)?;
-                let keys = KeySet::from_jwks(&json, allowed)
-                    .map_err(|problem| KeyError::InvalidFile { path: path.clone(), problem: problem.to_owned() })?;
-                *seen = Some(modified);
-                Ok(Some(keys))
-            }
-            Self::Url { client, url } => {
-                let json = download(client, url).await?;
-                KeySet::from_jwks(&json, allowed).map(Some).map_err(|problem| KeyError::InvalidSet(problem.to_owned()))
-            }
+    /// An unknown key makes the set be fetched again at most this often: a file is read by us alone, an issuer is asked by
+    /// all nodes.
+    pub fn refetch_floor(&self) -> Duration {
+        match self.place {
+            Place::File(_) => Duration::from_secs(1),
+            Place::Url { .. } => Duration::from_secs(10),
         }
+    }
+
+    /// The set as it is now; `None` where it is the same as at the last success. It is read whole each time: a file may be
+    /// replaced by one with the same time of modification, and keys that are withdrawn must not stay trusted.
+    async fn fetch(&mut self, allowed: &Allowed) -> Result<Option<KeySet>, KeyError> {
+        let json = match &self.place {
+            Place::File(path) => {
+                let json = read(path).await;
+                json.map_err(|error| KeyError::NotReadable { path: path.clone(), reason: error.to_string() })?
+            }
+            Place::Url { client, url } => download(client, url).await?,
+        };
+        if self.taken.as_ref() == Some(&json) {
+            return Ok(None);
+        }
+        let invalid = |problem: String| match &self.place {
+            Place::File(path) => KeyError::InvalidFile { path: path.clone(), problem },
+            Place::Url { .. } => KeyError::InvalidSet(problem),
+        };
+        if json.len() > MAX_SET_BYTES {
+            return Err(invalid(format!("is larger than {MAX_SET_BYTES} bytes")));
+        }
+        let keys = KeySet::from_jwks(&json, allowed).map_err(|problem| invalid(problem.to_owned()))?;
+        self.taken = Some(json);
+        Ok(Some(keys))
     }
 }
 
+/// A file, or as much of it as shows that it is too large.
+async fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    tokio::fs::File::open(path).await?.take(MAX_SET_BYTES as u64 + 1).read_to_end(&mut bytes).await?;
+    Ok(bytes)
+}
+
+/// What a URL answers, or as much of it as shows that it is too large.
 async fn download(client: &reqwest::Client, url: &str) -> Result<Vec<u8>, KeyError> {
     // A URL may hold credentials, and errors are logged. What failed underneath says more than reqwest's own words.
     let not_fetched = |error: reqwest::Error| {
@@ -140,10 +184,10 @@ async fn download(client: &reqwest::Client, url: &str) -> Result<Vec<u8>, KeyErr
     }
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(not_fetched)? {
-        if body.len() + chunk.len() > MAX_SET_BYTES {
-            return Err(KeyError::InvalidSet(format!("is larger than {MAX_SET_BYTES} bytes")));
-        }
         body.extend_from_slice(&chunk);
+        if body.len() > MAX_SET_BYTES {
+            break;
+        }
     }
     Ok(body)
 }
@@ -167,6 +211,6 @@ pub(super) async fn refresh(mut source: Source, allowed: Allowed, shared: Arc<Sh
             () = tokio::time::sleep_until(next) => {}
             () = shared.wanted.notified() => tokio::time::sleep_until(attempted + pace.at_most_every).await,
         }
-        good = shared.record(source.fetch(&allowed).await);
+        good = shared.refresh(&mut source, &allowed).await;
     }
 }

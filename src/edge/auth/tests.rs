@@ -94,6 +94,8 @@ async fn claims_that_do_not_hold_are_refused() {
         (json!({"sub": null}), AuthError::MissingClaim("sub")),
         (json!({"sub": ""}), AuthError::InvalidClaim("sub")),
         (json!({"sub": "a:b"}), AuthError::InvalidClaim("sub")),
+        (json!({"sub": " alice"}), AuthError::InvalidClaim("sub")),
+        (json!({"sub": "alice\u{2003}"}), AuthError::InvalidClaim("sub")),
         (json!({"sub": 7}), AuthError::InvalidClaim("sub")),
         (json!({"groups": [1]}), AuthError::InvalidClaim("groups")),
         (json!({"groups": ["a\nb"]}), AuthError::InvalidClaim("groups")),
@@ -155,6 +157,34 @@ async fn forms_that_are_not_ours_are_refused() {
     let other_claims = hs256(&claims(json!({"sub": "bob"})));
     let swapped = format!("{}.{}", other_claims.rsplit_once('.').unwrap().0, signature);
     assert_eq!(refusal(&swapped), AuthError::BadSignature);
+}
+
+/// RFC 9864 2.2: `Ed25519` is what `EdDSA` is with the one curve that is known here; in a token, a key and the list.
+#[tokio::test]
+async fn ed25519_has_two_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = TestKey::ed25519();
+    let by_its_other_name = |kid: Option<&str>| {
+        let token = key.token(folder.path(), kid);
+        let payload = token.split('.').nth(1).unwrap();
+        let header = json!({"alg": "Ed25519", "kid": kid}).to_string();
+        let signed = format!("{}.{payload}", BASE64URL_NOPAD.encode(header.as_bytes()));
+        let private = EncodingKey::from_ed_pem(key.private_pem.as_bytes()).unwrap();
+        format!("{signed}.{}", jsonwebtoken::crypto::sign(signed.as_bytes(), &private, Algorithm::EdDSA).unwrap())
+    };
+    let auth = with(key.verifier(folder.path())).await;
+    assert_eq!(auth.verify(&by_its_other_name(None)).unwrap().user.as_str(), "alice");
+    for (name, list) in [("EdDSA", "Ed25519"), ("Ed25519", "EdDSA"), ("Ed25519", "Ed25519")] {
+        let mut jwk = key.jwk("a");
+        jwk["alg"] = name.into();
+        let path = folder.path().join("keys.json");
+        std::fs::write(&path, jwks(&[jwk])).unwrap();
+        let list = vec![list.to_owned()];
+        let auth = with(AuthSettings { jwks_file: Some(path), algorithms: list, ..AuthSettings::default() }).await;
+        assert!(auth.verify(&by_its_other_name(Some("a"))).is_ok() && auth.verify(&key.token(folder.path(), Some("a"))).is_ok());
+    }
+    let auth = with(TestKey::es256().verifier(folder.path())).await;
+    assert_eq!(auth.verify(&by_its_other_name(None)), Err(AuthError::AlgorithmNotAllowed));
 }
 
 #[tokio::test]

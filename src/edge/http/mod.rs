@@ -14,6 +14,7 @@ mod sessions;
 mod subscriptions;
 mod tickets;
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -32,6 +33,7 @@ use super::auth::{Identity, Scopes};
 use super::gateway::{Gateway, may};
 use super::{sse, websocket};
 pub use crate::http::bearer;
+use crate::http::server::Peer;
 use problem::Problem;
 use query::Query;
 
@@ -219,7 +221,9 @@ impl FromRequestParts<Arc<Gateway>> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, gateway: &Arc<Gateway>) -> Result<Self, Problem> {
         let token = bearer(&parts.headers)?.ok_or_else(Problem::no_token)?.to_owned();
-        let identity = gateway.verify(&token).await.map_err(|error| Problem::token(&error))?;
+        // Requests of a Unix socket have no address; a node has no such socket.
+        let from = parts.extensions.get::<Peer>().map_or(Ipv4Addr::UNSPECIFIED.into(), |Peer(peer)| peer.ip());
+        let identity = gateway.verify(&token, from).await.map_err(|error| Problem::token(&error))?;
         Ok(Self { identity, token })
     }
 }

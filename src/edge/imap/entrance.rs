@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -16,6 +16,8 @@ use super::connection::{Arrival, Connection};
 use super::limits::AddressPermit;
 use super::proxy_protocol;
 use super::stream::{Stream, tune};
+use crate::http::files;
+use crate::http::seldom::Seldom;
 use crate::push::metrics::Metrics;
 
 /// Connections that are told at once why they are turned away; beyond these, one is just dropped.
@@ -74,6 +76,7 @@ impl Refusal {
 
 /// Takes connections in until the node drains.
 pub async fn serve(door: Arc<Door>, listener: TcpListener, implicit_tls: bool) {
+    let mut failures = Seldom::default();
     loop {
         let accepted = tokio::select! {
             () = door.gateway.draining.cancelled() => return,
@@ -82,8 +85,10 @@ pub async fn serve(door: Arc<Door>, listener: TcpListener, implicit_tls: bool) {
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
+                if let Some(times) = failures.again(Instant::now()) {
+                    warn!(%error, times, "cannot accept an IMAP connection");
+                }
                 // Out of file descriptors, most likely: a moment's pause lets some come free.
-                warn!(%error, "cannot accept an IMAP connection");
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
@@ -91,15 +96,15 @@ pub async fn serve(door: Arc<Door>, listener: TcpListener, implicit_tls: bool) {
         if let Err(error) = tune(&stream) {
             debug!(%error, "cannot set socket options");
         }
-        let connection = door.connections.clone().try_acquire_owned();
+        let connection = door.connections.clone().try_acquire_owned().ok().filter(|_| !files::is_scarce(&stream));
         let unauthenticated = door.unauthenticated.clone().try_acquire_owned();
         let arriving = Arriving { door: door.clone(), stream, peer, implicit_tls };
         match (door.gateway.refusal(), connection, unauthenticated) {
-            (None, Ok(connection), Ok(unauthenticated)) => {
+            (None, Some(connection), Ok(unauthenticated)) => {
                 door.gateway.tasks.spawn(enter(arriving, connection, unauthenticated));
             }
             (Some(words), ..) => arriving.turn_away_aside(Refusal::NotNow(words)),
-            (_, Err(_), _) => arriving.turn_away_aside(Refusal::Full),
+            (_, None, _) => arriving.turn_away_aside(Refusal::Full),
             (_, _, Err(_)) => arriving.turn_away_aside(Refusal::Strangers),
         }
     }

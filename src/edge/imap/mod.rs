@@ -30,6 +30,7 @@ use self::upstream::Upstreams;
 use super::gateway::Gateway;
 use crate::cluster::registry::RegistryHealth;
 use crate::config::{ImapSettings, Park, PlaintextAuth};
+use crate::http::files;
 use crate::mail::path::PRIVATE;
 use crate::push::session::Transport;
 use crate::tls::{ServerTls, TlsError};
@@ -118,9 +119,9 @@ impl Door {
             trusted: trusted.collect::<Result<_, _>>().context("imap.proxy_protocol_from")?,
             plaintext_auth: settings.plaintext_auth,
             addresses: PerAddress::new(settings.connections_per_address),
-            connections: Arc::new(Semaphore::new(settings.max_connections)),
-            unauthenticated: Arc::new(Semaphore::new(settings.unauthenticated_connections)),
-            refusals: Arc::new(Semaphore::new(entrance::REFUSALS)),
+            connections: Arc::new(Semaphore::new(settings.max_connections.min(Semaphore::MAX_PERMITS))),
+            unauthenticated: Arc::new(Semaphore::new(settings.unauthenticated_connections.min(Semaphore::MAX_PERMITS))),
+            refusals: Arc::new(Semaphore::new(entrance::REFUSALS.min(files::reserve() as usize / 4))),
             pace: Pace::per_second(settings.unpark_per_second),
             announcements: Arc::new(Semaphore::new(announce::WAITING_IN_ALL)),
             healthy: watch::Sender::new(false),

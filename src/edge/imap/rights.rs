@@ -38,6 +38,7 @@ use crate::mail::rights::{Rights, Subject};
 use crate::mail::user::{UserName, UserNames};
 use crate::push::access::source::{NoAnswer, RightsSource};
 use crate::push::metrics::Metrics;
+use crate::tasks::vital;
 use crate::wire::imap::credentials::Credentials;
 
 /// Connections for questions at a time, on one node: each is a login. More: a burst of questions is a burst of logins.
@@ -137,7 +138,7 @@ impl ImapRights {
             begins
         };
         if begins {
-            tokio::spawn(self.inner.clone().serve(user.clone()));
+            tokio::spawn(vital("rights by IMAP", self.inner.clone().serve(user.clone())));
         }
         match timeout(self.inner.timeout, answer).await {
             Ok(Ok(result)) => result,

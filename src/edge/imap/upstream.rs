@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use super::proxy_protocol;
 use super::stream::{Stream, tune};
 use crate::config::{ImapTls, ProxyHeader, UpstreamSettings};
+use crate::http::files;
 use crate::lock::{Mutex, MutexGuard};
 use crate::push::metrics::Metrics;
 use crate::tls::{TlsError, client_config};
@@ -71,6 +72,9 @@ enum Failure {
     TimedOut,
     #[error("is busy with connections taken up again")]
     Busy,
+    /// Ours, not the server's.
+    #[error("cannot be connected to: no open files left")]
+    NoFiles,
     #[error("greeted with {0:?}")]
     Greeting(String),
     #[error("greeted with PREAUTH: nothing can be encrypted any more (RFC 9051 11.1)")]
@@ -156,7 +160,9 @@ impl Upstreams {
                 }
                 Err(failure) => {
                     Metrics::count(&self.metrics.imap_upstream, "outcome", "failed");
-                    target.failed(&failure);
+                    if !matches!(failure, Failure::NoFiles) {
+                        target.failed(&failure);
+                    }
                     problems.push(format!("{} {failure}", target.address));
                 }
             }
@@ -191,7 +197,15 @@ impl Upstreams {
             true => Some(target.reconnects.acquire().await.map_err(|_| Failure::Busy)?),
             false => None,
         };
-        let mut tcp = TcpStream::connect(&target.address).await?;
+        let connected = TcpStream::connect(&target.address).await;
+        let mut tcp = match connected {
+            Err(error) if files::is_exhausted(&error) => return Err(Failure::NoFiles),
+            connected => connected?,
+        };
+        // The last ones are for the sessions that are there.
+        if !again && files::is_scarce(&tcp) {
+            return Err(Failure::NoFiles);
+        }
         tune(&tcp)?;
         let header = proxy_protocol::header(self.proxy_header, client, tcp.local_addr()?);
         tcp.write_all(&header).await?;

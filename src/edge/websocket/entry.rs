@@ -49,11 +49,11 @@ impl Connection {
     pub(super) async fn verify(&mut self, verifying: Verifying) {
         match verifying {
             Verifying::Connect { id, token, resume } => {
-                let verdict = self.gateway.verify(&token).await;
+                let verdict = self.gateway.verify(&token, self.peer.ip()).await;
                 self.authenticate(id, verdict, resume);
             }
             Verifying::Refresh { id, token } => {
-                let verdict = match self.gateway.verify(&token).await {
+                let verdict = match self.gateway.verify(&token, self.peer.ip()).await {
                     Ok(identity) if may(&identity, Scopes::PUSH) => Ok(verified(&identity)),
                     Ok(_) => Err(CommandError::forbidden("the token lacks the scope push")),
                     Err(error) => Err(refused_token(&error)),

@@ -33,7 +33,7 @@ pub async fn open(
         return Err(Problem::unavailable(refusal));
     }
     let identity = match bearer(headers)? {
-        Some(token) => Some(gateway.verify(token).await.map_err(|error| Problem::token(&error))?),
+        Some(token) => Some(gateway.verify(token, peer.ip()).await.map_err(|error| Problem::token(&error))?),
         None => match query.once("ticket")? {
             Some(ticket) => Some(redeem(&gateway, ticket).await?),
             None => None,

@@ -33,6 +33,7 @@ use crate::lock::{Mutex, MutexGuard};
 use crate::mail::key::Key;
 use crate::mail::path::MailboxPath;
 use crate::mail::rights::{Entry, Identifier, Rights, RightsChange, Subject};
+use crate::tasks::vital;
 
 /// The first pause before a source that did not answer is asked again; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -121,9 +122,9 @@ impl Access {
         let (notices, noticed) = mpsc::unbounded_channel();
         let (table, warned_at) = (Mutex::default(), Mutex::default());
         let access = Arc::new(Self { options, table, notices, metrics, warned_at });
-        tokio::spawn(age(Arc::downgrade(&access)));
+        tokio::spawn(vital("ages of rights", age(Arc::downgrade(&access))));
         for source in access.sources() {
-            tokio::spawn(follow_source(Arc::downgrade(&access), source.clone(), source.news()));
+            tokio::spawn(vital("news of rights", follow_source(Arc::downgrade(&access), source.clone(), source.news())));
         }
         (access, noticed)
     }

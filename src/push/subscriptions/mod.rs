@@ -23,15 +23,16 @@ pub use self::requests::Wish;
 pub use self::service::{Parts, Subscriptions};
 use super::delivery::Delivery;
 use crate::mail::event::Change;
+use crate::tasks::vital;
 
 impl Subscriptions {
     /// Starts what looks after rights; it ends when the last `Arc` is dropped.
     pub fn start(parts: Parts) -> Arc<Self> {
         let (line, waiting) = mpsc::unbounded_channel();
         let (subscriptions, notices) = Self::new(parts, line);
-        tokio::spawn(review::handle_notices(Arc::downgrade(&subscriptions), notices));
-        tokio::spawn(listings::pace(Arc::downgrade(&subscriptions), waiting));
-        tokio::spawn(listings::recheck(Arc::downgrade(&subscriptions)));
+        tokio::spawn(vital("changes of rights", review::handle_notices(Arc::downgrade(&subscriptions), notices)));
+        tokio::spawn(vital("listings", listings::pace(Arc::downgrade(&subscriptions), waiting)));
+        tokio::spawn(vital("listings again", listings::recheck(Arc::downgrade(&subscriptions))));
         subscriptions
     }
 

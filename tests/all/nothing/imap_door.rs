@@ -152,7 +152,7 @@ async fn what_a_client_says_reaches_the_server_and_back() {
     let gateway = node.gateway().clone();
     let gone = async || (gateway.metrics.imap_connections.get() == 0).then_some(());
     eventually("nothing is left of it", PATIENCE, gone).await;
-    node.drain().await;
+    node.drain(tokio_util::sync::CancellationToken::new()).await;
 }
 
 #[tokio::test]
@@ -332,7 +332,7 @@ async fn a_node_that_drains_takes_nobody_in_and_waits_for_nobody_for_ever() {
     let mut idle = connect(address).await;
     idle.expect("* OK").await;
     let began = Instant::now();
-    node.drain().await;
+    node.drain(tokio_util::sync::CancellationToken::new()).await;
     assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
     while idle.line().await.is_some() {}
     assert!(TcpStream::connect(address).await.is_err());
@@ -607,7 +607,7 @@ async fn a_drain_says_goodbye_to_everybody() {
     assert_eq!(user.command("b NOOP").await, "b OK done");
     stranger.expect("* OK").await;
     let began = Instant::now();
-    node.drain().await;
+    node.drain(tokio_util::sync::CancellationToken::new()).await;
     assert!(began.elapsed() < PATIENCE / 2, "nobody is waited for who has been told: {:?}", began.elapsed());
     for mut client in [stranger, user] {
         client.expect("* BYE").await;

@@ -6,6 +6,7 @@ mod imap_bad_input;
 mod imap_door;
 mod imap_registry;
 mod ingest;
+mod process;
 mod push;
 mod pushes;
 mod rooms;

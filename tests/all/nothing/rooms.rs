@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 const TABLE: &[(&str, &[&str])] = &[
     ("mail", &[]),
     ("wire", &["mail"]),
-    ("cluster", &["mail", "config", "lock"]),
-    ("push", &["cluster", "mail", "lock"]),
+    ("cluster", &["mail", "config", "lock", "tasks"]),
+    ("push", &["cluster", "mail", "lock", "tasks"]),
     ("http", &["push", "mail", "lock"]),
     ("imap", &["wire", "mail", "lock"]),
     ("tls", &["config", "lock"]),
-    ("edge", &["http", "imap", "tls", "push", "wire", "cluster", "mail", "config", "lock"]),
-    ("agent", &["http", "imap", "tls", "push", "wire", "cluster", "mail", "config", "lock"]),
+    ("edge", &["http", "imap", "tls", "push", "wire", "cluster", "mail", "config", "lock", "tasks"]),
+    ("agent", &["http", "imap", "tls", "push", "wire", "cluster", "mail", "config", "lock", "tasks"]),
     ("config", &["cluster", "edge", "mail"]),
 ];
 

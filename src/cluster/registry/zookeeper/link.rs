@@ -15,6 +15,7 @@ use super::nodes::Nodes;
 use crate::cluster::queue::QueueName;
 use crate::cluster::registry::{QueueNames, RegistryError};
 use crate::mail::key::Key;
+use crate::tasks::vital;
 
 /// Lookups that wait to be sent; beyond it, who asks waits, and falls back when the time is over.
 const WAITING: usize = 4_096;
@@ -56,7 +57,7 @@ impl Link {
         let renew = Arc::new(Notify::new());
         let (is_ready, ready) = watch::channel(false);
         let lookups = Lookups::new(settings, answers.clone(), asked, renew.clone(), is_ready);
-        tokio::spawn(lookups.run());
+        tokio::spawn(vital("lookups", lookups.run()));
         Self { answers, asks, renew, ready }
     }
 

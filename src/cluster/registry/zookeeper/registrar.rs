@@ -12,6 +12,7 @@ use super::slot::{Shared, Slot};
 use super::tree;
 use crate::cluster::registry::RegistryError;
 use crate::mail::key::Key;
+use crate::tasks::vital;
 
 /// What one session may hold: Σ(4 + path length) of its ephemerals. ZooKeeper writes as much into one
 /// transaction when the session ends, and cannot read back much more than 2 MiB.
@@ -96,7 +97,7 @@ impl EnsembleRegistrar {
         let wake = Arc::new(Notify::new());
         let (proven, shown) = watch::channel(false);
         let slot = Slot::new(self.shared.clone(), number, wake.clone(), proven, announcement);
-        slots.push(Handle { wake, proven: shown, task: Some(tokio::spawn(slot.run())) });
+        slots.push(Handle { wake, proven: shown, task: Some(tokio::spawn(vital("registrations", slot.run()))) });
         number
     }
 

@@ -139,6 +139,28 @@ fn without_keys(settings: &mut Settings) {
     "http://127.0.0.1:9/".clone_into(&mut settings.auth.jwks_url);
 }
 
+/// Where key sets are fetched from: answers once, and fails from then on.
+async fn failing_issuer() -> String {
+    let asked = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let answer = axum::routing::get(move || async move {
+        let key = json!({ "kty": "OKP", "crv": "Ed25519", "kid": "ours", "x": BASE64URL_NOPAD.encode(&[7; 32]) });
+        match asked.swap(true, std::sync::atomic::Ordering::Relaxed) {
+            false => (axum::http::StatusCode::OK, json!({ "keys": [key] }).to_string()),
+            true => (axum::http::StatusCode::BAD_GATEWAY, String::new()),
+        }
+    });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}/", listener.local_addr().expect("an address"));
+    tokio::spawn(async move { axum::serve(listener, axum::Router::new().route("/", answer)).await });
+    url
+}
+
+/// A node that has keys, and cannot fetch newer ones.
+fn with_issuer(settings: &mut Settings, url: &str) {
+    settings.auth.secret = Secret::new("");
+    url.clone_into(&mut settings.auth.jwks_url);
+}
+
 /// A token of the node of [`with_key_set`], if it knew its key.
 fn unknown_key() -> String {
     token_headed(json!({ "alg": "EdDSA", "kid": "theirs" }))
@@ -147,10 +169,12 @@ fn unknown_key() -> String {
 #[tokio::test]
 async fn every_code_of_a_problem_is_met() {
     let file = tempfile::NamedTempFile::new().expect("a file");
-    let (node, rotated, keyless) = tokio::join!(
+    let issuer = failing_issuer().await;
+    let (node, rotated, keyless, rotating) = tokio::join!(
         AclNode::start(|settings| ISSUER.clone_into(&mut settings.auth.issuer)),
         AclNode::start(|settings| with_key_set(settings, &file)),
         AclNode::start_with(false, without_keys),
+        AclNode::start(|settings| with_issuer(settings, &issuer)),
     );
     let met = Met::default();
     let ask = |node: &AclNode, token: &str| met.ask(&node.http(), "GET", "/v1/sessions", "").token(token);
@@ -162,6 +186,7 @@ async fn every_code_of_a_problem_is_met() {
     let good = sign(&issued());
     codes.push(ask(&rotated, &unknown_key()).answers(401).await["code"].take());
     codes.push(ask(&keyless, &good).answers(503).await["code"].take());
+    codes.push(ask(&rotating, &unknown_key()).answers(503).await["code"].take());
     codes.push(met.ask(&node.http(), "GET", "/v1/sessions", "").answers(401).await["code"].take());
     let owners = AclNode::start_with(false, |_| ()).await;
     let ask = met.ask(&owners.http(), "GET", ACL, TEAM_ACL).token(&owners.token("acl:read"));
@@ -186,10 +211,12 @@ async fn every_name_of_an_error_is_met() {
         settings.sessions.subscriptions_per_session = 1;
         settings.sessions.sessions_per_user = 1;
     };
-    let (node, rotated, keyless) = tokio::join!(
+    let issuer = failing_issuer().await;
+    let (node, rotated, keyless, rotating) = tokio::join!(
         AclNode::start(settings),
         AclNode::start(|settings| with_key_set(settings, &file)),
         AclNode::start_with(false, without_keys),
+        AclNode::start(|settings| with_issuer(settings, &issuer)),
     );
     let (good, bobs) = (sign(&issued()), token_with("sub", json!(BOB)));
     let mut client = WsClient::open(&node.ws()).await;
@@ -218,10 +245,15 @@ async fn every_name_of_an_error_is_met() {
     late.goodbye().await;
     let mut transcript = client.transcript;
     transcript.extend(late.transcript);
-    for (node, token, name) in [(rotated, unknown_key(), "token_key_unknown"), (keyless, good, "unavailable")] {
+    for (node, token, name, code) in [
+        (rotated, unknown_key(), "token_key_unknown", 4500),
+        (keyless, good, "unavailable", 4413),
+        (rotating, unknown_key(), "unavailable", 4413),
+    ] {
         let mut client = WsClient::open(&node.ws()).await;
         assert_eq!(client.command("connect", json!({ "token": token })).await["error"]["name"], name);
-        client.goodbye().await;
+        let told = client.goodbye().await;
+        assert_eq!((&told["code"], &told["reconnect"]), (&json!(code), &json!(code < 4500)));
         transcript.extend(client.transcript);
     }
     let met: BTreeSet<String> = transcript.iter().flat_map(|said| hold(said).1).collect();
@@ -321,7 +353,7 @@ async fn a_stream_of_changes_tells_that_a_node_has_left() {
     while nodes.len() < 2 {
         nodes.insert(stream.until("snapshot").await["node"].to_string());
     }
-    there.node.drain().await;
+    there.node.drain(tokio_util::sync::CancellationToken::new()).await;
     assert_eq!(stream.until("gone").await, json!({ "node": "there" }));
 }
 

@@ -25,6 +25,7 @@ use crate::cluster::acls::news::{Listeners, Watched};
 use crate::cluster::registry::{RegistryError, RegistryHealth};
 use crate::mail::path::MailboxPath;
 use crate::mail::rights::{Acl, Identifier};
+use crate::tasks::vital;
 
 /// Questions that wait to be asked; beyond it, who asks waits.
 const WAITING: usize = 4_096;
@@ -81,7 +82,7 @@ impl Link {
             let (asks, asked) = mpsc::channel(WAITING);
             let connecting = RegistryError::Unreachable("connecting to ZooKeeper".to_owned());
             let (state, client) = watch::channel(Err(connecting));
-            tokio::spawn(Task::new(self.settings.clone(), asked, state).run());
+            tokio::spawn(vital("ACLs", Task::new(self.settings.clone(), asked, state).run()));
             Running { asks, client }
         })
     }
