@@ -81,7 +81,9 @@ fn standard_error() -> Box<dyn Write + Send> {
 /// A panic is an event of the log like any other.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
-    let words = panic.payload_as_str().unwrap_or("without words");
+    let payload = panic.payload();
+    let words = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let words = words.unwrap_or("without words");
     let thread = thread::current();
     let thread = thread.name().unwrap_or("unnamed");
     let backtrace = Backtrace::capture();
@@ -221,15 +223,25 @@ mod tests {
         }
     }
 
-    fn gate() -> (Log, Sender<io::Result<()>>, Receiver<Vec<u8>>, Receiver<u64>) {
+    /// A log, and the other ends of its gate.
+    struct Watched {
+        log: Log,
+        let_go: Sender<io::Result<()>>,
+        written: Receiver<Vec<u8>>,
+        told: Receiver<u64>,
+    }
+
+    fn gate() -> Watched {
         let ((let_go, gate), (sender, written), (teller, told)) = (channel(), channel(), channel());
-        let log = Log::start(Gate { let_go: gate, written: sender }, move |lost| drop(teller.send(lost)));
-        (log, let_go, written, told)
+        let tell = move |lost| {
+            let _ = teller.send(lost);
+        };
+        Watched { log: Log::start(Gate { let_go: gate, written: sender }, tell), let_go, written, told }
     }
 
     #[test]
     fn whoever_logs_never_waits_and_nothing_grows_without_bound() {
-        let (mut log, let_go, written, told) = gate();
+        let Watched { mut log, let_go, written, told } = gate();
         let line = [b'x'; 1024];
         for _ in 0..10_000 {
             log.write_all(&line).unwrap();
@@ -247,7 +259,7 @@ mod tests {
 
     #[test]
     fn an_error_costs_its_line_and_a_full_pipe_none() {
-        let (mut log, let_go, written, told) = gate();
+        let Watched { mut log, let_go, written, told } = gate();
         for (line, answers) in [("a", vec![Err(ErrorKind::StorageFull)]), ("b", vec![Err(ErrorKind::WouldBlock), Ok(())])] {
             log.write_all(line.as_bytes()).unwrap();
             for answer in answers {
