@@ -144,7 +144,7 @@ async fn failing_issuer() -> String {
     let asked = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let answer = axum::routing::get(move || async move {
         let key = json!({ "kty": "OKP", "crv": "Ed25519", "kid": "ours", "x": BASE64URL_NOPAD.encode(&[7; 32]) });
-        match asked.swap(true, std::sync::atomic::Ordering::Relaxed) {
+        match asked.swap(true, Ordering::Relaxed) {
             false => (axum::http::StatusCode::OK, json!({ "keys": [key] }).to_string()),
             true => (axum::http::StatusCode::BAD_GATEWAY, String::new()),
         }
