@@ -39,13 +39,15 @@ impl Connection {
         }
         client.login(credentials, owner).await?;
         let mut condstore = false;
-        client
-            .command(b"CAPABILITY", |untagged| {
-                if let Untagged::Capability(list) = untagged {
-                    condstore |= words(list).any(|word| word.eq_ignore_ascii_case(b"CONDSTORE"));
-                }
-            })
-            .await?;
+        let asked = client.command(b"CAPABILITY", |untagged| {
+            if let Untagged::Capability(list) = untagged {
+                condstore |= words(list).any(|word| word.eq_ignore_ascii_case(b"CONDSTORE"));
+            }
+        });
+        match asked.await {
+            Ok(()) | Err(ImapError::Refused(_)) => {}
+            Err(error) => return Err(error),
+        }
         let mut told: Option<Namespaces> = None;
         let asked = client.command(b"NAMESPACE", |untagged| {
             if let Untagged::Namespace(namespaces) = untagged {

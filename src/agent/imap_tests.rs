@@ -2,6 +2,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::agent::complete::FlagSource;
+use crate::agent::naming::{Naming, Prefixes};
+use crate::agent::pool::{Pool, Target};
 use crate::config::ImapTls;
 
 /// A server that says, for each line it reads, what the script says of the line's second word on.
@@ -199,4 +202,31 @@ async fn what_a_server_says_in_parts_is_one_answer() {
     let known = connection.flags(&path("Work"), &UserNames::default(), None, &uids(&[1, 2])).await.unwrap();
     let told: Vec<_> = known.iter().map(|(uid, known)| (uid.get(), known.flags.len(), known.modseq)).collect();
     assert_eq!(told, [(1, 1, Some(ModSeq(12))), (2, 0, Some(ModSeq(13)))]);
+}
+
+/// The server has been asked in vain by a connection of its own, which it would be at every change.
+#[tokio::test]
+async fn a_server_that_refuses_what_is_asked_first_is_left_alone_for_a_while() {
+    const SCRIPT: &[(&str, &str)] = &[
+        LOGIN[0],
+        LOGIN[1],
+        ("CAPABILITY", "TAG NO [SERVERBUG] oops\r\n"),
+        ("NAMESPACE", "TAG NO [SERVERBUG] oops\r\n"),
+        ("LIST", "TAG NO [SERVERBUG] oops\r\n"),
+    ];
+    let pool = Pool::new(Target {
+        address: server(SCRIPT).await,
+        tls: Tls::new(ImapTls::None, None, "127.0.0.1").unwrap(),
+        master: Credentials::new("gw", "secret"),
+        strip_domain: None,
+        naming: Naming::new(UserNames::default(), &Prefixes::default()).unwrap(),
+        connections: 1,
+        connections_per_owner: 1,
+        idle_timeout: std::time::Duration::from_secs(60),
+        timeout: std::time::Duration::from_secs(5),
+    });
+    let refused = pool.flags(&path("INBOX"), None, &uids(&[1])).await.unwrap_err();
+    assert!(refused.contains("SERVERBUG"), "{refused}");
+    let paused = pool.flags(&path("INBOX"), None, &uids(&[2])).await.unwrap_err();
+    assert!(paused.contains("a moment ago"), "{paused}");
 }

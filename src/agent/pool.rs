@@ -191,11 +191,11 @@ impl Pool {
     fn note(&self, owner: &str, error: &ImapError) {
         let mut state = self.state();
         match error {
-            ImapError::Login(_) => {
+            // A server that refuses what is asked of it first would be logged in to at every change.
+            ImapError::Login(_) | ImapError::Refused(_) => {
                 drop(state);
                 self.pause(owner);
             }
-            ImapError::Refused(_) => {}
             ImapError::Io(_) | ImapError::Protocol(_) => state.unreachable = Some(Instant::now()),
         }
     }

@@ -4,9 +4,9 @@
 //! the server. The shell around it (`edge/imap`) hands in what happens ([`Input`]) and the time,
 //! writes what is due to each side ([`Output`]), and does what the [`Action`]s say, in their order.
 //!
-//! What the client's next bytes are is a [`Phase`]. An IDLE command has a state of its own
-//! ([`idle::State`]); its methods take a thing that happened, and say what follows from it
-//! ([`idle::Next`]), which is done here and nowhere else.
+//! What the client's next bytes are is a `Phase`. An IDLE command has a state of its own
+//! (`idle::State`); its methods take a thing that happened, and say what follows from it
+//! (`idle::Next`), which is done here and nowhere else.
 
 mod acl;
 mod asker;
