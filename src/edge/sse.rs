@@ -31,7 +31,7 @@ use crate::mail::ids::SessionId;
 use crate::mail::key::Key;
 use crate::mail::rights::Subject;
 use crate::push::clock::unix_ms;
-use crate::push::hub::Wanted;
+use crate::push::hub::Filter;
 use crate::push::metrics::Metrics;
 use crate::push::outbox::{Outgoing, Resync};
 use crate::push::session::{LiveSession, Transport};
@@ -199,7 +199,7 @@ fn read_parameters(gateway: &Gateway, query: &Query) -> Result<Asked, Problem> {
     let types = query.all("types").next().is_some().then(|| list("types"));
     let types = parse_types(types.as_deref()).map_err(Problem::bad_request)?;
     let fields = parse_fields(&list("fields")).map_err(Problem::bad_request)?;
-    Ok(Asked { places, twins, wish: Wish { wanted: Wanted { types, fields }, shared } })
+    Ok(Asked { places, twins, wish: Wish { filter: Filter { types, fields }, shared } })
 }
 
 /// The answer where nothing can be watched: that of the first, or of one that may be watched later.

@@ -35,7 +35,7 @@ use crate::http::server::ConnectionPermit;
 use crate::mail::ids::SessionId;
 use crate::mail::key::Key;
 use crate::mail::rights::Rights;
-use crate::push::hub::Wanted;
+use crate::push::hub::Filter;
 use crate::push::metrics::Metrics;
 use crate::push::outbox::{End, Outgoing, Resync, SubscribeFailure};
 use crate::push::session::LiveSession;
@@ -441,7 +441,7 @@ impl Connection {
     fn subscribe(&mut self, id: u32, subscribe: Subscribe) {
         let Some(handle) = self.handle.clone() else { return };
         let Subscribe { key, shared, types, fields } = subscribe;
-        let wish = Wish { wanted: Wanted { types, fields }, shared };
+        let wish = Wish { filter: Filter { types, fields }, shared };
         self.gateway.subscriptions.subscribe(&handle, id, key, wish);
     }
 

@@ -19,12 +19,12 @@ const SHARDS: usize = 64;
 
 /// What a subscription asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Wanted {
+pub struct Filter {
     pub types: EventTypes,
     pub fields: EnvelopeFields,
 }
 
-impl Wanted {
+impl Filter {
     pub const EVERYTHING: Self = Self { types: EventTypes::ALL, fields: EnvelopeFields::NONE };
 
     /// What either wants.
@@ -36,7 +36,7 @@ impl Wanted {
 
 struct Subscriber {
     session: Arc<SessionHandle>,
-    wanted: Wanted,
+    filter: Filter,
     /// `None` for what is the user's own.
     grant: Option<Arc<Grant>>,
 }
@@ -50,7 +50,7 @@ impl Subscriber {
             Key::Mailbox(_) => matches!(event_type, EventType::MailboxRename | EventType::MailboxDelete),
             Key::Account(_) => event_type == EventType::AccountRename,
         };
-        if !self.wanted.types.contains(event_type) && event_type != EventType::MailboxChange && !is_its_own {
+        if !self.filter.types.contains(event_type) && event_type != EventType::MailboxChange && !is_its_own {
             return false;
         }
         let is_imap = self.session.transport == Transport::Imap;
@@ -123,7 +123,7 @@ impl Hub {
         &self,
         key: &Key,
         session: &Arc<SessionHandle>,
-        wanted: Wanted,
+        filter: Filter,
         grant: Option<&Arc<Grant>>,
         announce: impl FnOnce(),
     ) {
@@ -131,8 +131,8 @@ impl Hub {
         let subscribers = shard.entry(key.clone()).or_default();
         announce();
         match subscribers.iter_mut().find(|s| Arc::ptr_eq(&s.session, session)) {
-            Some(subscriber) => (subscriber.wanted, subscriber.grant) = (wanted, grant.cloned()),
-            None => subscribers.push(Subscriber { session: session.clone(), wanted, grant: grant.cloned() }),
+            Some(subscriber) => (subscriber.filter, subscriber.grant) = (filter, grant.cloned()),
+            None => subscribers.push(Subscriber { session: session.clone(), filter, grant: grant.cloned() }),
         }
     }
 
@@ -165,7 +165,7 @@ impl Hub {
             // The common case: one key is watched, so no session can be met twice.
             let shard = self.shard(key).read();
             for s in shard.get(key).into_iter().flatten().filter(|s| s.hears(key, &delivery.event, event_type)) {
-                fanout.count(s.session.push_event(delivery, s.wanted.fields));
+                fanout.count(s.session.push_event(delivery, s.filter.fields));
             }
             return fanout;
         }
@@ -181,7 +181,7 @@ impl Hub {
             let Ok(at) = indices.binary_search(&self.index(key)) else { continue };
             for s in shards[at].get(key).into_iter().flatten().filter(|s| s.hears(key, &delivery.event, event_type)) {
                 let (_, fields) = once.entry(Arc::as_ptr(&s.session)).or_insert((&s.session, EnvelopeFields::NONE));
-                *fields = fields.or(s.wanted.fields);
+                *fields = fields.or(s.filter.fields);
             }
         }
         for (session, fields) in once.into_values() {
@@ -265,13 +265,13 @@ mod tests {
         }
     }
 
-    const ALL: Wanted = Wanted { types: EventTypes::ALL, fields: EnvelopeFields::NONE };
+    const ALL: Filter = Filter { types: EventTypes::ALL, fields: EnvelopeFields::NONE };
 
     #[test]
     fn a_session_hears_an_event_once_with_all_fields_it_asked_for() {
         let (hub, session) = (Hub::default(), session(1));
         let fields = EnvelopeFields { subject: true, ..EnvelopeFields::NONE };
-        hub.subscribe(&key(0), &session, Wanted { fields, ..ALL }, None, || ());
+        hub.subscribe(&key(0), &session, Filter { fields, ..ALL }, None, || ());
         hub.subscribe(&key(3), &session, ALL, None, || ());
         assert_eq!(hub.deliver(&delivery(0, Change::MailboxChange, 7)).queued, 1);
         assert_eq!(taken(&session), [("q@7".to_owned(), fields)]);
@@ -317,7 +317,7 @@ mod tests {
     fn types_are_filtered() {
         let (hub, session) = (Hub::default(), session(1));
         let types = [EventType::MailboxDelete].into_iter().collect();
-        hub.subscribe(&key(0), &session, Wanted { types, ..ALL }, None, || ());
+        hub.subscribe(&key(0), &session, Filter { types, ..ALL }, None, || ());
         let uids = Change::MessageExpunge { uids: Vec::new(), modseq: None };
         assert_eq!(hub.deliver(&delivery(0, uids, 1)), Fanout::default());
         assert_eq!(hub.deliver(&delivery(0, Change::MailboxDelete, 2)).queued, 1);

@@ -279,11 +279,11 @@ impl Presence {
     }
 }
 
-type Registering = BoxFuture<'static, Result<(), RegistryError>>;
+type RegisterCall = BoxFuture<'static, Result<(), RegistryError>>;
 
 /// Makes the call, which takes effect at once; the future that is returned only waits. Under the
 /// lock, so that calls on one key take effect in their order.
-fn begin(registrar: Arc<dyn Registrar>, key: Key) -> Registering {
+fn begin(registrar: Arc<dyn Registrar>, key: Key) -> RegisterCall {
     let mut call = async move { registrar.register(key).await }.boxed();
     match call.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(outcome) => std::future::ready(outcome).boxed(),
@@ -293,7 +293,7 @@ fn begin(registrar: Arc<dyn Registrar>, key: Key) -> Registering {
 
 /// Sees a registration through: waits until it is acknowledged, then for the settle window, and
 /// marks the key settled.
-async fn register(presence: Weak<Presence>, key: Key, mut registering: Registering) {
+async fn register(presence: Weak<Presence>, key: Key, mut registering: RegisterCall) {
     let Some(acknowledge_timeout) = presence.upgrade().map(|presence| presence.acknowledge_timeout) else { return };
     while let Err(error) = wait_for_acknowledgement(&presence, &key, &mut registering, acknowledge_timeout).await {
         warn!(%error, "a registration failed and will be tried again");
@@ -322,7 +322,7 @@ async fn register(presence: Weak<Presence>, key: Key, mut registering: Registeri
 async fn wait_for_acknowledgement(
     presence: &Weak<Presence>,
     key: &Key,
-    registering: &mut Registering,
+    registering: &mut RegisterCall,
     acknowledge_timeout: Duration,
 ) -> Result<(), RegistryError> {
     if let Ok(outcome) = tokio::time::timeout(acknowledge_timeout, registering.as_mut()).await {

@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 
 use super::access::Grant;
 use super::delivery::Delivery;
-use super::hub::Wanted;
+use super::hub::Filter;
 use super::presence::{Lease, Presence};
 use crate::mail::key::Key;
 use crate::mail::rights::Rights;
@@ -44,14 +44,14 @@ pub(super) enum Interest {
     /// An IMAP session has the mailbox selected, and wants everything.
     Watched,
     /// The client has asked for it.
-    Client(Wanted),
+    Client(Filter),
     /// The client has asked for its own account, and for the mailboxes that are shared with the
     /// user.
-    AccountAndShared(Wanted),
+    AccountAndShared(Filter),
     /// An account's subscription covers the mailbox, which is shared with the user.
-    Covered(Wanted),
+    Covered(Filter),
     /// Both.
-    ClientAndCovered { client: Wanted, covered: Wanted },
+    ClientAndCovered { client: Filter, covered: Filter },
 }
 
 /// Where a subscription is on its way. A task sees to each but a standing one without a renewal.
@@ -123,10 +123,10 @@ pub(super) struct Moving {
 }
 
 impl Interest {
-    pub fn wanted(self) -> Wanted {
+    pub fn filter(self) -> Filter {
         match self {
-            Self::Watched => Wanted::EVERYTHING,
-            Self::Client(wanted) | Self::AccountAndShared(wanted) | Self::Covered(wanted) => wanted,
+            Self::Watched => Filter::EVERYTHING,
+            Self::Client(filter) | Self::AccountAndShared(filter) | Self::Covered(filter) => filter,
             Self::ClientAndCovered { client, covered } => client.or(covered),
         }
     }
@@ -141,7 +141,7 @@ impl Interest {
     }
 
     /// What the client has asked for.
-    pub fn client(self) -> Option<Wanted> {
+    pub fn client(self) -> Option<Filter> {
         match self {
             Self::Client(client) | Self::AccountAndShared(client) | Self::ClientAndCovered { client, .. } => Some(client),
             Self::Covered(_) | Self::Watched => None,
@@ -149,7 +149,7 @@ impl Interest {
     }
 
     /// What an account's subscription wants of it.
-    pub fn covered(self) -> Option<Wanted> {
+    pub fn covered(self) -> Option<Filter> {
         match self {
             Self::Covered(covered) | Self::ClientAndCovered { covered, .. } => Some(covered),
             Self::Client(_) | Self::AccountAndShared(_) | Self::Watched => None,
@@ -165,7 +165,7 @@ impl Interest {
     }
 
     /// An account's subscription covers it. Whether that is new.
-    pub fn cover(&mut self, covered: Wanted) -> bool {
+    pub fn cover(&mut self, covered: Filter) -> bool {
         let is_new = self.covered() != Some(covered);
         *self = match self.client() {
             Some(client) => Self::ClientAndCovered { client, covered },
@@ -190,8 +190,8 @@ impl Interest {
 
     /// An account's subscription covers what is shared no more. Whether it did.
     pub fn stop_sharing(&mut self) -> bool {
-        let Self::AccountAndShared(wanted) = *self else { return false };
-        *self = Self::Client(wanted);
+        let Self::AccountAndShared(filter) = *self else { return false };
+        *self = Self::Client(filter);
         true
     }
 
@@ -201,7 +201,7 @@ impl Interest {
 
     /// What either wants.
     fn or(self, other: Self) -> Self {
-        let either = |a: Option<Wanted>, b: Option<Wanted>| match (a, b) {
+        let either = |a: Option<Filter>, b: Option<Filter>| match (a, b) {
             (Some(a), Some(b)) => Some(a.or(b)),
             (one, None) | (None, one) => one,
         };

@@ -10,11 +10,11 @@ fn key(name: &str) -> Key {
     Key::Mailbox(format!("#private:alice:{name}").parse().unwrap())
 }
 
-fn wanted(types: &[EventType]) -> Wanted {
-    Wanted { types: types.iter().copied().collect(), fields: EnvelopeFields::NONE }
+fn filter(types: &[EventType]) -> Filter {
+    Filter { types: types.iter().copied().collect(), fields: EnvelopeFields::NONE }
 }
 
-const ALL: Wanted = Wanted { types: EventTypes::ALL, fields: EnvelopeFields::NONE };
+const ALL: Filter = Filter { types: EventTypes::ALL, fields: EnvelopeFields::NONE };
 
 fn with(id: u64, name: &str, state: State) -> Subscription {
     Subscription { key: key(name), id, interest: Interest::Client(ALL), grant: None, state }
@@ -145,7 +145,7 @@ fn a_task_of_its_own_goes_on_after_a_merger() {
 #[test]
 fn who_wants_what() {
     use Interest::{AccountAndShared, Client, ClientAndCovered, Covered, Watched};
-    let (new, expunge) = (wanted(&[EventType::MessageNew]), wanted(&[EventType::MessageExpunge]));
+    let (new, expunge) = (filter(&[EventType::MessageNew]), filter(&[EventType::MessageExpunge]));
     let both = ClientAndCovered { client: new, covered: expunge };
 
     let asked = |mut interest: Interest, by| {
@@ -171,7 +171,7 @@ fn who_wants_what() {
 
     assert_eq!(Client(new).or(Covered(expunge)), both);
     assert_eq!(AccountAndShared(new).or(Client(new)), AccountAndShared(new));
-    assert_eq!(both.wanted(), new.or(expunge));
+    assert_eq!(both.filter(), new.or(expunge));
     assert_eq!([Covered(new), both, Client(new)].map(Interest::needs), [Rights::READ, Rights::LOOKUP, Rights::LOOKUP]);
 }
 
@@ -185,8 +185,8 @@ fn a_subscription_takes_no_more_memory_than_before() {
         grant: Option<Arc<Grant>>,
         since: u64,
         serial: u64,
-        asked: Option<Wanted>,
-        covered: Option<Wanted>,
+        asked: Option<Filter>,
+        covered: Option<Filter>,
         flags: [bool; 5],
         rights: Rights,
         waiting: Vec<u32>,

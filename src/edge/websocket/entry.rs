@@ -6,7 +6,7 @@ use crate::edge::gateway::{may, now};
 use crate::mail::key::Key;
 use crate::mail::rights::Subject;
 use crate::push::clock::unix_ms;
-use crate::push::hub::Wanted;
+use crate::push::hub::Filter;
 use crate::push::session::Transport;
 use crate::push::subscriptions::Wish;
 use crate::wire::ws::close::{CloseReason, Goodbye};
@@ -109,7 +109,7 @@ impl Connection {
             if resuming.outstanding.contains(&key) {
                 continue;
             }
-            let wish = Wish { wanted: Wanted { types, fields }, shared };
+            let wish = Wish { filter: Filter { types, fields }, shared };
             self.gateway.subscriptions.subscribe(&handle, id, key.clone(), wish);
             resuming.outstanding.push(key);
         }

@@ -362,9 +362,9 @@ async fn ask_again(access: Weak<Access>, grant: Weak<Grant>) {
 }
 
 /// However its task ends, the grant can be asked for again.
-struct Asking(Option<Weak<Grant>>);
+struct AskTask(Option<Weak<Grant>>);
 
-impl Drop for Asking {
+impl Drop for AskTask {
     fn drop(&mut self) {
         if let Some(grant) = self.0.take().and_then(|grant| grant.upgrade()) {
             grant.give_up();
@@ -374,7 +374,7 @@ impl Drop for Asking {
 
 /// Asks a grant's source until it has answered; where something is known already, once.
 async fn ask(access: Weak<Access>, grant: Weak<Grant>) {
-    let mut asking = Asking(Some(grant.clone()));
+    let mut asking = AskTask(Some(grant.clone()));
     loop {
         let (source, question, held, timeout) = {
             let (Some(access), Some(held)) = (access.upgrade(), grant.upgrade()) else { return };

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
 
-use super::covering::Covering;
+use super::coverage::Coverage;
 use super::service::{Subscriptions, WeakSubscriptions};
 use super::shares::{Listing, take_up};
 use crate::mail::rights::Identifier;
@@ -30,7 +30,7 @@ impl Subscriptions {
     /// Other mailboxes may be shared with this identifier now; `None`: with anybody.
     pub(super) fn cover_again(self: &Arc<Self>, identifier: Option<&Identifier>) {
         let is_one_user = matches!(identifier, Some(Identifier::User(_)));
-        let all: Vec<Arc<Covering>> = self.covering().clone();
+        let all: Vec<Arc<Coverage>> = self.covering().clone();
         for covering in all {
             let Some(session) = covering.session.upgrade() else { continue };
             if !identifier.is_none_or(|identifier| session.subject().is(identifier, false)) {
@@ -57,7 +57,7 @@ impl Subscriptions {
         }
     }
 
-    fn list_now(self: &Arc<Self>, covering: Arc<Covering>) {
+    fn list_now(self: &Arc<Self>, covering: Arc<Coverage>) {
         if covering.want() {
             tokio::spawn(list_until_current(self.clone(), covering));
         }
@@ -65,7 +65,7 @@ impl Subscriptions {
 
     /// To be listed when its turn comes; it is in the line once, however often it is wanted before
     /// that.
-    pub(super) fn stand_in_line(&self, covering: Arc<Covering>) {
+    pub(super) fn stand_in_line(&self, covering: Arc<Coverage>) {
         if covering.in_line.schedule() {
             // The other end is there for as long as this is.
             let _ = self.line.send(covering);
@@ -74,7 +74,7 @@ impl Subscriptions {
 }
 
 /// Lists for those in the line, one after the other, until the subscriptions are dropped.
-pub(super) async fn pace(subscriptions: WeakSubscriptions, mut line: UnboundedReceiver<Arc<Covering>>) {
+pub(super) async fn pace(subscriptions: WeakSubscriptions, mut line: UnboundedReceiver<Arc<Coverage>>) {
     let mut turn = Instant::now();
     while let Some(covering) = line.recv().await {
         if covering.session.strong_count() == 0 {
@@ -111,7 +111,7 @@ pub(super) async fn recheck(subscriptions: WeakSubscriptions) {
 }
 
 /// Lists, and covers what has come, until there is nothing new.
-async fn list_until_current(this: Arc<Subscriptions>, covering: Arc<Covering>) {
+async fn list_until_current(this: Arc<Subscriptions>, covering: Arc<Coverage>) {
     let mut pause = FIRST_PAUSE;
     loop {
         let Some(place) = covering.place().await else { return };
@@ -151,7 +151,7 @@ enum Account {
     Not,
 }
 
-fn account(covering: &Covering, session: &LiveSession) -> Account {
+fn account(covering: &Coverage, session: &LiveSession) -> Account {
     let Some(book) = session.book() else { return Account::Not };
     let Some(account) = book.iter().find(|subscription| subscription.interest.is_of_shared()) else { return Account::Not };
     if account.is_in_hub() {

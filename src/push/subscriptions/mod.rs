@@ -6,7 +6,7 @@
 //! subscription covering what is shared with its user, and `listings` says when it looks again.
 //! What a subscription is, and the states it goes through, stands in `push/subscription.rs`.
 
-mod covering;
+mod coverage;
 mod establish;
 mod listings;
 mod moves;

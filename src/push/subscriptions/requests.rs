@@ -7,7 +7,7 @@ use super::service::Subscriptions;
 use crate::mail::key::Key;
 use crate::mail::rights::Rights;
 use crate::push::access::Grant;
-use crate::push::hub::Wanted;
+use crate::push::hub::Filter;
 use crate::push::outbox::{RegistrationStatus, SubscribeFailure};
 use crate::push::session::LiveSession;
 use crate::push::subscription::{Begin, Interest, Loss, Renewal, Standing, State, Subscription};
@@ -15,21 +15,21 @@ use crate::push::subscription::{Begin, Interest, Loss, Renewal, Standing, State,
 /// What a client wants to hear of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wish {
-    pub wanted: Wanted,
+    pub filter: Filter,
     /// Of the user's own account: the mailboxes that are shared with them, too.
     pub shared: bool,
 }
 
 impl Subscriptions {
     /// Begins a subscription; its outcome comes out of the session's outbox with `tag`, whatever it
-    /// is. Subscribing again changes what is wanted, and has an outcome of its own.
+    /// is. Subscribing again changes the filter, and has an outcome of its own.
     pub fn subscribe(self: &Arc<Self>, session: &Arc<LiveSession>, tag: u32, key: Key, wish: Wish) {
         let Some(mut book) = session.book() else { return };
         let user = session.user();
         let interest = match &key {
             // Mailboxes are shared with the user, whose own account alone can cover them.
-            Key::Account(_) if wish.shared && key.is_owned_by(&user) => Interest::AccountAndShared(wish.wanted),
-            _ => Interest::Client(wish.wanted),
+            Key::Account(_) if wish.shared && key.is_owned_by(&user) => Interest::AccountAndShared(wish.filter),
+            _ => Interest::Client(wish.filter),
         };
         if !interest.is_of_shared() && book.iter_mut().any(|known| known.key == key && known.interest.stop_sharing()) {
             self.uncover(session, &mut book);
@@ -77,7 +77,7 @@ impl Subscriptions {
             Key::Mailbox(_) | Key::Account(_) => None,
         };
         let lease = self.presence.acquire(key);
-        self.hub.subscribe(key, session.handle(), Wanted::EVERYTHING, grant.as_ref(), || ());
+        self.hub.subscribe(key, session.handle(), Filter::EVERYTHING, grant.as_ref(), || ());
         self.presence.listen(&lease, session.handle());
         if let Some(grant) = &grant {
             self.confirm_once_settled(&lease, grant);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::covering::Covering;
+use super::coverage::Coverage;
 use crate::lock::{Mutex, MutexGuard};
 use crate::mail::key::Key;
 use crate::mail::rights::Rights;
@@ -36,9 +36,9 @@ pub struct Subscriptions {
     /// The id of the next subscription.
     next_id: AtomicU64,
     /// Sessions whose account subscription covers what is shared with them.
-    covering: Mutex<Vec<Arc<Covering>>>,
+    covering: Mutex<Vec<Arc<Coverage>>>,
     /// Those of them whose turn to look again comes.
-    pub(super) line: mpsc::UnboundedSender<Arc<Covering>>,
+    pub(super) line: mpsc::UnboundedSender<Arc<Coverage>>,
     /// When it was last logged that not everything is covered.
     pub(super) warned_at: Mutex<Option<Instant>>,
     /// Subscriptions that are [`State::Moving`]; no fewer than there are.
@@ -64,7 +64,7 @@ pub(super) type WeakSubscriptions = Weak<Subscriptions>;
 impl Subscriptions {
     /// `line`: those whose turn to be listed again comes. Returns the notices, which are to be
     /// handled.
-    pub(super) fn new(parts: Parts, line: mpsc::UnboundedSender<Arc<Covering>>) -> (Arc<Self>, mpsc::UnboundedReceiver<Notice>) {
+    pub(super) fn new(parts: Parts, line: mpsc::UnboundedSender<Arc<Coverage>>) -> (Arc<Self>, mpsc::UnboundedReceiver<Notice>) {
         let subscriptions = Self {
             hub: parts.hub,
             presence: parts.presence,
@@ -82,7 +82,7 @@ impl Subscriptions {
         (Arc::new(subscriptions), parts.notices)
     }
 
-    pub(super) fn covering(&self) -> MutexGuard<'_, Vec<Arc<Covering>>> {
+    pub(super) fn covering(&self) -> MutexGuard<'_, Vec<Arc<Coverage>>> {
         self.covering.lock()
     }
 
@@ -131,14 +131,14 @@ impl Subscriptions {
     /// `tags` are answered before any event of the key can come.
     pub(super) fn put_into_hub(&self, session: &LiveSession, subscription: &Subscription, tags: Vec<u32>, rights: Rights) {
         let Subscription { key, interest, grant, .. } = subscription;
-        self.hub.subscribe(key, session.handle(), interest.wanted(), grant.as_ref(), || {
+        self.hub.subscribe(key, session.handle(), interest.filter(), grant.as_ref(), || {
             for tag in tags {
                 session.push_settled(tag, key.clone(), Ok(rights));
             }
         });
     }
 
-    /// The hub goes by what is wanted now, and by the grant that there is now.
+    /// The hub goes by the filter that there is now, and by the grant that there is now.
     pub(super) fn update_hub(&self, session: &LiveSession, subscription: &Subscription) {
         if subscription.is_in_hub() {
             self.put_into_hub(session, subscription, Vec::new(), Rights::NONE);

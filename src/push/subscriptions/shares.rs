@@ -17,7 +17,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::covering::{Covering, QUESTIONS_AT_ONCE};
+use super::coverage::{Coverage, QUESTIONS_AT_ONCE};
 use super::establish::establish;
 use super::service::{Subscriptions, WeakSubscriptions};
 use crate::mail::key::Key;
@@ -25,7 +25,7 @@ use crate::mail::path::MailboxPath;
 use crate::mail::rights::Rights;
 use crate::push::access::Grant;
 use crate::push::access::source::NoAnswer;
-use crate::push::hub::Wanted;
+use crate::push::hub::Filter;
 use crate::push::outbox::{Resync, ResyncReason, SubscribeFailure};
 use crate::push::session::LiveSession;
 use crate::push::subscription::{Begin, Book, Interest, Subscription};
@@ -79,19 +79,19 @@ impl Subscriptions {
         let shared = shared.map_err(|_| SubscribeFailure::RightsUnknown { kept: false })?;
         // Given up, or not wanted any more, while it was listed.
         let Some(mut book) = session.book() else { return Err(SubscribeFailure::Withdrawn) };
-        let Some(wanted) = wants_shared(&mut book, account) else { return Err(SubscribeFailure::Withdrawn) };
+        let Some(filter) = wants_shared(&mut book, account) else { return Err(SubscribeFailure::Withdrawn) };
         let mut is_known = vec![false; shared.len()];
         for subscription in book.iter_mut() {
             let Key::Mailbox(path) = &subscription.key else { continue };
             let Ok(at) = shared.binary_search(path) else { continue };
             is_known[at] = true;
-            self.cover_known(session, subscription, wanted);
+            self.cover_known(session, subscription, filter);
         }
         Ok(shared.into_iter().zip(is_known).filter_map(|(path, is_known)| (!is_known).then_some(path)).collect())
     }
 
-    fn cover_known(&self, session: &LiveSession, subscription: &mut Subscription, wanted: Wanted) {
-        if subscription.interest.cover(wanted) {
+    fn cover_known(&self, session: &LiveSession, subscription: &mut Subscription, filter: Filter) {
+        if subscription.interest.cover(filter) {
             self.update_hub(session, subscription);
         }
     }
@@ -113,12 +113,12 @@ impl Subscriptions {
         }
     }
 
-    fn note_covering(&self, session: &Arc<LiveSession>) -> Arc<Covering> {
+    fn note_covering(&self, session: &Arc<LiveSession>) -> Arc<Coverage> {
         let mut all = self.covering();
         if let Some(known) = all.iter().find(|known| known.is_of(session)) {
             return known.clone();
         }
-        let covering = Covering::new(session);
+        let covering = Coverage::new(session);
         all.push(covering.clone());
         covering
     }
@@ -127,7 +127,7 @@ impl Subscriptions {
         self.covering().retain(|covering| covering.session.strong_count() > 0 && !covering.is_of(session));
     }
 
-    pub(super) fn covering_of(&self, session: &LiveSession) -> Option<Arc<Covering>> {
+    pub(super) fn covering_of(&self, session: &LiveSession) -> Option<Arc<Coverage>> {
         self.covering().iter().find(|covering| covering.is_of(session)).cloned()
     }
 
@@ -153,8 +153,8 @@ impl Subscriptions {
 }
 
 /// What the account's subscription of that id wants, if it covers what is shared.
-fn wants_shared(book: &mut Book, account: u64) -> Option<Wanted> {
-    book.get(account).filter(|account| account.interest.is_of_shared()).map(|account| account.interest.wanted())
+fn wants_shared(book: &mut Book, account: u64) -> Option<Filter> {
+    book.get(account).filter(|account| account.interest.is_of_shared()).map(|account| account.interest.filter())
 }
 
 /// Becomes true when dropped: the reply to an account's subscription has been given, or will not
@@ -171,7 +171,7 @@ impl Drop for Reply {
 /// What was listed, on its way to being covered.
 pub(super) struct Listing {
     this: Arc<Subscriptions>,
-    covering: Arc<Covering>,
+    covering: Arc<Coverage>,
     session: Arc<LiveSession>,
     account: u64,
     /// No reply will tell of what is covered from now on.
@@ -181,7 +181,7 @@ pub(super) struct Listing {
 impl Listing {
     pub fn new(
         this: &Arc<Subscriptions>,
-        covering: &Arc<Covering>,
+        covering: &Arc<Coverage>,
         session: &Arc<LiveSession>,
         account: u64,
         is_replied: &Arc<AtomicBool>,
@@ -202,32 +202,32 @@ impl Listing {
     }
 
     /// Covers a mailbox that may be read.
-    fn cover(&self, path: &MailboxPath) -> Coverage {
+    fn cover(&self, path: &MailboxPath) -> CoverOutcome {
         let key = Key::Mailbox(path.clone());
-        let Some(mut book) = self.session.book() else { return Coverage::NotWanted };
-        let Some(wanted) = wants_shared(&mut book, self.account) else { return Coverage::NotWanted };
+        let Some(mut book) = self.session.book() else { return CoverOutcome::NotWanted };
+        let Some(filter) = wants_shared(&mut book, self.account) else { return CoverOutcome::NotWanted };
         // Of what was shared all along the reply to the subscription tells.
         let begin = match book.get(self.account) {
             Some(account) if account.is_in_hub() => Begin::Registered,
             _ => Begin::Settled,
         };
         if let Some(known) = book.iter_mut().find(|known| known.key == key) {
-            self.this.cover_known(&self.session, known, wanted);
-            return Coverage::Known;
+            self.this.cover_known(&self.session, known, filter);
+            return CoverOutcome::Known;
         }
         if book.named(&key).is_some() {
             // The client knows another mailbox by this name still: once it has heard what became of
             // that, this is done again.
-            return Coverage::Known;
+            return CoverOutcome::Known;
         }
         let covered = book.iter().filter(|known| known.interest.covered().is_some()).count();
         if covered >= self.this.access.options.shared_mailboxes {
-            return Coverage::Full;
+            return CoverOutcome::Full;
         }
-        let subscription = self.this.requested(&self.session, key.clone(), Interest::Covered(wanted), begin);
+        let subscription = self.this.requested(&self.session, key.clone(), Interest::Covered(filter), begin);
         let id = subscription.id;
         book.add(subscription);
-        Coverage::Begun(key, id)
+        CoverOutcome::Begun(key, id)
     }
 
     /// Whether it could be said if it may be covered. `asked_at`: when the question for its rights
@@ -290,7 +290,7 @@ struct Answer {
 }
 
 /// What became of a mailbox that was listed.
-enum Coverage {
+enum CoverOutcome {
     /// A task is to see to it: by its id.
     Begun(Key, u64),
     /// It is subscribed to meanwhile.
@@ -314,13 +314,13 @@ pub(super) async fn take_up(listing: Arc<Listing>, listed: Vec<MailboxPath>, pla
     while let Some(asked) = asked.next().await {
         match &asked.rights {
             Ok(rights) if rights.contains(Rights::READ) => match listing.cover(&asked.path) {
-                Coverage::Begun(key, id) => tasks.push(tokio::spawn(listing.clone().establish(key, id, asked.asked_at))),
-                Coverage::Known => {}
-                Coverage::Full => {
+                CoverOutcome::Begun(key, id) => tasks.push(tokio::spawn(listing.clone().establish(key, id, asked.asked_at))),
+                CoverOutcome::Known => {}
+                CoverOutcome::Full => {
                     is_exceeded = true;
                     break;
                 }
-                Coverage::NotWanted => return,
+                CoverOutcome::NotWanted => return,
             },
             Ok(_) => {}
             Err(_) => is_complete = false,
@@ -342,7 +342,7 @@ pub(super) async fn take_up(listing: Arc<Listing>, listed: Vec<MailboxPath>, pla
 
 /// Lists again what could not be asked for, in a while and in its turn; once, however many listings
 /// met it.
-async fn list_again(subscriptions: WeakSubscriptions, covering: Arc<Covering>) {
+async fn list_again(subscriptions: WeakSubscriptions, covering: Arc<Coverage>) {
     if !covering.retry.schedule() {
         return;
     }

@@ -2,8 +2,8 @@ use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 
 use super::play::{
-    Access, Arc, Duration, Key, LiveSession, Metrics, Parts, Presence, Sessions, SubscribeFailure, Subscriptions, Transport,
-    Wanted, Wish,
+    Access, Arc, Duration, Filter, Key, LiveSession, Metrics, Parts, Presence, Sessions, SubscribeFailure, Subscriptions,
+    Transport, Wish,
 };
 use crate::cluster::registry::local::{LocalNode, LocalRegistry};
 use crate::cluster::registry::{Discontinuity, NodeRecord, Place, QueueId, QueueNames, Registrar, RegistryHealth};
@@ -17,7 +17,7 @@ use crate::push::outbox::{Limits, Outgoing, RegistrationStatus};
 
 const SETTLE: Duration = Duration::from_secs(2);
 const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(10);
-const ALL: Wanted = Wanted { types: EventTypes::ALL, fields: EnvelopeFields::NONE };
+const ALL: Filter = Filter { types: EventTypes::ALL, fields: EnvelopeFields::NONE };
 
 struct Play {
     registry: Arc<LocalNode>,
@@ -64,7 +64,7 @@ async fn play() -> Play {
 
 impl Play {
     fn subscribe(&self, tag: u32, types: EventTypes) {
-        self.subscriptions.subscribe(&self.session, tag, key(), Wish { wanted: Wanted { types, ..ALL }, shared: false });
+        self.subscriptions.subscribe(&self.session, tag, key(), Wish { filter: Filter { types, ..ALL }, shared: false });
     }
 
     /// What was told of a watched key.
@@ -104,7 +104,7 @@ async fn two_wishes_for_one_key_are_both_answered_and_the_later_one_counts() {
     play.subscribe(2, EventTypes::ALL);
     play.pass(SETTLE).await;
     assert_eq!(play.answers(), [(1, Ok("ok")), (2, Ok("ok"))]);
-    assert_eq!(play.session.book().unwrap().iter().next().unwrap().interest.wanted(), ALL);
+    assert_eq!(play.session.book().unwrap().iter().next().unwrap().interest.filter(), ALL);
     play.subscribe(3, EventTypes::ALL);
     assert_eq!(play.answers(), [(3, Ok("ok"))], "settled already: at once");
 }

@@ -181,9 +181,9 @@ async fn children_of_a_renamed_mailbox_have_news_of_their_own() {
 #[tokio::test(start_paused = true)]
 async fn what_ends_a_subscription_passes_its_filter() {
     let play = Play::new().await;
-    let wanted = Wanted { types: [crate::mail::EventType::MessageNew].into_iter().collect(), ..Wanted::EVERYTHING };
+    let filter = Filter { types: [crate::mail::EventType::MessageNew].into_iter().collect(), ..Filter::EVERYTHING };
     for key in ["#private:bob:A", "#private:bob:B"] {
-        play.subscriptions.subscribe(&play.session, 1, mailbox(key), Wish { wanted, shared: false });
+        play.subscriptions.subscribe(&play.session, 1, mailbox(key), Wish { filter, shared: false });
     }
     pass(300).await;
     play.heard();

@@ -120,8 +120,8 @@ impl Page {
             self.asked.remove(&key);
             self.command("unsubscribe", serde_json::to_value(&key).unwrap(), None);
         }
-        let wanted: Vec<Key> = self.records.keys().filter(|key| !self.asked.contains_key(*key)).cloned().collect();
-        for key in wanted {
+        let filter: Vec<Key> = self.records.keys().filter(|key| !self.asked.contains_key(*key)).cloned().collect();
+        for key in filter {
             let wish = self.id + 1;
             self.command("subscribe", serde_json::to_value(&key).unwrap(), Some(wish));
             self.closed.remove(&key);
@@ -155,8 +155,8 @@ impl Page {
                     self.reconcile(sent);
                 }
                 Action::Subscribe { id, subscribe } => {
-                    let wanted = Wanted { types: subscribe.types, fields: subscribe.fields };
-                    subscriptions.subscribe(&self.handle, id, subscribe.key, Wish { wanted, shared: subscribe.shared });
+                    let filter = Filter { types: subscribe.types, fields: subscribe.fields };
+                    subscriptions.subscribe(&self.handle, id, subscribe.key, Wish { filter, shared: subscribe.shared });
                 }
                 Action::Unsubscribe(key) => subscriptions.unsubscribe(&self.handle, &key),
                 other => panic!("{other:?}"),

@@ -23,7 +23,7 @@ pub use crate::mail::user::UserName;
 pub use crate::push::access::source::{NoAnswer, RightsSource};
 pub use crate::push::access::{Access, Options, Via};
 pub use crate::push::delivery::Delivery;
-pub use crate::push::hub::Wanted;
+pub use crate::push::hub::Filter;
 pub use crate::push::metrics::Metrics;
 pub use crate::push::outbox::{Limits, Outgoing, RegistrationStatus, SubscribeFailure};
 pub use crate::push::presence::Presence;
@@ -124,7 +124,7 @@ pub fn user(name: &str) -> UserName {
     UserName::new(name).unwrap()
 }
 
-pub const ALL: Wish = Wish { wanted: Wanted::EVERYTHING, shared: false };
+pub const ALL: Wish = Wish { filter: Filter::EVERYTHING, shared: false };
 
 pub fn message(uid: u32) -> Change {
     Change::MessageNew { messages: vec![crate::mail::event::NewMessage::new(crate::mail::uid::Uid::new(uid).unwrap())] }

@@ -16,7 +16,7 @@ pub(super) const QUESTIONS_AT_ONCE: usize = 32;
 const LISTINGS_AT_ONCE: usize = 4;
 
 /// One session that is kept covering.
-pub(super) struct Covering {
+pub(super) struct Coverage {
     pub session: Weak<LiveSession>,
     task: Mutex<Task>,
     /// It stands in the line of those whose turn to be listed comes.
@@ -42,7 +42,7 @@ enum Task {
     AwaitsAccount,
 }
 
-impl Covering {
+impl Coverage {
     pub fn new(session: &Arc<LiveSession>) -> Arc<Self> {
         Arc::new(Self {
             session: Arc::downgrade(session),
