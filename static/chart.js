@@ -1,4 +1,5 @@
-// A small line chart over the last minute. It is drawn for the eyes; what it says stands beside it as text.
+// A small line chart over the last minute. It is drawn for the eyes; what it says stands beside it
+// as text.
 
 import { h, say, svg } from "./dom.js";
 

@@ -1,4 +1,5 @@
-// The view of operators: nodes, flow, subscriptions that come and go, a session's end, and an event to try it all.
+// The view of operators: nodes, flow, subscriptions that come and go, a session's end, and an event
+// to try it all.
 
 import { SessionDialog } from "./dialog.js";
 import { $, Kept, ago, h, number, plural, say, set, when } from "./dom.js";

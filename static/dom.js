@@ -90,13 +90,16 @@ export function lay(parent, elements) {
 }
 
 /** The children of an element, by key. What is on the screen stays there and is only told anew what it shows: a button that is
- * replaced between press and release gets no click, and a selection or a screen reader's place is lost with its element. */
+ * replaced between press and release gets no click, and a selection or a screen reader's place is
+ * lost with its element. */
 export class Kept {
   #parent;
   #make;
   #held = new Map();
 
-  /** `make(key, state)` gives an `element`, and `show(state)` that brings it to what it should show. */
+  /**
+   * `make(key, state)` gives an `element`, and `show(state)` that brings it to what it should show.
+   */
   constructor(parent, make) {
     this.#parent = parent;
     this.#make = make;

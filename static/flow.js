@@ -1,4 +1,5 @@
-// What flows through the node that answers this page: events a second, and how long they take from stage to stage.
+// What flows through the node that answers this page: events a second, and how long they take from
+// stage to stage.
 
 import { Chart } from "./chart.js";
 import { $, say } from "./dom.js";

@@ -1,4 +1,5 @@
-// The view of mailboxes: one subscription to the account and what is shared with it, one more for each mailbox added by its path.
+// The view of mailboxes: one subscription to the account and what is shared with it, one more for
+// each mailbox added by its path.
 
 import { $, Kept, h, lay, moment, plural, say, set, when } from "./dom.js";
 import { Mailboxes, cause, isUnread, parts, sender, sentence } from "./mailboxes.js";
@@ -11,7 +12,10 @@ const LOG = 200;
 const DRAW_MS = 150;
 const TOASTS = 3;
 const TOAST_MS = 7_000;
-/** Event ids that are remembered: a mailbox added by its path may be the account's too, and both tell. */
+/**
+ * Event ids that are remembered: a mailbox added by its path may be the account's too, and both
+ * tell.
+ */
 const IDS = 1_000;
 const SHOWN_FLAGS = new Map([["\\Flagged", "flagged"], ["\\Answered", "answered"], ["\\Draft", "draft"], ["\\Deleted", "deleted"]]);
 
@@ -200,7 +204,8 @@ export class Inbox {
   }
 
   #refused({ account, mailbox }, error) {
-    // That the whole client is at its end, its state tells; what was added is wanted again by the next one.
+    // That the whole client is at its end, its state tells; what was added is wanted again by the
+    // next one.
     if (error.name === "closed") return;
     this.#note(`${mailbox ?? account}: ${error.message}`);
     if (mailbox === undefined || error.temporary) return;

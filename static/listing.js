@@ -1,5 +1,6 @@
-// One page of the list of subscriptions, kept true by the stream of changes: no screen, no network, no clock. It never holds more
-// than a page; what it cannot know, such as what moves up from the next page, it asks to be listed anew for.
+// One page of the list of subscriptions, kept true by the stream of changes: no screen, no network,
+// no clock. It never holds more than a page; what it cannot know, such as what moves up from the
+// next page, it asks to be listed anew for.
 
 /** As Rust compares texts: by code points, where JavaScript has UTF-16 units. */
 function compare(a, b) {
@@ -77,7 +78,10 @@ export class Listing {
     return name === "subscribed" ? this.#add(data.subscription) : "same";
   }
 
-  /** What a node held before it was heard for the first time is in no change: it was silent at the listing, or not there. */
+  /**
+   * What a node held before it was heard for the first time is in no change: it was silent at the
+   * listing, or not there.
+   */
   #snapshot(node, heard) {
     const known = heard.has(node);
     heard.add(node);

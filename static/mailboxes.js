@@ -1,5 +1,5 @@
-// What has been heard of mailboxes: no screen, no network, no clock. The page cannot read a mailbox, so what it holds is only what
-// events told since it began to listen, and it says so.
+// What has been heard of mailboxes: no screen, no network, no clock. The page cannot read a
+// mailbox, so what it holds is only what events told since it began to listen, and it says so.
 
 /** Messages that a mailbox here holds at most; the oldest go. */
 const MESSAGES = 500;
@@ -23,7 +23,9 @@ function moved(path, from, to) {
   return path === from || path.startsWith(`${from}/`) ? to + path.slice(from.length) : undefined;
 }
 
-/** Whether a modseq is older than one that is known. They are decimal texts, too long for numbers. */
+/**
+ * Whether a modseq is older than one that is known. They are decimal texts, too long for numbers.
+ */
 function older(modseq, known) {
   return modseq !== undefined && known !== undefined && BigInt(modseq) < BigInt(known);
 }
@@ -121,7 +123,8 @@ export class Mailboxes {
     const { from, subject } = envelope;
     const message = { uid, from, subject, at: internaldate ?? event.at, flags, modseq, stale: false };
     if (known) {
-      // It was heard of before: what that said of its flags is as new, or newer. Differences apply to what it arrived with.
+      // It was heard of before: what that said of its flags is as new, or newer. Differences apply
+      // to what it arrived with.
       const { set = [], cleared = [] } = known.partial ?? {};
       const then = known.partial && flags ? [...flags.filter((flag) => !set.includes(flag) && !cleared.includes(flag)), ...set] : known.flags;
       message.flags = then ?? flags;
@@ -137,7 +140,8 @@ export class Mailboxes {
     if (older(modseq, message.modseq)) return;
     const others = (list = []) => list.filter((flag) => !changed.includes(flag));
     const isSet = type === "FlagsSet";
-    // What else was set before this page listened is not known then: the differences are kept, for its arrival may come later.
+    // What else was set before this page listened is not known then: the differences are kept, for
+    // its arrival may come later.
     const { set, cleared } = message.partial ?? {};
     const partly = flags === undefined && (message.flags === undefined || message.partial);
     message.partial = partly ? { set: [...others(set), ...(isSet ? changed : [])], cleared: [...others(cleared), ...(isSet ? [] : changed)] } : undefined;

@@ -1,11 +1,14 @@
 /**
- * Push for webmail: a client of mailpush for browsers (and Node 22). One file, no dependencies, no build step, nothing global,
- * no eval. How to use it, and what you can rely on, is said in mailpush.d.ts beside it; the protocol in asyncapi.yaml, which
- * every node serves too.
+ * Push for webmail: a client of mailpush for browsers (and Node 22). One file, no dependencies, no
+ * build step, nothing global, no eval. How to use it, and what you can rely on, is said in
+ * mailpush.d.ts beside it; the protocol in asyncapi.yaml, which every node serves too.
  */
 
 const PROTOCOL = "mailpush.v1";
-/** How long a connection may take to open, and to answer `connect`: the server gives up earlier. Milliseconds, like all here. */
+/**
+ * How long a connection may take to open, and to answer `connect`: the server gives up earlier.
+ * Milliseconds, like all here.
+ */
 const OPEN_MS = 15_000;
 const CONNECT_MS = 45_000;
 const TOKEN_MS = 30_000;
@@ -13,7 +16,10 @@ const TOKEN_MS = 30_000;
 const GRACE_MS = 3_000;
 const PING_MS = 5_000;
 const HEARTBEAT_MS = 25_000;
-/** A stream does not say how often it beats; longer than any sensible setting, and an idle one still ends in about a minute. */
+/**
+ * A stream does not say how often it beats; longer than any sensible setting, and an idle one still
+ * ends in about a minute.
+ */
 const STREAM_HEARTBEAT_MS = 60_000;
 const BASE_MS = 4_000;
 const MAX_MS = 60_000;
@@ -25,7 +31,10 @@ const GOOD_MS = 10_000;
 const TOKEN_LEFT_MS = 30_000;
 /** How soon, and how often at most, a page that is seen again or back online tries. */
 const SOON_MS = 1_000;
-/** WebSockets that never opened before a stream is tried; how often a WebSocket is tried while a stream works. */
+/**
+ * WebSockets that never opened before a stream is tried; how often a WebSocket is tried while a
+ * stream works.
+ */
 const BLOCKED = 2;
 const PROBE_MS = 300_000;
 const PROBE_AGAIN_MS = 5_000;
@@ -41,26 +50,41 @@ const COMMAND_CHARACTERS = 4_096;
 const FRAME_BYTES = 16_384;
 /** The smallest limit of frames that a server can have. */
 const LEAST_FRAME_BYTES = 1_024;
-/** What a stream watches goes into its URL up to this length, which every proxy takes; beyond it, into a form. */
+/**
+ * What a stream watches goes into its URL up to this length, which every proxy takes; beyond it,
+ * into a form.
+ */
 const URL_CHARACTERS = 4_096;
 /** What is answered, and not by a node, where a URL is too long. */
 const URL_REFUSED = [400, 413, 414, 431];
-/** What is answered where no form is taken, or none as long as this: by a node, and by what stands before it. */
+/**
+ * What is answered where no form is taken, or none as long as this: by a node, and by what stands
+ * before it.
+ */
 const FORM_REFUSED = { node: [405, 413, 415], proxy: [400, 404, 405, 411, 413, 414, 415, 431, 501] };
 const STREAM_CHARACTERS = 1 << 20;
-/** Codes below 4000 that the server uses for what will not work the next time either. All from 4500 to 4999 are final too. */
+/**
+ * Codes below 4000 that the server uses for what will not work the next time either. All from 4500
+ * to 4999 are final too.
+ */
 const FINAL = [1002, 1003, 1007, 1009];
 /** Why a token is not valid at this time; another one may be. */
 const OUT_OF_TIME = ["token_expired", "token_not_yet_valid"];
 const TOKEN_EXPIRED = 4401;
 const TOO_MANY_SESSIONS = 4414;
 const FRAME_TOO_BIG = 1009;
-/** What moves or ends a subscription is told whatever types of events the page asks for: by the server too. */
+/**
+ * What moves or ends a subscription is told whatever types of events the page asks for: by the
+ * server too.
+ */
 const OWN = { mailbox: ["MailboxRename", "MailboxDelete"], account: ["AccountRename"] };
 /** These are of an account, even where a mailbox that is named in them is watched too. */
 const OF_ACCOUNTS = ["AccountRename", "MailboxCreate", "MailboxSubscribe", "MailboxUnSubscribe"];
 
-/** Why something was refused. `name` is a stable word such as `not_found`; `code` is like a status of HTTP, or 0. */
+/**
+ * Why something was refused. `name` is a stable word such as `not_found`; `code` is like a status
+ * of HTTP, or 0.
+ */
 export class MailpushError extends Error {
   constructor({ code = 0, name = "error", message = "", temporary = false, retry_after_ms }, cause) {
     super(String(message), { cause });
@@ -81,7 +105,10 @@ export class Mailpush {
   #backoff;
   #state = "idle";
   #records = new Set();
-  /** The connection in use, the one that it replaces without a gap, and a WebSocket tried beside a stream. */
+  /**
+   * The connection in use, the one that it replaces without a gap, and a WebSocket tried beside a
+   * stream.
+   */
   #link = null;
   #former = null;
   #probing = null;
@@ -143,7 +170,7 @@ export class Mailpush {
     if (this.#state === "closed") throw new Error("this client is closed");
     if (this.#records.size >= SUBSCRIPTIONS) throw new RangeError(`at most ${SUBSCRIPTIONS} subscriptions a client`);
     this.#records.add(record);
-    this.#soon();
+    this.#reconcileSoon();
     return {
       get key() {
         return { ...record.key };
@@ -156,7 +183,7 @@ export class Mailpush {
       },
       close: () => {
         this.#end(record);
-        this.#soon();
+        this.#reconcileSoon();
       },
     };
   }
@@ -171,23 +198,26 @@ export class Mailpush {
   async #open() {
     this.#retry?.cancel();
     this.#retry = null;
-    if (!this.#records.size) return this.#tell("idle");
+    if (!this.#records.size) return this.#setState("idle");
     if (!this.#env.online()) return this.#offline();
     const attempt = {};
     this.#attempt = attempt;
     this.#lastAttempt = this.#env.now();
-    this.#tell("connecting");
+    this.#setState("connecting");
     if (this.#attempt !== attempt) return;
     const token = await this.#getToken();
     if (this.#attempt !== attempt) return;
     this.#attempt = null;
-    if (token === undefined) return this.#later({ reason: "no token" });
+    if (token === undefined) return this.#retryLater({ reason: "no token" });
     const stream = this.#preferStream && this.#env.now() - this.#socketTried < PROBE_MS;
     if (stream || !this.#env.WebSocket) this.#openStream(token);
     else this.#openSocket(token);
   }
 
-  /** The token at hand as long as it is good, or a new one; undefined if there is none, which is told. */
+  /**
+   * The token at hand as long as it is good, or a new one; undefined if there is none, which is
+   * told.
+   */
   async #getToken(fresh = false) {
     if (!fresh && this.#token !== null && this.#env.date() < this.#tokenUntil - TOKEN_LEFT_MS) return this.#token;
     let cancel;
@@ -201,7 +231,7 @@ export class Mailpush {
       this.#tokenUntil = Infinity;
       return this.#token;
     } catch (cause) {
-      this.#fault({ name: "token", message: `no token: ${cause?.message ?? cause}`, temporary: true }, cause);
+      this.#reportError({ name: "token", message: `no token: ${cause?.message ?? cause}`, temporary: true }, cause);
       return undefined;
     } finally {
       cancel();
@@ -213,14 +243,14 @@ export class Mailpush {
   }
 
   /** Waits for the next attempt: as long as the server said, or as chance has it. */
-  #later(detail, after, jitter = this.#jitter(this.#attempts)) {
+  #retryLater(detail, after, jitter = this.#jitter(this.#attempts)) {
     const delay = after === undefined ? jitter : this.#attempts ? Math.max(after, jitter) : after;
     this.#attempts += 1;
     this.#stayAway = this.#env.now() + (after ?? 0);
-    if (!this.#records.size) return this.#tell("idle");
+    if (!this.#records.size) return this.#setState("idle");
     if (!this.#env.online()) return this.#offline(detail);
     this.#schedule(delay);
-    this.#tell("waiting", { ...detail, retryInMs: Math.round(delay) });
+    this.#setState("waiting", { ...detail, retryInMs: Math.round(delay) });
   }
 
   #schedule(delay) {
@@ -228,14 +258,17 @@ export class Mailpush {
     this.#retry = { due: this.#env.now() + delay, cancel: this.#timers.after(delay, () => this.#open()) };
   }
 
-  /** Waits for the browser to say that it is online again, and looks now and then: a page that was frozen is not told. */
+  /**
+   * Waits for the browser to say that it is online again, and looks now and then: a page that was
+   * frozen is not told.
+   */
   #offline(detail) {
     this.#schedule(Math.max(this.#stayAway - this.#env.now(), (OFFLINE_MS * (1 + this.#env.random())) / 2));
-    this.#tell("offline", detail);
+    this.#setState("offline", detail);
   }
 
   /** The page is seen again, or back online: tries soon, unless the server wants it away. */
-  #hasten() {
+  #retrySoon() {
     const now = this.#env.now();
     const due = Math.max(this.#stayAway, this.#lastAttempt + SOON_MS, now + this.#env.random() * SOON_MS);
     if (this.#retry && due < this.#retry.due) this.#schedule(due - now);
@@ -243,12 +276,13 @@ export class Mailpush {
 
   #listen() {
     const { window, document } = this.#env;
-    const online = () => (this.#link ? this.#check(this.#link) : this.#hasten());
+    const online = () => (this.#link ? this.#check(this.#link) : this.#retrySoon());
     const offline = () => {
       if (this.#link) return this.#check(this.#link);
       if (this.#retry) this.#offline();
     };
-    // A hidden page's timers are slow: when it is seen again, what they would have found is looked for at once.
+    // A hidden page's timers are slow: when it is seen again, what they would have found is looked
+    // for at once.
     const visible = () => document.visibilityState === "visible" && this.#env.online() && online();
     window?.addEventListener("online", online);
     window?.addEventListener("offline", offline);
@@ -260,7 +294,10 @@ export class Mailpush {
     };
   }
 
-  /** A connection, not open yet. `asked` has what was asked for on it, by name, and whether it stands. */
+  /**
+   * A connection, not open yet. `asked` has what was asked for on it, by name, and whether it
+   * stands.
+   */
   #newLink(kind, shut) {
     const now = this.#env.now();
     const timers = new Timers(this.#env);
@@ -283,16 +320,17 @@ export class Mailpush {
     // A stream that takes over from another is no return.
     const again = this.#state === "connected" && this.#transport === link.kind;
     this.#transport = link.kind;
-    if (!again) this.#tell("connected", { transport: link.kind, ...detail });
+    if (!again) this.#setState("connected", { transport: link.kind, ...detail });
     this.#watch(link);
   }
 
   /** A connection is gone. `goodbye` has the words of a `disconnect` or of a close frame. */
-  #lost(link, goodbye) {
+  #connectionLost(link, goodbye) {
     if (link.over) return;
     this.#dispose(link);
     const { code, reason } = goodbye;
-    // Another node may take shorter frames than the last one did: not all that this client had fits into the first then.
+    // Another node may take shorter frames than the last one did: not all that this client had fits
+    // into the first then.
     const shrinks = code === FRAME_TOO_BIG && !link.ready && this.#frameBytes > LEAST_FRAME_BYTES;
     if (shrinks) this.#frameBytes = LEAST_FRAME_BYTES;
     const final = !shrinks && (isFinal(code) || goodbye.reconnect === false);
@@ -316,12 +354,14 @@ export class Mailpush {
     if (link === this.#former) {
       this.#former = null;
       if (final) return this.#stop({ code, reason }, true);
-      // It may have been silent for long: whether it told everything until it was replaced is not known.
+      // It may have been silent for long: whether it told everything until it was replaced is not
+      // known.
       for (const record of this.#records) if (link.asked.get(record.id)?.standing) this.#interrupt(record);
       for (const [id, asked] of this.#link.asked) if (asked.standing) this.#settled(id, asked.rights);
       return;
     }
-    // A stream that should replace another may find that the other has the user's last place, which is free in a moment.
+    // A stream that should replace another may find that the other has the user's last place, which
+    // is free in a moment.
     const needsPlace = code === TOO_MANY_SESSIONS && link.kind === "sse" && this.#former !== null;
     if (needsPlace) after = undefined;
     if (!link.ready && this.#former && !needsPlace) {
@@ -332,13 +372,13 @@ export class Mailpush {
       this.#reopenAt = this.#env.now() + REOPEN_MS + this.#jitter((this.#reopenings += 1) - 1);
       if (this.#link.kind === "sse") this.#preferStream = true;
       if (link.kind === "websocket") this.#probeLater();
-      return this.#soon();
+      return this.#reconcileSoon();
     }
     if (final && (link.ready || !this.#former)) return this.#stop({ code, reason }, true);
     const served = this.#former ?? link;
     this.#drop();
     if (served.ready && this.#env.now() - served.since >= GOOD_MS) this.#attempts = 0;
-    this.#later({ code, reason }, after, found ? 0 : undefined);
+    this.#retryLater({ code, reason }, after, found ? 0 : undefined);
   }
 
   /** Lets go of every connection. */
@@ -371,28 +411,35 @@ export class Mailpush {
     link.timers.cancel = link.timers.after(Math.max(0, patience - quiet), wake);
   }
 
-  #heard(link) {
+  #noteSignOfLife(link) {
     link.heard = this.#env.now();
     link.signs += 1;
-    // What comes this long after the new one stood was sent after it: the old one has told everything until then.
+    // What comes this long after the new one stood was sent after it: the old one has told
+    // everything until then.
     if (link === this.#former && link.heard - link.replaced >= GRACE_MS) {
       this.#former = null;
       this.#dispose(link);
-      this.#soon();
+      this.#reconcileSoon();
     }
   }
 
-  /** Another connection takes over. The one that stands goes on until there can be no gap between the two. */
+  /**
+   * Another connection takes over. The one that stands goes on until there can be no gap between
+   * the two.
+   */
   #replace(link) {
     const former = this.#link;
     this.#link = link;
     if (!former?.ready) return this.#dispose(former);
     // One at a time: a browser has few connections to an origin.
-    if (this.#former) this.#lost(this.#former, { code: 1006, reason: "too many streams" });
+    if (this.#former) this.#connectionLost(this.#former, { code: 1006, reason: "too many streams" });
     this.#former = former;
   }
 
-  /** Asks for a sign of life. A stream cannot be asked: if it is late, what is on its way is given time to come. */
+  /**
+   * Asks for a sign of life. A stream cannot be asked: if it is late, what is on its way is given
+   * time to come.
+   */
   #check(link) {
     if (!link.ready || link.checking) return;
     if (link.kind === "sse" && this.#env.now() - link.heard < link.heartbeat + GRACE_MS) return;
@@ -402,7 +449,7 @@ export class Mailpush {
     link.timers.after(PING_MS, () => {
       link.checking = false;
       if (link.signs !== signs) return this.#watch(link);
-      this.#lost(link, { code: 1006, reason: "the server is silent" });
+      this.#connectionLost(link, { code: 1006, reason: "the server is silent" });
     });
   }
 
@@ -422,11 +469,11 @@ export class Mailpush {
     this.#probeAt = this.#socketTried + PROBE_MS * (0.75 + this.#env.random() / 2);
     if (probe) this.#probing = link;
     else this.#link = link;
-    const late = link.timers.after(OPEN_MS, () => this.#lost(link, { code: 1006, reason: "the WebSocket does not open" }));
+    const late = link.timers.after(OPEN_MS, () => this.#connectionLost(link, { code: 1006, reason: "the WebSocket does not open" }));
     try {
       socket = new this.#env.WebSocket(this.#urls.socket, PROTOCOL);
     } catch (error) {
-      return this.#lost(link, { code: 1006, reason: String(error) });
+      return this.#connectionLost(link, { code: 1006, reason: String(error) });
     }
     socket.onopen = () => {
       late();
@@ -434,16 +481,19 @@ export class Mailpush {
         this.#replace(link);
         this.#probing = null;
       }
-      link.timers.after(CONNECT_MS, () => link.ready || this.#lost(link, { code: 1006, reason: "no answer to connect" }));
+      link.timers.after(CONNECT_MS, () => link.ready || this.#connectionLost(link, { code: 1006, reason: "no answer to connect" }));
       this.#connect(link, token, true);
     };
     socket.onmessage = ({ data }) => this.#receive(link, data);
     // Some runtimes tell of a WebSocket that does not open by an error alone.
-    socket.onerror = () => socket.readyState === 0 && this.#lost(link, { code: 1006, reason: "the WebSocket does not open" });
-    socket.onclose = ({ code, reason }) => this.#lost(link, { code, reason });
+    socket.onerror = () => socket.readyState === 0 && this.#connectionLost(link, { code: 1006, reason: "the WebSocket does not open" });
+    socket.onclose = ({ code, reason }) => this.#connectionLost(link, { code, reason });
   }
 
-  /** Tries a WebSocket beside a stream that works, now and then, however often the stream is another. */
+  /**
+   * Tries a WebSocket beside a stream that works, now and then, however often the stream is
+   * another.
+   */
   #probeLater() {
     if (!this.#env.WebSocket || this.#link?.kind !== "sse") return;
     const link = this.#link;
@@ -487,8 +537,9 @@ export class Mailpush {
           link.asked.clear();
           return this.#connect(link, token, false);
         }
-        // A disconnect follows, and says what to do: with another token than an expired one it is back by itself.
-        return this.#fault({ ...error, temporary: error.temporary || OUT_OF_TIME.includes(error.name) });
+        // A disconnect follows, and says what to do: with another token than an expired one it is
+        // back by itself.
+        return this.#reportError({ ...error, temporary: error.temporary || OUT_OF_TIME.includes(error.name) });
       }
       if (!connect) return;
       this.#socketFailures = 0;
@@ -500,24 +551,26 @@ export class Mailpush {
       link.counted = this.#env.now();
       link.until = this.#tokenUntil = connect.token_expires_at;
       const { session, node, user } = connect;
-      // Later servers may say where their telling begins: where nothing is told again, what was before has been read by now.
+      // Later servers may say where their telling begins: where nothing is told again, what was
+      // before has been read by now.
       if (typeof connect.pos === "string" && !connect.resumed?.some(({ recovered }) => recovered)) this.#pos = connect.pos;
       this.#isReady(link, { session, node, user });
       for (const { key, recovered, rights, error: refusal } of connect.resumed ?? []) {
         const asked = link.asked.get(idOf(key));
         if (!asked) continue;
         if (refusal) this.#refused(link, asked, refusal);
-        else this.#stands(link, asked, key, rights, recovered === true ? { from: resume.pos } : undefined);
+        else this.#subscriptionStands(link, asked, key, rights, recovered === true ? { from: resume.pos } : undefined);
       }
       for (const [id, asked] of link.asked) if (!asked.standing) link.asked.delete(id);
-      this.#soon();
+      this.#reconcileSoon();
     });
   }
 
   /**
-   * A newer token: in-band, or with a stream that replaces this one. Not at once, for all clients of a node may be told at once,
-   * and a token that lives for less than the server's notice would be asked for without pause. A server that was given the same
-   * one again tells at once again: the backoff is for that.
+   * A newer token: in-band, or with a stream that replaces this one. Not at once, for all clients
+   * of a node may be told at once, and a token that lives for less than the server's notice would
+   * be asked for without pause. A server that was given the same one again tells at once again: the
+   * backoff is for that.
    */
   #refresh(link, within) {
     if (link.refreshing) return;
@@ -525,7 +578,7 @@ export class Mailpush {
     const again = (error) => {
       // Nobody accepted it, so nobody else shall be shown it.
       if (error && !error.temporary) this.#token = null;
-      if (error) this.#fault(error);
+      if (error) this.#reportError(error);
       link.refreshing = false;
       link.refusals += 1;
       this.#refresh(link, within);
@@ -580,14 +633,14 @@ export class Mailpush {
     this.#sendForms = !formFirst && !otherRefused;
     if (otherRefused) {
       const message = `what is watched fits neither into a URL nor into a form: answered with ${response.status} and ${other.status}`;
-      this.#fault({ code: other.status, name: "stream_too_long", message, temporary: true });
+      this.#reportError({ code: other.status, name: "stream_too_long", message, temporary: true });
     }
     return other;
   }
 
   async #openStream(token) {
     const ids = this.#ids();
-    if (!ids.length) return this.#tell("idle");
+    if (!ids.length) return this.#setState("idle");
     const abort = new AbortController();
     const link = this.#newLink("sse", () => abort.abort());
     const wish = wishOf([...this.#records]);
@@ -596,7 +649,7 @@ export class Mailpush {
     link.entries.forEach((entry) => link.asked.set(entry.id, entry));
     this.#replace(link);
     this.#reopenAt = this.#env.now() + REOPEN_MS;
-    const late = link.timers.after(OPEN_MS, () => this.#lost(link, { code: 1006, reason: "the stream does not open" }));
+    const late = link.timers.after(OPEN_MS, () => this.#connectionLost(link, { code: 1006, reason: "the stream does not open" }));
     try {
       const response = await this.#streamResponse(link.entries, wish, token, abort.signal);
       if (link.over) return;
@@ -604,7 +657,7 @@ export class Mailpush {
       if (link.over) return;
       late();
       if (goodbye?.subscription) this.#refuseAll(goodbye.subscription);
-      if (goodbye) return this.#lost(link, goodbye);
+      if (goodbye) return this.#connectionLost(link, goodbye);
       link.heard = this.#env.now();
       this.#isReady(link, {});
       this.#probeLater();
@@ -614,16 +667,19 @@ export class Mailpush {
         const { done, value } = await reader.read();
         if (link.over) return;
         if (done) break;
-        this.#heard(link);
+        this.#noteSignOfLife(link);
         feed(decoder.decode(value, { stream: true }));
       }
-      this.#lost(link, { code: 1006, reason: "the stream ended" });
+      this.#connectionLost(link, { code: 1006, reason: "the stream ended" });
     } catch (error) {
-      this.#lost(link, { code: 1006, reason: String(error) });
+      this.#connectionLost(link, { code: 1006, reason: String(error) });
     }
   }
 
-  /** A stream is refused as a whole where nothing can be watched, or the wish is wrong: what stands already is not to blame. */
+  /**
+   * A stream is refused as a whole where nothing can be watched, or the wish is wrong: what stands
+   * already is not to blame.
+   */
   #refuseAll(error) {
     const stood = (record) => {
       const asked = this.#former?.asked.get(record.id);
@@ -639,15 +695,15 @@ export class Mailpush {
 
   #receive(link, text) {
     if (link.over) return;
-    this.#heard(link);
+    this.#noteSignOfLife(link);
     try {
-      this.#obey(link, JSON.parse(text));
+      this.#handleFrame(link, JSON.parse(text));
     } catch (error) {
-      this.#lost(link, { code: 1006, reason: `not a frame of mailpush: ${error.message}` });
+      this.#connectionLost(link, { code: 1006, reason: `not a frame of mailpush: ${error.message}` });
     }
   }
 
-  #obey(link, frame) {
+  #handleFrame(link, frame) {
     if (link.kind === "websocket" && frame.id !== undefined) {
       const onreply = link.pending.get(frame.id);
       link.pending.delete(frame.id);
@@ -656,7 +712,7 @@ export class Mailpush {
     else if (frame.resync) this.#resync(frame.resync);
     else if (frame.revoked) this.#revoked(frame.revoked.key);
     else if (frame.expiring) this.#refresh(link, frame.expiring.in_ms ?? 0);
-    else if (frame.disconnect) this.#lost(link, frame.disconnect);
+    else if (frame.disconnect) this.#connectionLost(link, frame.disconnect);
     else if (frame.subscribe || frame.error) this.#answered(link, frame);
     else if (link.kind === "websocket" && !Object.keys(frame).length) link.send({});
   }
@@ -664,8 +720,8 @@ export class Mailpush {
   /** A stream answers by places in its URL. */
   #answered(link, { id, subscribe, error }) {
     const asked = link.entries?.[id];
-    if (!asked || link.asked.get(asked.id) !== asked) return void (error && !link.entries && this.#fault(error));
-    if (subscribe) this.#stands(link, asked, subscribe.key, subscribe.rights);
+    if (!asked || link.asked.get(asked.id) !== asked) return void (error && !link.entries && this.#reportError(error));
+    if (subscribe) this.#subscriptionStands(link, asked, subscribe.key, subscribe.rights);
     else this.#refused(link, asked, error);
   }
 
@@ -687,10 +743,13 @@ export class Mailpush {
       if (event.type === "MailboxDelete" && kind === "mailbox") this.#end(record, "onevent", event);
       else if (!types || [...types, "MailboxChange", ...OWN[kind]].includes(event.type)) this.#call(record, "onevent", event);
     }
-    if (event.type === "MailboxDelete" || moves) this.#soon();
+    if (event.type === "MailboxDelete" || moves) this.#reconcileSoon();
   }
 
-  /** Moves what stands under the old name, as the server does; it tells of each mailbox below a renamed one by itself. */
+  /**
+   * Moves what stands under the old name, as the server does; it tells of each mailbox below a
+   * renamed one by itself.
+   */
   #moved(event) {
     for (const record of this.#records) {
       const [from, key] = [record.id, movedKey(record.key, event)];
@@ -709,11 +768,11 @@ export class Mailpush {
   #resync({ keys, reason }) {
     for (const record of [...this.#records]) {
       const mine = record.ready ? keys.filter((key) => covers(record, key)) : [];
-      if (mine.length) this.#readAgain(record, reason, mine);
+      if (mine.length) this.#askToReadAgain(record, reason, mine);
     }
   }
 
-  #readAgain(record, reason, keys) {
+  #askToReadAgain(record, reason, keys) {
     if (record.handlers.onresync) this.#call(record, "onresync", reason, keys);
     else this.#call(record, "onready", { key: record.key, rights: record.rights });
   }
@@ -725,7 +784,7 @@ export class Mailpush {
       if (record.id === id) this.#end(record, "onrevoked", key);
       else if (record.wish.shared && record.ready && key.mailbox !== undefined) this.#call(record, "onrevoked", key);
     }
-    this.#soon();
+    this.#reconcileSoon();
   }
 
   // What is asked for, and what stands
@@ -738,7 +797,7 @@ export class Mailpush {
     return [...new Set([...this.#records].map((record) => record.id))];
   }
 
-  #soon() {
+  #reconcileSoon() {
     if (this.#reconciling) return;
     this.#reconciling = true;
     queueMicrotask(() => {
@@ -768,7 +827,7 @@ export class Mailpush {
     for (const [id, { key, standing }] of link.asked) {
       // What is not answered yet may be another spelling of what others want.
       if (!standing || this.#group(id).length) continue;
-      if (!this.#spend(link)) return;
+      if (!this.#takeCredit(link)) return;
       link.asked.delete(id);
       this.#command(link, "unsubscribe", key, () => {});
     }
@@ -785,27 +844,31 @@ export class Mailpush {
         continue;
       }
       if (this.#notBefore.get(id) > this.#env.now()) continue;
-      if (!this.#spend(link)) return;
+      if (!this.#takeCredit(link)) return;
       link.asked.set(id, asked);
       this.#command(link, "subscribe", { ...asked.key, ...wish }, ({ subscribe, error }) => {
         if (link.asked.get(asked.id) !== asked) {
-          // Asked for again, or given up, meanwhile; by a name that has ended, it would go on unseen.
+          // Asked for again, or given up, meanwhile; by a name that has ended, it would go on
+          // unseen.
           const unseen = subscribe && !link.asked.has(idOf(subscribe.key));
           if (unseen) this.#command(link, "unsubscribe", subscribe.key, () => {});
           return;
         }
-        if (subscribe) this.#stands(link, asked, subscribe.key, subscribe.rights);
+        if (subscribe) this.#subscriptionStands(link, asked, subscribe.key, subscribe.rights);
         else if (error) this.#refused(link, asked, error);
       });
     }
   }
 
-  /** What a stream watches is in its URL: another set, another stream. The old one goes on until the new one stands. */
+  /**
+   * What a stream watches is in its URL: another set, another stream. The old one goes on until the
+   * new one stands.
+   */
   #reconcileStream(link) {
     const ids = this.#ids();
     if (!ids.length) {
       this.#drop();
-      return this.#tell("idle");
+      return this.#setState("idle");
     }
     // What was refused for now can wait until the former stream has told everything.
     const handing = this.#former?.replaced !== undefined;
@@ -825,25 +888,25 @@ export class Mailpush {
       if (this.#state === "closed") return;
       if (token === undefined) this.#reopenAt = this.#env.now() + REOPEN_MS + this.#jitter((this.#reopenings += 1) - 1);
       if (token && link === this.#link) this.#openStream(token);
-      else this.#soon();
+      else this.#reconcileSoon();
     });
   }
 
   /** A little less than the server allows; the rest waits. */
-  #spend(link) {
+  #takeCredit(link) {
     const now = this.#env.now();
     link.credit = Math.min(link.rate, link.credit + ((now - link.counted) * link.rate) / 1_000);
     link.counted = now;
     if (link.credit < 1) {
       link.timers.credit?.();
-      link.timers.credit = link.timers.after(Math.ceil(((1 - link.credit) * 1_000) / link.rate), () => this.#soon());
+      link.timers.credit = link.timers.after(Math.ceil(((1 - link.credit) * 1_000) / link.rate), () => this.#reconcileSoon());
       return false;
     }
     link.credit -= 1;
     return true;
   }
 
-  #stands(link, asked, key, rights, recovered) {
+  #subscriptionStands(link, asked, key, rights, recovered) {
     const id = idOf(key);
     let other;
     if (id !== asked.id) {
@@ -853,7 +916,8 @@ export class Mailpush {
       other = link.asked.get(id);
       link.asked.set(id, asked);
       if (other && other.text !== asked.text) {
-        // One of the two wishes has displaced the other: nothing is sure until both are asked for in one.
+        // One of the two wishes has displaced the other: nothing is sure until both are asked for
+        // in one.
         asked.text = undefined;
         for (const record of this.#group(id)) this.#interrupt(record);
       }
@@ -862,10 +926,13 @@ export class Mailpush {
     this.#notBefore.delete(id);
     this.#refusals.delete(id);
     if (asked.text !== undefined) this.#settled(id, rights, recovered);
-    this.#soon();
+    this.#reconcileSoon();
   }
 
-  /** Nothing is told of it for now. What comes after the position at which that began can be replayed, if anything can. */
+  /**
+   * Nothing is told of it for now. What comes after the position at which that began can be
+   * replayed, if anything can.
+   */
   #interrupt(record) {
     if (record.current) record.interrupted = this.#pos;
     record.current = false;
@@ -880,7 +947,7 @@ export class Mailpush {
       if (!record.ready) {
         record.ready = true;
         this.#call(record, "onready", { key: record.key, rights });
-      } else if (!recovered || recovered.from !== record.interrupted) this.#readAgain(record, "reconnected", [record.key]);
+      } else if (!recovered || recovered.from !== record.interrupted) this.#askToReadAgain(record, "reconnected", [record.key]);
     }
   }
 
@@ -892,7 +959,7 @@ export class Mailpush {
     if (wrong.length && wrong.length < group.length) {
       link.asked.set(id, { ...asked, text: stood });
       for (const record of wrong) this.#end(record, "onerror", new MailpushError(error));
-      return this.#soon();
+      return this.#reconcileSoon();
     }
     // A mailbox that was renamed or deleted before it settled: under its new name it may.
     const temporary = error.temporary === true || error.name === "not_subscribed";
@@ -906,7 +973,7 @@ export class Mailpush {
       this.#notBefore.set(id, this.#env.now() + delay);
       this.#timers.after(delay, () => {
         this.#notBefore.delete(id);
-        this.#soon();
+        this.#reconcileSoon();
       });
     }
     for (const record of group) {
@@ -914,7 +981,7 @@ export class Mailpush {
       if (temporary) this.#call(record, "onerror", why);
       else this.#end(record, "onerror", why);
     }
-    this.#soon();
+    this.#reconcileSoon();
   }
 
   // Telling the page
@@ -927,12 +994,15 @@ export class Mailpush {
     if (!this.#group(record.id).length) this.#refusals.delete(record.id);
   }
 
-  /** Calls the page, or later: while it reads its state, what it is told of changes would be overwritten. */
+  /**
+   * Calls the page, or later: while it reads its state, what it is told of changes would be
+   * overwritten.
+   */
   #call(record, name, ...words) {
     if (record.closed) return;
     if (record.held?.length >= HELD) {
       record.held = [];
-      this.#readAgain(record, "overflow", [record.key]);
+      this.#askToReadAgain(record, "overflow", [record.key]);
     } else if (record.held) record.held.push([name, words]);
     else {
       const reading = guarded(record.handlers[name], words);
@@ -952,11 +1022,11 @@ export class Mailpush {
     if (record.held) record.held = held;
   }
 
-  #fault(error, cause) {
+  #reportError(error, cause) {
     if (this.#state !== "closed") guarded(this.#onerror, [new MailpushError(error, cause)]);
   }
 
-  #tell(state, detail = {}) {
+  #setState(state, detail = {}) {
     if (this.#state === state && state !== "connected" && state !== "waiting") return;
     this.#state = state;
     guarded(this.#onstate, [state, detail]);
@@ -991,7 +1061,10 @@ class Timers {
   }
 }
 
-/** Reads an event stream (WHATWG HTML 9.2) from texts cut anywhere. Only `data` matters: it has all that the other fields say. */
+/**
+ * Reads an event stream (WHATWG HTML 9.2) from texts cut anywhere. Only `data` matters: it has all
+ * that the other fields say.
+ */
 function eventStream(ondata) {
   let [line, data, afterReturn] = ["", [], false];
   return (text) => {
@@ -1019,7 +1092,10 @@ function isProblem(response) {
   return kindOfBody(response).startsWith("application/problem+json");
 }
 
-/** What a stream's answer means if it is none: a goodbye, or one for a subscription. Only a node's own words count. */
+/**
+ * What a stream's answer means if it is none: a goodbye, or one for a subscription. Only a node's
+ * own words count.
+ */
 async function refusal(response) {
   if (response.status === 200 && kindOfBody(response).startsWith("text/event-stream")) return undefined;
   const problem = isProblem(response) ? await response.json() : null;
@@ -1056,7 +1132,10 @@ function isInbox(path) {
   return path.split(":").slice(2).join(":") === "INBOX";
 }
 
-/** The key after a move; undefined where it is not touched. INBOX stays where it is (RFC 9051 6.3.6), unless its owner moves. */
+/**
+ * The key after a move; undefined where it is not touched. INBOX stays where it is (RFC 9051
+ * 6.3.6), unless its owner moves.
+ */
 function movedKey(key, { type, mailbox, to }) {
   if (type === "AccountRename") return key.account !== undefined && key.account === ownerOf(mailbox) ? { account: to } : undefined;
   return key.mailbox === mailbox && (!isInbox(mailbox) || isInbox(to)) ? { mailbox: to } : undefined;
@@ -1068,7 +1147,10 @@ function concerns({ key, wish }, { type, mailbox, to }) {
   return wish.shared || paths.some((path) => ownerOf(path) === key.account) || (type === "AccountRename" && to === key.account);
 }
 
-/** Whether a `resync` of a key is about a subscription: a mailbox alone may stand for a part of an account, and the other way. */
+/**
+ * Whether a `resync` of a key is about a subscription: a mailbox alone may stand for a part of an
+ * account, and the other way.
+ */
 function covers({ id, key, wish }, other) {
   if (idOf(other) === id) return true;
   if (other.mailbox !== undefined) return key.account !== undefined && (wish.shared || ownerOf(other.mailbox) === key.account);
@@ -1130,7 +1212,9 @@ function callbacks(handlers, needed) {
   if (missing) throw new TypeError(`${missing} is needed`);
 }
 
-/** Calls the page; what it throws is its own affair, and is reported as such. Gives what it gives. */
+/**
+ * Calls the page; what it throws is its own affair, and is reported as such. Gives what it gives.
+ */
 function guarded(act, words) {
   try {
     return act?.(...words);
@@ -1160,7 +1244,10 @@ function endpoints(url, location) {
   return { socket: at("ws", "v1/ws"), stream: at("http", "v1/stream") };
 }
 
-/** What of the surroundings is used. Tests bring their own; so may programs in a runtime without a WebSocket. */
+/**
+ * What of the surroundings is used. Tests bring their own; so may programs in a runtime without a
+ * WebSocket.
+ */
 function withDefaults(environment = {}) {
   const { navigator, document, location, WebSocket, fetch } = globalThis;
   const window = typeof globalThis.addEventListener === "function" ? globalThis : undefined;

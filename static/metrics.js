@@ -1,6 +1,9 @@
 // OpenMetrics text, and what can be told from two readings of it. No screen and no clock.
 
-/** Samples by name: `{ labels, value }`. Only what this page draws: plain label values, no exemplars. */
+/**
+ * Samples by name: `{ labels, value }`. Only what this page draws: plain label values, no
+ * exemplars.
+ */
 export function parse(text) {
   const samples = new Map();
   for (const line of text.split("\n")) {
@@ -31,13 +34,18 @@ export function buckets(samples, name, where) {
   return list.map(({ labels, value }) => [Number(labels.le.replace("+Inf", "Infinity")), value]).sort((a, b) => a[0] - b[0]);
 }
 
-/** What came into each bucket since; all of it if there is nothing before, or the node began anew. */
+/**
+ * What came into each bucket since; all of it if there is nothing before, or the node began anew.
+ */
 export function since(before, after) {
   const restarted = before.length !== after.length || after.some(([, count], at) => count < before[at][1]);
   return restarted ? after : after.map(([bound, count], at) => [bound, count - before[at][1]]);
 }
 
-/** The value below which a share of the observations is: between the bounds of its bucket as if they were spread evenly. */
+/**
+ * The value below which a share of the observations is: between the bounds of its bucket as if they
+ * were spread evenly.
+ */
 export function quantile(list, share) {
   const count = list.at(-1)?.[1] ?? 0;
   if (count === 0) return undefined;

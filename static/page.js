@@ -1,5 +1,6 @@
-// The page's frame: who is signed in, which view is seen, and what both views need. The token is in memory, and in this tab's
-// sessionStorage so that reloading the page keeps it; it is never in a URL that leaves the browser.
+// The page's frame: who is signed in, which view is seen, and what both views need. The token is in
+// memory, and in this tab's sessionStorage so that reloading the page keeps it; it is never in a
+// URL that leaves the browser.
 
 import { Cluster } from "./cluster.js";
 import { $, say } from "./dom.js";
@@ -78,7 +79,10 @@ class Session {
     return this.scopes.includes(scope);
   }
 
-  /** For the client: the token, and once that is not good any more the next one, which the user is asked for. */
+  /**
+   * For the client: the token, and once that is not good any more the next one, which the user is
+   * asked for.
+   */
   async next() {
     if (this.token === this.#given) {
       askForToken(this.until);
@@ -111,7 +115,10 @@ class Session {
     return settled.value;
   }
 
-  /** Up to `count` entries of a list that fit, page by page and not without end; whether there are `more`; and `partial`, the nodes that did not answer. */
+  /**
+   * Up to `count` entries of a list that fit, page by page and not without end; whether there are
+   * `more`; and `partial`, the nodes that did not answer.
+   */
   async find(path, name, fits, count) {
     const found = [];
     const silent = new Map();
@@ -149,7 +156,10 @@ document.addEventListener("good-token", tokenIsGood);
 let inbox = null;
 let cluster = null;
 
-/** What shows a user's data, as the document has it: whoever signs in begins with that, and finds nothing of whoever was here before. */
+/**
+ * What shows a user's data, as the document has it: whoever signs in begins with that, and finds
+ * nothing of whoever was here before.
+ */
 const VIEWS = ["connection", "renew", "inbox", "cluster", "toasts", "session", "announce"];
 const pristine = new Map(VIEWS.map((id) => [id, $(id).cloneNode(true)]));
 
@@ -183,7 +193,8 @@ function signOut(reason = "") {
 document.addEventListener("bad-token", ({ detail }) => signOut(detail));
 
 /** A token in the fragment, which no server ever sees, as `mailpush dev` prints it. It only fills in the form: a link must not be
- * able to sign somebody in as somebody else. It leaves the address bar, and this tab's history, at once. */
+ * able to sign somebody in as somebody else. It leaves the address bar, and this tab's history, at
+ * once. */
 function takeFragment() {
   const [, token] = /^#token=(.+)$/.exec(location.hash) ?? [];
   if (token === undefined) return false;

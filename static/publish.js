@@ -58,7 +58,10 @@ async function publish({ session, inbox, nodes: known, open }, form) {
   }
 }
 
-/** Who hears of it: the sessions that watch the mailbox, or its owner's account, on the nodes whose queues took it. */
+/**
+ * Who hears of it: the sessions that watch the mailbox, or its owner's account, on the nodes whose
+ * queues took it.
+ */
 async function watchers({ session, open }, { mailbox }, nodes, tell) {
   if (!session.may("subscriptions:read")) return;
   const { owner } = parts(mailbox);

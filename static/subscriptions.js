@@ -73,7 +73,10 @@ export class Subscriptions {
     return Object.fromEntries(Object.entries(filters).filter(([, value]) => value));
   }
 
-  /** Lists this page anew and follows it. Whatever was asked before is given up: its answer is of no use any more. */
+  /**
+   * Lists this page anew and follows it. Whatever was asked before is given up: its answer is of no
+   * use any more.
+   */
   async list() {
     if (!this.#seen) return;
     this.#asking?.abort();
@@ -177,7 +180,9 @@ export function nameOf({ mailbox, account }) {
   return mailbox ?? `all of ${account}`;
 }
 
-/** The messages of an event stream (WHATWG HTML 9.2), as this server writes them: JSON in `data`. */
+/**
+ * The messages of an event stream (WHATWG HTML 9.2), as this server writes them: JSON in `data`.
+ */
 async function* messages(body) {
   const decoder = new TextDecoder();
   let rest = "";

@@ -1,4 +1,5 @@
-// Before anything is drawn: the theme that was chosen here before. It runs in the head, and is no module for that.
+// Before anything is drawn: the theme that was chosen here before. It runs in the head, and is no
+// module for that.
 {
   let chosen = null;
   try {

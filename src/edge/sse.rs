@@ -1,5 +1,6 @@
-//! The SSE door: `/v1/stream`, the same pushes as on a WebSocket, one way. Each mailbox and account is answered by itself,
-//! by its place in the request; only where none of them can be watched is the request refused.
+//! The SSE door: `/v1/stream`, the same pushes as on a WebSocket, one way. Each mailbox and account
+//! is answered by itself, by its place in the request; only where none of them can be watched is
+//! the request refused.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -23,9 +24,10 @@ use tokio::time::Sleep;
 use super::auth::Scopes;
 use super::gateway::{Gateway, may};
 use super::http::problem::Problem;
-use super::http::query::Query;
-use super::http::{STREAM_PARAMETERS, bearer, redeem};
+use super::http::query::{Query, STREAM_PARAMETERS};
+use super::http::tickets::redeem;
 use super::websocket::{goodbye, refusal};
+use crate::http::bearer;
 use crate::http::server::Peer;
 use crate::mail::ids::SessionId;
 use crate::mail::key::Key;
@@ -85,17 +87,17 @@ async fn begin(gateway: Arc<Gateway>, peer: SocketAddr, headers: &HeaderMap, que
     if token.is_none() && ticket.is_none() {
         return Err(Problem::no_token());
     }
-    let asked = read_parameters(&gateway, &query);
+    let request = read_parameters(&gateway, &query);
     let identity = match (token, ticket) {
         (Some(token), _) => gateway.verify(token, peer.ip()).await.map_err(|error| Problem::token(&error))?,
         // A ticket is of use again with the right parameters.
-        (None, Some(ticket)) if asked.is_ok() => redeem(&gateway, ticket).await?,
-        (None, _) => return Err(asked.err().unwrap_or_else(Problem::no_token)),
+        (None, Some(ticket)) if request.is_ok() => redeem(&gateway, ticket).await?,
+        (None, _) => return Err(request.err().unwrap_or_else(Problem::no_token)),
     };
     if !may(&identity, Scopes::PUSH) {
         return Err(Problem::forbidden("the token lacks the scope push"));
     }
-    let Asked { mut places, twins, wish } = asked?;
+    let StreamRequest { mut places, duplicates, wish } = request?;
     let subject = Subject::new(identity.user, &identity.groups);
     // Before the stream begins: where nothing can be watched, a refusal is an answer of its own.
     join_all(places.iter_mut().map(async |(_, place)| {
@@ -119,7 +121,7 @@ async fn begin(gateway: Arc<Gateway>, peer: SocketAddr, headers: &HeaderMap, que
         notice: None,
         ready: VecDeque::from([sse::retry(RETRY_MS)]),
         outstanding: 0,
-        twins,
+        duplicates,
         session,
         gateway: gateway.clone(),
         reason: "lost",
@@ -128,7 +130,7 @@ async fn begin(gateway: Arc<Gateway>, peer: SocketAddr, headers: &HeaderMap, que
     stream.notice = stream.expires.checked_sub(gateway.settings.sessions.expiring_notice_ms.duration());
     let due = stream.due();
     stream.timer.as_mut().reset(due.into());
-    // Asked once the session is in the table: a drain that did not see it there is seen here.
+    // Looked at once the session is in the table: a drain that did not see it there is seen here.
     if let Some(refusal) = gateway.refusal() {
         return Err(Problem::unavailable(refusal));
     }
@@ -152,17 +154,18 @@ async fn begin(gateway: Arc<Gateway>, peer: SocketAddr, headers: &HeaderMap, que
 }
 
 /// What a stream is asked for.
-struct Asked {
-    /// Each mailbox and account, with its place among them in the request; those named again are `twins`.
+struct StreamRequest {
+    /// Each mailbox and account, with its place among them in the request; those named again are in
+    /// `duplicates`.
     places: Vec<(u32, Result<Key, CommandError>)>,
     /// A place, and another one of the same key.
-    twins: Vec<(u32, u32)>,
+    duplicates: Vec<(u32, u32)>,
     wish: Wish,
 }
 
-fn read_parameters(gateway: &Gateway, query: &Query) -> Result<Asked, Problem> {
+fn read_parameters(gateway: &Gateway, query: &Query) -> Result<StreamRequest, Problem> {
     let limit = gateway.settings.sessions.subscriptions_per_session;
-    let (mut places, mut twins, mut first) = (Vec::new(), Vec::new(), HashMap::new());
+    let (mut places, mut duplicates, mut first) = (Vec::new(), Vec::new(), HashMap::new());
     let mut place = 0;
     for (name, value) in query.iter() {
         let key = match name {
@@ -173,7 +176,7 @@ fn read_parameters(gateway: &Gateway, query: &Query) -> Result<Asked, Problem> {
         let room = first.len() < limit;
         match key {
             Ok(key) => match first.entry(key) {
-                Entry::Occupied(twin) => twins.push((*twin.get(), place)),
+                Entry::Occupied(duplicate) => duplicates.push((*duplicate.get(), place)),
                 Entry::Vacant(entry) if room => {
                     places.push((place, Ok(entry.key().clone())));
                     entry.insert(place);
@@ -199,7 +202,7 @@ fn read_parameters(gateway: &Gateway, query: &Query) -> Result<Asked, Problem> {
     let types = query.all("types").next().is_some().then(|| list("types"));
     let types = parse_types(types.as_deref()).map_err(Problem::bad_request)?;
     let fields = parse_fields(&list("fields")).map_err(Problem::bad_request)?;
-    Ok(Asked { places, twins, wish: Wish { filter: Filter { types, fields }, shared } })
+    Ok(StreamRequest { places, duplicates, wish: Wish { filter: Filter { types, fields }, shared } })
 }
 
 /// The answer where nothing can be watched: that of the first, or of one that may be watched later.
@@ -226,7 +229,7 @@ struct SseSession {
     notice: Option<Instant>,
     /// Subscriptions that have no outcome yet.
     outstanding: usize,
-    twins: Vec<(u32, u32)>,
+    duplicates: Vec<(u32, u32)>,
     reason: &'static str,
     over: bool,
 }
@@ -245,8 +248,8 @@ impl SseSession {
 
     /// The place of a subscription, and those where the request names the same key again.
     fn places(&self, tag: u32) -> Vec<u32> {
-        let twins = self.twins.iter().filter(|(first, _)| *first == tag).map(|(_, twin)| *twin);
-        std::iter::once(tag).chain(twins).collect()
+        let duplicates = self.duplicates.iter().filter(|(first, _)| *first == tag).map(|(_, duplicate)| *duplicate);
+        std::iter::once(tag).chain(duplicates).collect()
     }
 
     fn refuse(&mut self, tag: u32, error: CommandError) {

@@ -1,8 +1,9 @@
 //! The WebSocket door: one task per session, once the handshake (`handshake`) is over.
 //!
-//! A session's task owns nothing but its socket, its protocol state and its place in the outbox. Frames are shared
-//! between sessions and written with `writev`; there is no write buffer to grow. Reading stops while the client does
-//! not read, so neither side can make the other hold more than its bounds.
+//! A session's task owns nothing but its socket, its protocol state and its place in the outbox.
+//! Frames are shared between sessions and written with `writev`; there is no write buffer to grow.
+//! Reading stops while the client does not read, so neither side can make the other hold more than
+//! its bounds.
 
 mod entry;
 mod handshake;
@@ -67,7 +68,7 @@ struct Door {
 impl Door {
     async fn serve(self, upgrade: OnUpgrade) {
         let Ok(Ok(upgraded)) = tokio::time::timeout(UPGRADE_TIMEOUT, upgrade).await else { return };
-        let Ok(parts) = upgraded.downcast::<TokioIo<crate::http::patience::Patience>>() else { return };
+        let Ok(parts) = upgraded.downcast::<TokioIo<crate::http::write_timeout::WriteTimeout>>() else { return };
         Connection::new(self, parts.io.into_inner().into_inner(), parts.read_buf).run().await;
     }
 }
@@ -102,9 +103,10 @@ struct Connection {
     _permit: ConnectionPermit,
 }
 
-/// The last part of a connection: what is pending is written, then the sending side is shut, then what still comes is
-/// thrown away until the client closes too. To drop the socket while unread bytes wait in it would reset the connection,
-/// and the client could lose the close frame (RFC 6455 7.1.1).
+/// The last part of a connection: what is pending is written, then the sending side is shut, then
+/// what still comes is thrown away until the client closes too. To drop the socket while unread
+/// bytes wait in it would reset the connection, and the client could lose the close frame (RFC 6455
+/// 7.1.1).
 struct Ending {
     deadline: Instant,
     shut: bool,
@@ -271,7 +273,8 @@ impl Connection {
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let io = Pin::new(&mut self.io);
         let result = if let (Some(frame), 1) = (self.pending.front(), self.pending.len()) {
-            // The common case needs no slices, and `send` takes a shorter way through the kernel than `writev`.
+            // The common case needs no slices, and `send` takes a shorter way through the kernel
+            // than `writev`.
             io.poll_write(cx, &frame[self.written..])
         } else {
             let mut slices = [IoSlice::new(&[]); SLICES];
@@ -336,7 +339,8 @@ impl Connection {
         self.pending.push_back(frame);
     }
 
-    /// Takes in what one read brought. The closing handshake's answer goes before the end that it leads to.
+    /// Takes in what one read brought. The closing handshake's answer goes before the end that it
+    /// leads to.
     fn received(&mut self, mut inputs: Vec<Input>, result: Result<(), CloseReason>, output: Vec<u8>) {
         let close = inputs.pop_if(|input| *input == Input::Close);
         self.steps.extend(inputs.into_iter().map(Step::Input));
@@ -385,7 +389,8 @@ impl Connection {
         }
     }
 
-    /// The goodbye of a drain to a socket that is in no table of sessions; spread by what is at hand.
+    /// The goodbye of a drain to a socket that is in no table of sessions; spread by what is at
+    /// hand.
     fn until_later(&self) -> Goodbye {
         let reconnect_after = Duration::from_millis(u64::from(self.peer.port()) % 1_000);
         Goodbye { reason: CloseReason::Draining, reconnect_after: Some(reconnect_after) }

@@ -4,9 +4,10 @@ use reqwest::{ClientBuilder, Proxy, redirect};
 
 /// A client that asks directly, or through `proxy` (`http://host:port`) unless that is empty.
 ///
-/// `HTTP_PROXY`, `HTTPS_PROXY` and `ALL_PROXY` are never heeded: what stands there for the programs of a machine in general is
-/// not meant for requests between nodes, which carry their callers' tokens. Nor are redirects followed: they would lead away from
-/// the place that was configured, perhaps off TLS.
+/// `HTTP_PROXY`, `HTTPS_PROXY` and `ALL_PROXY` are never heeded: what stands there for the programs
+/// of a machine in general is not meant for requests between nodes, which carry their callers'
+/// tokens. Nor are redirects followed: they would lead away from the place that was configured,
+/// perhaps off TLS.
 ///
 /// # Errors
 /// The proxy is no URL.

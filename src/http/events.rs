@@ -28,7 +28,8 @@ pub struct EventReader<'a> {
 }
 
 impl EventReader<'_> {
-    /// Reads a body by its content type: one event or a batch. An error only if the body as a whole makes no sense.
+    /// Reads a body by its content type: one event or a batch. An error only if the body as a whole
+    /// makes no sense.
     pub fn read(&self, headers: &HeaderMap, body: &[u8]) -> Result<Parsed, Problem> {
         let content_type = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
         let format = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -69,7 +70,8 @@ impl EventReader<'_> {
         Ok(events.into_iter().map(|event| self.one(|d| from_json(event.get().as_bytes(), Some(d)))).collect())
     }
 
-    /// Its lines stand for themselves: as long as one of them is JSON, the others are told their own fate.
+    /// Its lines stand for themselves: as long as one of them is JSON, the others are told their
+    /// own fate.
     fn ndjson(&self, body: &[u8]) -> Result<Parsed, Problem> {
         let lines = || body.split(|b| *b == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
         if !lines().any(|line| well_formed::<&RawValue>(line).is_ok())
@@ -92,8 +94,8 @@ pub fn normalise(mut event: Event, names: &UserNames) -> Result<Event, DecodeErr
             *to = names.normalise(to.as_str()).map_err(bad)?;
         }
         Change::AclChange { identifier, rights } => {
-            // A mail server may know identifiers and rights that are not known here. The change is told as it is: nodes take
-            // it to be about anybody.
+            // A mail server may know identifiers and rights that are not known here. The change is
+            // told as it is: nodes take it to be about anybody.
             if let Ok(entry) = Entry::read(identifier, names) {
                 *identifier = entry.to_string();
             }

@@ -1,7 +1,8 @@
 //! How many files a process may have open, and which of them are kept for when they run out.
 //!
-//! Every client's socket is an open file, and so is every connection to Kafka, ZooKeeper, a mail server or another node. Clients are
-//! turned away while there are a few left: probes are still answered then, sessions that are there go on, and goodbyes are said.
+//! Every client's socket is an open file, and so is every connection to Kafka, ZooKeeper, a mail
+//! server or another node. Clients are turned away while there are a few left: probes are still
+//! answered then, sessions that are there go on, and goodbyes are said.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -12,7 +13,8 @@ use rlimit::Resource;
 /// The soft limit; 0 while it has not been asked for.
 static LIMIT: AtomicU64 = AtomicU64::new(0);
 
-/// Raises the soft limit to the hard one, which is as far as a process may go by itself; returns it.
+/// Raises the soft limit to the hard one, which is as far as a process may go by itself; returns
+/// it.
 ///
 /// # Errors
 /// The system refuses.
@@ -42,8 +44,9 @@ pub fn reserve() -> u64 {
     (limit() / 8).clamp(16, 256)
 }
 
-/// Whether a socket that has just been opened is one of those that no new client gets. The system always gives out the lowest
-/// number that is free (POSIX.1-2017 2.14), so its number says how many are open, whatever they are.
+/// Whether a socket that has just been opened is one of those that no new client gets. The system
+/// always gives out the lowest number that is free (POSIX.1-2017 2.14), so its number says how many
+/// are open, whatever they are.
 pub fn is_scarce(socket: &impl AsFd) -> bool {
     let number = u64::try_from(socket.as_fd().as_raw_fd()).unwrap_or(0);
     number >= limit().saturating_sub(reserve())

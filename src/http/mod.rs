@@ -1,15 +1,16 @@
-//! What every HTTP server of ours has in common: the accept loop, refusals, and reading events; and what every client has.
+//! What every HTTP server of ours has in common: the accept loop, refusals, and reading events; and
+//! what every client has.
 
 use axum::http::{HeaderMap, header};
 
+mod checks;
 pub mod client;
 pub mod events;
 pub mod files;
-pub mod patience;
 pub mod problem;
 pub mod seldom;
 pub mod server;
-mod sound;
+pub mod write_timeout;
 
 use problem::Problem;
 

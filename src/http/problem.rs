@@ -90,7 +90,8 @@ impl Problem {
         Self::new(StatusCode::BAD_GATEWAY, detail)
     }
 
-    /// Says when to come back. The header has whole seconds (RFC 9110 10.2.3): a part of one counts as one.
+    /// Says when to come back. The header has whole seconds (RFC 9110 10.2.3): a part of one counts
+    /// as one.
     pub fn with_retry_after(self, after: Duration) -> Self {
         Self { retry_after: Some(u16::try_from(after.as_millis().div_ceil(1_000)).unwrap_or(u16::MAX)), ..self }
     }

@@ -1,6 +1,8 @@
-//! The accept loop: connections with bounds on their number, their handshake's time and their silence.
+//! The accept loop: connections with bounds on their number, their handshake's time and their
+//! silence.
 //!
-//! axum's own `serve` has no time-out for headers and does not wait for upgraded sockets; this has both.
+//! axum's own `serve` has no time-out for headers and does not wait for upgraded sockets; this has
+//! both.
 
 use std::collections::VecDeque;
 use std::io;
@@ -26,8 +28,8 @@ use tower::ServiceExt;
 use tracing::{debug, warn};
 
 use super::files;
-use super::patience::Patience;
 use super::seldom::Seldom;
+use super::write_timeout::WriteTimeout;
 
 /// Where a connection comes from; a request's extension. Requests of a Unix socket have none.
 #[derive(Debug, Clone, Copy)]
@@ -35,8 +37,8 @@ pub struct Peer(pub SocketAddr);
 
 /// How long the kernel tries to send what a peer does not acknowledge.
 pub const USER_TIMEOUT: Duration = Duration::from_secs(60);
-/// The same over HTTP. A stream has no other way to find that its client is gone than that its heartbeats are not
-/// acknowledged, and until then it counts among the sessions of its user.
+/// The same over HTTP. A stream has no other way to find that its client is gone than that its
+/// heartbeats are not acknowledged, and until then it counts among the sessions of its user.
 const HTTP_USER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What connections come in by.
@@ -112,7 +114,7 @@ application/problem+json\r\ncontent-length: 112\r\n\r\n{\"type\":\"about:blank\"
 
 /// Serves until `stop`; then lets requests that are under way end.
 pub async fn serve<L: Listener>(listener: L, router: Router, bounds: Bounds, stop: CancellationToken) {
-    let router = router.layer(axum::middleware::from_fn(super::sound::check));
+    let router = router.layer(axum::middleware::from_fn(super::checks::check));
     let permits = Arc::new(Semaphore::new(bounds.connections.min(Semaphore::MAX_PERMITS)));
     let mut outside = Outside::default();
     let (mut failures, mut refusals) = (Seldom::default(), Seldom::default());
@@ -163,7 +165,7 @@ pub async fn serve<L: Listener>(listener: L, router: Router, bounds: Bounds, sto
             .timer(TokioTimer::new())
             .header_read_timeout(bounds.header_timeout)
             .max_buf_size(HEAD_BYTES)
-            .serve_connection(TokioIo::new(Patience::new(stream, bounds.write_timeout)), TowerToHyperService::new(service))
+            .serve_connection(TokioIo::new(WriteTimeout::new(stream, bounds.write_timeout)), TowerToHyperService::new(service))
             .with_upgrades();
         let stop = stop.clone();
         connections.spawn(async move {
@@ -185,8 +187,9 @@ pub async fn serve<L: Listener>(listener: L, router: Router, bounds: Bounds, sto
     connections.wait().await;
 }
 
-/// Connections for which there is no room: each is told so, or has its probe answered. There are few; where one more comes,
-/// the oldest is dropped: whoever asks at once is answered at once, however many others hold their sockets and say nothing.
+/// Connections for which there is no room: each is told so, or has its probe answered. There are
+/// few; where one more comes, the oldest is dropped: whoever asks at once is answered at once,
+/// however many others hold their sockets and say nothing.
 #[derive(Default)]
 struct Outside {
     tasks: VecDeque<AbortOnDropHandle<()>>,
@@ -205,8 +208,8 @@ impl Outside {
     }
 }
 
-/// Answers a probe, or says that there is no room. All of the request is read: to drop the socket with unread bytes in it would
-/// reset the connection, and the client could lose the answer.
+/// Answers a probe, or says that there is no room. All of the request is read: to drop the socket
+/// with unread bytes in it would reset the connection, and the client could lose the answer.
 async fn turn_away<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, router: Router) -> io::Result<()> {
     let mut head = Vec::new();
     let reading = async {

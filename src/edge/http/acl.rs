@@ -10,9 +10,9 @@ use axum::extract::rejection::BytesRejection;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 
+use super::caller::{Caller, Segment};
 use super::problem::Problem;
 use super::query::Query;
-use super::{Caller, Segment};
 use crate::cluster::acls::Acls;
 use crate::cluster::registry::RegistryError;
 use crate::config::RightsKind;
@@ -37,7 +37,8 @@ pub struct MailboxAcl {
 #[derive(Debug, Serialize)]
 pub struct AclChanged {
     mailbox: MailboxPath,
-    /// The entries that are other ones now, with the rights that they have now; those that are gone have none.
+    /// The entries that are other ones now, with the rights that they have now; those that are gone
+    /// have none.
     changed: BTreeMap<String, Rights>,
 }
 
@@ -57,7 +58,8 @@ struct OneEntry {
 
 type Path = Result<Segment, Problem>;
 
-/// `GET /v1/mailboxes/{path}/acl`. Whether there is such a mailbox nobody here knows: one that is not shared has no entries.
+/// `GET /v1/mailboxes/{path}/acl`. Whether there is such a mailbox nobody here knows: one that is
+/// not shared has no entries.
 pub async fn get(State(gateway): State<Arc<Gateway>>, caller: Caller, path: Path) -> Result<Json<MailboxAcl>, Problem> {
     caller.must(Scopes::ACL_READ, "acl:read")?;
     let (mailbox, acls) = kept(&gateway, path)?;

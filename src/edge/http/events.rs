@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use super::Caller;
+use super::caller::Caller;
 use super::problem::Problem;
 use crate::cluster::queue::QueueName;
 use crate::edge::auth::Scopes;
@@ -37,8 +37,8 @@ struct Outcome {
     temporary: bool,
 }
 
-/// 400 if the body as a whole makes no sense. Else the status tells the worst: 200 all published, 422 some are no events, 503 some should be sent again; the results
-/// tell each event's own fate.
+/// 400 if the body as a whole makes no sense. Else the status tells the worst: 200 all published,
+/// 422 some are no events, 503 some should be sent again; the results tell each event's own fate.
 pub async fn publish(
     State(gateway): State<Arc<Gateway>>,
     caller: Caller,

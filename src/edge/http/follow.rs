@@ -1,7 +1,9 @@
-//! `GET /v1/subscriptions/stream`: every subscription that comes or goes, cluster-wide, as Server-Sent Events.
+//! `GET /v1/subscriptions/stream`: every subscription that comes or goes, cluster-wide, as
+//! Server-Sent Events.
 //!
-//! A listing's `stream` cursor joins it to this without a gap. Each node tells its own changes by number; this follows
-//! every node, those that join later too, and says so when it has lost sight of one.
+//! A listing's `stream` cursor joins it to this without a gap. Each node tells its own changes by
+//! number; this follows every node, those that join later too, and says so when it has lost sight
+//! of one.
 
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
@@ -20,7 +22,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::Caller;
+use super::caller::Caller;
 use super::peers::{Peer, in_words, others};
 use super::problem::Problem;
 use super::query::Query;
@@ -45,8 +47,8 @@ const LINE: usize = 128 * 1024;
 
 type Sink = mpsc::Sender<Bytes>;
 
-/// `GET /v1/local/subscriptions/stream?since=CURSOR`: this node's changes. The whole cursor comes, for a node that asks
-/// by URL need not know whom it asks.
+/// `GET /v1/local/subscriptions/stream?since=CURSOR`: this node's changes. The whole cursor comes,
+/// for a node that asks by URL need not know whom it asks.
 pub async fn stream_local(State(gateway): State<Arc<Gateway>>, caller: Caller, query: Query) -> Result<Response, Problem> {
     let filter = Filter::read(&gateway, &caller, &query)?;
     let since = cursor(&query)?.0.remove(gateway.node());

@@ -1,6 +1,7 @@
 //! The REST interface: one router, one file per resource.
 
 mod acl;
+mod caller;
 mod events;
 mod follow;
 mod health;
@@ -12,15 +13,13 @@ pub mod problem;
 pub mod query;
 mod sessions;
 mod subscriptions;
-mod tickets;
+pub mod tickets;
 
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, FromRequestParts, MatchedPath, Path, Request, State};
-use axum::http::request::Parts;
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::{HeaderValue, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -29,13 +28,10 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 use tracing::debug;
 
-use super::auth::{Identity, Scopes};
-use super::gateway::{Gateway, may};
+use super::gateway::Gateway;
 use super::{sse, websocket};
-pub use crate::http::bearer;
-use crate::http::server::Peer;
 use problem::Problem;
-use query::Query;
+use query::{Query, STREAM_PARAMETERS};
 
 /// One method of one path, and who answers it.
 struct Route {
@@ -55,7 +51,8 @@ const fn get(path: &'static str, handler: Handler) -> Route {
     Route { name: "GET", method: MethodFilter::GET, path, handler, without_head: false, parameters: &[] }
 }
 
-/// A stream: it is all in its body, and asking for it without would begin and end a session, and use up a ticket.
+/// A stream: it is all in its body, and asking for it without would begin and end a session, and
+/// use up a ticket.
 const fn stream(path: &'static str, handler: Handler) -> Route {
     Route { without_head: true, ..get(path, handler) }
 }
@@ -78,14 +75,12 @@ impl Route {
     }
 }
 
-/// What a stream of pushes takes, in its query or in a form.
-pub const STREAM_PARAMETERS: &[&str] = &["ticket", "mailbox", "account", "shared", "types", "fields"];
 const SUBSCRIPTIONS_PARAMETERS: &[&str] = &["user", "node", "transport", "mailbox", "account", "after", "limit"];
 const CHANGES_PARAMETERS: &[&str] = &["since", "user", "node", "transport"];
 const SESSIONS_PARAMETERS: &[&str] = &["user", "node", "transport", "after", "limit"];
 
-/// What a node answers, beside the files of [`pages`]: the router is built from this table, and the OpenAPI document is
-/// held against it.
+/// What a node answers, beside the files of [`pages`]: the router is built from this table, and the
+/// OpenAPI document is held against it.
 const ROUTES: &[Route] = &[
     stream("/v1/ws", |m| on(m, websocket::open)).taking(&["ticket"]),
     stream("/v1/stream", |m| on(m, sse::open)).taking(STREAM_PARAMETERS),
@@ -156,8 +151,8 @@ async fn refuse_head(path: MatchedPath) -> Response {
     ([(header::ALLOW, allow)], Problem::new(axum::http::StatusCode::METHOD_NOT_ALLOWED, detail)).into_response()
 }
 
-/// Refuses a query with a name that the path does not take. Probes, metrics and pages take anything: what a monitoring
-/// system or a page adds to their URLs must not make them fail.
+/// Refuses a query with a name that the path does not take. Probes, metrics and pages take
+/// anything: what a monitoring system or a page adds to their URLs must not make them fail.
 fn check_query(request: &Request) -> Result<(), Problem> {
     let Some(path) = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str) else { return Ok(()) };
     let route = ROUTES.iter().find(|route| route.path == path && route.name == request.method().as_str());
@@ -165,14 +160,16 @@ fn check_query(request: &Request) -> Result<(), Problem> {
     Query::parse(request.uri().query().unwrap_or_default().as_bytes()).check(route.parameters)
 }
 
-/// Counts requests by route, and ends those that take too long; logs them without their query, where a ticket may be.
+/// Counts requests by route, and ends those that take too long; logs them without their query,
+/// where a ticket may be.
 async fn observe(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
     let path = request.extensions().get::<MatchedPath>();
     // A label comes from the table, never from the request.
     let route = path.and_then(|path| routes().find(|(_, known)| *known == path.as_str())).map_or("none", |(_, known)| known);
     let method = request.method().clone();
     let began = Instant::now();
-    // A stream answers at once and then goes on; this bounds the time to the answer, the request's body included.
+    // A stream answers at once and then goes on; this bounds the time to the answer, the request's
+    // body included.
     let patience = gateway.settings.http.request_timeout_ms.duration();
     let response = match check_query(&request) {
         Err(problem) => problem.into_response(),
@@ -192,50 +189,4 @@ async fn observe(State(gateway): State<Arc<Gateway>>, request: Request, next: Ne
     gateway.metrics.http_requests.get_or_create(&vec![("route", route), ("status", class)]).inc();
     debug!(%method, route, status = status.as_u16(), took = ?began.elapsed(), "request");
     response
-}
-
-/// Whom a ticket was given to: redeemed here, or at the node that gave it out.
-pub async fn redeem(gateway: &Gateway, ticket: &str) -> Result<Identity, Problem> {
-    tickets::redeem(gateway, ticket).await
-}
-
-/// The caller of a REST request, by token.
-pub struct Caller {
-    pub identity: Identity,
-    /// The token, to be shown to other nodes on the caller's behalf.
-    pub token: String,
-}
-
-impl Caller {
-    fn may(&self, scope: Scopes) -> bool {
-        may(&self.identity, scope)
-    }
-
-    fn must(&self, scope: Scopes, name: &str) -> Result<(), Problem> {
-        self.may(scope).then_some(()).ok_or_else(|| Problem::forbidden(format!("the token lacks the scope {name}")))
-    }
-}
-
-impl FromRequestParts<Arc<Gateway>> for Caller {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, gateway: &Arc<Gateway>) -> Result<Self, Problem> {
-        let token = bearer(&parts.headers)?.ok_or_else(Problem::no_token)?.to_owned();
-        // Requests of a Unix socket have no address; a node has no such socket.
-        let from = parts.extensions.get::<Peer>().map_or(Ipv4Addr::UNSPECIFIED.into(), |Peer(peer)| peer.ip());
-        let identity = gateway.verify(&token, from).await.map_err(|error| Problem::token(&error))?;
-        Ok(Self { identity, token })
-    }
-}
-
-/// The one variable segment of a path, decoded. axum's own refusal would be plain text.
-pub struct Segment(pub String);
-
-impl<S: Send + Sync> FromRequestParts<S> for Segment {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let path = Path::<String>::from_request_parts(parts, state).await;
-        path.map(|Path(segment)| Self(segment)).map_err(|_| Problem::bad_request("the path is not percent-encoded UTF-8"))
-    }
 }

@@ -7,7 +7,7 @@ use axum::extract::State;
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 
-use super::Caller;
+use super::caller::Caller;
 use super::health::registry_words;
 use super::peers::{FromNode, Silent, ask_all};
 use super::problem::Problem;

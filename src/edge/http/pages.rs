@@ -21,7 +21,8 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 const STYLE: &str = "text/css; charset=utf-8";
 const YAML: &str = "application/yaml; charset=utf-8";
 
-/// For other sites' pages too, as far as CORS lets them; whatever else is here is for this page alone.
+/// For other sites' pages too, as far as CORS lets them; whatever else is here is for this page
+/// alone.
 const FOR_ALL: &[&str] = &["/mailpush.js", "/mailpush.d.ts", "/openapi.yaml", "/asyncapi.yaml"];
 
 /// Path, content type, content.

@@ -20,7 +20,8 @@ pub fn decode<T: for<'de> Deserialize<'de>>(text: &str) -> Option<T> {
     serde_json::from_slice(&BASE64URL_NOPAD.decode(text.as_bytes()).ok()?).ok()
 }
 
-/// Which page is wanted: `limit` and `after` of a query. `C` tells the last member of the page before.
+/// Which page is wanted: `limit` and `after` of a query. `C` tells the last member of the page
+/// before.
 #[derive(Debug)]
 pub struct Wanted<C> {
     pub limit: usize,

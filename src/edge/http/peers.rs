@@ -1,4 +1,5 @@
-//! Asking the other nodes: all of them, side by side, with a deadline; who does not answer is named.
+//! Asking the other nodes: all of them, side by side, with a deadline; who does not answer is
+//! named.
 
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use reqwest::{Method, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::Caller;
+use super::caller::Caller;
 use crate::edge::gateway::Gateway;
 use crate::mail::ids::NodeId;
 
@@ -67,7 +68,8 @@ pub fn others(gateway: &Gateway) -> Vec<Peer> {
     registered.chain(listed.map(|url| Peer { id: None, url: url.to_owned() })).collect()
 }
 
-/// Where a node may be found: where its registration says; without one, it may be any that the settings list.
+/// Where a node may be found: where its registration says; without one, it may be any that the
+/// settings list.
 fn resolve(gateway: &Gateway, node: &NodeId) -> Vec<Peer> {
     let mut others = others(gateway);
     if let Some(registered) = others.iter().find(|peer| peer.id.as_ref() == Some(node)) {
@@ -77,8 +79,9 @@ fn resolve(gateway: &Gateway, node: &NodeId) -> Vec<Peer> {
     others
 }
 
-/// Asks one node by its id. `no` is the status that says "not here": `Ok(None)` means that whoever may be the node said
-/// so, an error that one of them could not be asked and the answer is not known.
+/// Asks one node by its id. `no` is the status that says "not here": `Ok(None)` means that whoever
+/// may be the node said so, an error that one of them could not be asked and the answer is not
+/// known.
 pub async fn ask_node<T: DeserializeOwned>(
     gateway: &Gateway,
     node: &NodeId,

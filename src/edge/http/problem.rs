@@ -23,12 +23,14 @@ pub fn codes() -> impl Iterator<Item = &'static str> {
 
 impl Problem {
     pub fn token(error: &AuthError) -> Self {
-        // Where no key could be had yet the fault is ours: a client told 401 would throw a good token away.
+        // Where no key could be had yet the fault is ours: a client told 401 would throw a good
+        // token away.
         let status = if error.is_transient() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::UNAUTHORIZED };
         Self::new(status, error.to_string()).with_code(error.name())
     }
 
-    /// A ticket that is unknown, used or too old. `EventSource` comes back with the one that it had, and then for no more.
+    /// A ticket that is unknown, used or too old. `EventSource` comes back with the one that it
+    /// had, and then for no more.
     pub fn ticket() -> Self {
         let detail = "the ticket is unknown, used, or older than a minute: get another from POST /v1/tickets; an EventSource \
                       whose connection was lost must be made anew with it";

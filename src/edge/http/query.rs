@@ -1,13 +1,16 @@
 //! The parameters of a request: of its query, or of a form in its body.
 //!
-//! Parameters that narrow or name several things may be repeated, and add up. All others may come once. A name that a
-//! path does not know is refused: a filter that is misspelt would be no filter, and nobody would notice.
+//! Parameters that narrow or name several things may be repeated, and add up. All others may come
+//! once. A name that a path does not know is refused: a filter that is misspelt would be no filter,
+//! and nobody would notice.
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 
 use super::problem::Problem;
 
+/// What a stream of pushes takes, in its query or in a form.
+pub const STREAM_PARAMETERS: &[&str] = &["ticket", "mailbox", "account", "shared", "types", "fields"];
 /// How much of an unknown name is quoted, in characters.
 const QUOTED: usize = 40;
 

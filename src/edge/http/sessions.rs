@@ -7,11 +7,11 @@ use axum::extract::State;
 use reqwest::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 
+use super::caller::{Caller, Segment};
 use super::paging::{Wanted, encode};
 use super::peers::{FromNode, Silent, ask_all, ask_node};
 use super::problem::Problem;
 use super::query::Query;
-use super::{Caller, Segment};
 use crate::edge::auth::Scopes;
 use crate::edge::gateway::Gateway;
 use crate::mail::ids::{NodeId, SessionId};
@@ -62,7 +62,8 @@ pub struct Ended {
     partial: Vec<Silent>,
 }
 
-/// What a listing is narrowed to: where some are named, to any of them. Without `subscriptions:read` callers see their own.
+/// What a listing is narrowed to: where some are named, to any of them. Without
+/// `subscriptions:read` callers see their own.
 pub(super) struct Filter {
     users: Vec<UserName>,
     nodes: Vec<NodeId>,

@@ -1,7 +1,8 @@
 //! `GET /v1/subscriptions`: the cluster's live subscriptions, in pages.
 //!
-//! They are ordered by session id, which begins with the node, then by key. A page asks every node for what follows
-//! the cursor, merges, and cuts; so a page is complete but for the nodes that it names as silent.
+//! They are ordered by session id, which begins with the node, then by key. A page asks every node
+//! for what follows the cursor, merges, and cuts; so a page is complete but for the nodes that it
+//! names as silent.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use axum::extract::State;
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 
-use super::Caller;
+use super::caller::Caller;
 use super::paging::{Wanted, decode, encode};
 use super::peers::{FromNode, Silent, ask_all};
 use super::problem::Problem;

@@ -10,9 +10,9 @@ use axum::response::{IntoResponse, Response};
 use reqwest::Method;
 use serde_json::json;
 
+use super::caller::{Caller, Segment};
 use super::peers::ask_node;
 use super::problem::Problem;
-use super::{Caller, Segment};
 use crate::edge::auth::{Identity, Scopes};
 use crate::edge::gateway::Gateway;
 use crate::edge::tickets::{LIFETIME, Ticket};
@@ -30,7 +30,8 @@ pub async fn redeem_local(State(gateway): State<Arc<Gateway>>, Segment(number): 
     gateway.tickets.redeem(&number, Instant::now()).map(Json).ok_or_else(Problem::ticket)
 }
 
-pub(super) async fn redeem(gateway: &Gateway, text: &str) -> Result<Identity, Problem> {
+/// Whose ticket this is: it is redeemed here, or at the node that gave it out.
+pub async fn redeem(gateway: &Gateway, text: &str) -> Result<Identity, Problem> {
     let ticket = Ticket::parse(text).ok_or_else(Problem::ticket)?;
     if ticket.node == *gateway.node() {
         return gateway.tickets.redeem(&ticket.number, Instant::now()).ok_or_else(Problem::ticket);

@@ -1,7 +1,8 @@
-//! Tells the cluster of the ACL changes that a client made through the door: no mail server does it for us.
+//! Tells the cluster of the ACL changes that a client made through the door: no mail server does it
+//! for us.
 //!
-//! One task for each connection that makes any, so that its changes keep their order. It outlives the connection until
-//! everything is told.
+//! One task for each connection that makes any, so that its changes keep their order. It outlives
+//! the connection until everything is told.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,10 +24,11 @@ use crate::push::metrics::Metrics;
 /// Changes of one connection that wait to be published, and those of all connections of the node.
 const WAITING: usize = 1024;
 pub(super) const WAITING_IN_ALL: usize = 65_536;
-/// How long one is tried to be published before it is lost, and the pauses in between. Nobody tells of it again: what
-/// rights the mail server knows is asked for anew by and by, and ACLs that the registry keeps would stay wrong. The changes
-/// of two connections come in no certain order meanwhile.
-const PERSISTENCE: Duration = Duration::from_secs(3600);
+/// How long one is tried to be published before it is lost, and the pauses in between. Nobody tells
+/// of it again: what rights the mail server knows is asked for anew by and by, and ACLs that the
+/// registry keeps would stay wrong. The changes of two connections come in no certain order
+/// meanwhile.
+const RETRY_LIMIT: Duration = Duration::from_secs(3600);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// How long each attempt may take.
@@ -48,8 +50,8 @@ struct Announcement {
 }
 
 impl Announcements {
-    /// Publishes that `actor` changed the rights of `identifier`, in its turn. What is returned resolves once every queue
-    /// that wants it has taken it, or it is lost.
+    /// Publishes that `actor` changed the rights of `identifier`, in its turn. What is returned
+    /// resolves once every queue that wants it has taken it, or it is lost.
     pub fn acl_changed(
         &mut self,
         door: &Door,
@@ -110,7 +112,7 @@ fn count(gateway: &Gateway, outcome: &'static str) {
 
 async fn publish_all(gateway: Arc<Gateway>, mut waiting: mpsc::Receiver<Announcement>) {
     while let Some(Announcement { event, told, _place }) = waiting.recv().await {
-        let outcome = match persist(|| publish(&gateway, &event)).await {
+        let outcome = match retry(|| publish(&gateway, &event)).await {
             Ok(()) => "published",
             Err(Failed { reason, .. }) => {
                 warn!(mailbox = %event.mailbox, event = %event.id, reason, "an ACL change could not be published");
@@ -138,12 +140,13 @@ async fn publish(gateway: &Gateway, event: &Event) -> Result<(), Failed> {
     }
 }
 
-/// Tries until it works, or never will: the same event, with the same id, until every queue that wants it has taken it.
-async fn persist<A: Future<Output = Result<(), Failed>>>(attempt: impl Fn() -> A) -> Result<(), Failed> {
+/// Tries until it works, or never will: the same event, with the same id, until every queue that
+/// wants it has taken it.
+async fn retry<A: Future<Output = Result<(), Failed>>>(attempt: impl Fn() -> A) -> Result<(), Failed> {
     let began = Instant::now();
     let mut pause = FIRST_PAUSE;
     while let Err(failed) = attempt().await {
-        if !failed.is_transient || began.elapsed() >= PERSISTENCE {
+        if !failed.is_transient || began.elapsed() >= RETRY_LIMIT {
             return Err(failed);
         }
         let reason = failed.reason;
@@ -165,7 +168,7 @@ mod tests {
 
     async fn fails_for(span: Duration, is_transient: bool) -> (Result<(), Failed>, u32) {
         let (began, attempts) = (Instant::now(), Cell::new(0));
-        let outcome = persist(|| {
+        let outcome = retry(|| {
             attempts.set(attempts.get() + 1);
             let failed = Failed { reason: "away".to_owned(), is_transient };
             std::future::ready(if began.elapsed() >= span { Ok(()) } else { Err(failed) })

@@ -1,8 +1,9 @@
-//! One IMAP connection's task: it reads and writes for the session, and does what the session's actions say.
+//! One IMAP connection's task: it reads and writes for the session, and does what the session's
+//! actions say.
 //!
-//! Idle, it keeps no buffer: bytes are read into one that all connections of a thread share, and what is written frees
-//! its memory. While much waits for one side the other is not read, so neither can make the node hold more than its
-//! bounds.
+//! Idle, it keeps no buffer: bytes are read into one that all connections of a thread share, and
+//! what is written frees its memory. While much waits for one side the other is not read, so
+//! neither can make the node hold more than its bounds.
 
 mod outgoing;
 mod promise;
@@ -26,9 +27,9 @@ use tracing::{debug, info};
 use self::promise::Promise;
 use super::Door;
 use super::announce::Announcements;
-use super::entrance::{Permits, handshake};
-use super::pipe::{HIGH, Progress, poll_read};
-use super::stream::Stream;
+use super::arrival::{Arrival, Permits};
+use super::pipe::{BUFFER_LIMIT, Progress, poll_read};
+use super::stream::{Stream, accept_tls};
 use super::upstream::Connected;
 use crate::edge::gateway::Gateway;
 use crate::mail::ids::SessionId;
@@ -40,26 +41,15 @@ use crate::push::outbox::End;
 use crate::push::session::{LiveSession, Transport};
 use crate::wire::imap::session::{Action, Input, Session, Setting};
 
-/// So many bytes waiting for a client stop reading from itself: it asks, and does not take the answers.
-const UNTAKEN: usize = 4 * HIGH;
+/// So many bytes waiting for a client stop reading from itself: it asks, and does not take the
+/// answers.
+const CLIENT_BACKLOG: usize = 4 * BUFFER_LIMIT;
 /// How long a session may take over its last words.
-const FAREWELL: Duration = Duration::from_secs(5);
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a server may be silent over the commands of a client that has shut its side.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long the client's side of the close is waited for.
-const LINGER: Duration = Duration::from_secs(2);
-
-/// A connection that has come in.
-pub struct Arrival {
-    pub door: Arc<Door>,
-    pub client: SocketAddr,
-    /// The client began with TLS.
-    pub tls: bool,
-    pub stream: Stream,
-    pub upstream: Connected,
-    pub permits: Permits,
-    pub unauthenticated: Option<OwnedSemaphorePermit>,
-}
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 enum Client {
     Open(Stream),
@@ -76,13 +66,14 @@ enum Upstream {
 
 /// An action that takes time; those behind it wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Doing {
+enum Underway {
     Nothing,
     StartTls,
     CloseUpstream,
 }
 
-/// The last part: what is due is written, then our side is shut, then what still comes is thrown away.
+/// The last part: what is due is written, then our side is shut, then what still comes is thrown
+/// away.
 struct Ending {
     deadline: Instant,
     shut: bool,
@@ -97,17 +88,18 @@ pub struct Connection {
     upstream: Upstream,
     to_client: Progress,
     to_upstream: Progress,
-    doing: Doing,
+    underway: Underway,
     handle: Option<Arc<LiveSession>>,
     announcements: Announcements,
     /// What is due to the client waits until what it did is told to the cluster.
     promise: Option<Promise>,
     /// When the oldest event among what waits for the client was consumed.
     oldest: Option<Instant>,
-    /// The client has shut its side, but may still read. When it did, or when the server last said something since.
+    /// The client has shut its side, but may still read. When it did, or when the server last said
+    /// something since.
     half_closed: Option<Instant>,
     /// The session was told to end: until when it may take over it.
-    farewell: Option<Instant>,
+    goodbye_deadline: Option<Instant>,
     ending: Option<Ending>,
     parked: bool,
     reason: &'static str,
@@ -139,13 +131,13 @@ impl Connection {
             upstream: Upstream::Open(upstream),
             to_client: Progress::default(),
             to_upstream: Progress::default(),
-            doing: Doing::Nothing,
+            underway: Underway::Nothing,
             handle: None,
             announcements: Announcements::default(),
             promise: None,
             oldest: None,
             half_closed: None,
-            farewell: None,
+            goodbye_deadline: None,
             ending: None,
             parked: false,
             reason: "lost",
@@ -174,10 +166,10 @@ impl Connection {
     }
 
     fn act(&mut self) {
-        while self.doing == Doing::Nothing && self.ending.is_none() {
+        while self.underway == Underway::Nothing && self.ending.is_none() {
             let Some(action) = self.session.poll_action() else { break };
             match action {
-                Action::StartTls => self.doing = Doing::StartTls,
+                Action::StartTls => self.underway = Underway::StartTls,
                 Action::Authenticated { user } => self.authenticated(user),
                 Action::Watch(path) => self.with_handle(|gateway, handle| {
                     gateway.subscriptions.watch(handle, &Key::Mailbox(path));
@@ -198,14 +190,14 @@ impl Connection {
                 Action::AclNotUnderstood => {
                     Announcements::not_understood(&self.door.gateway, self.handle.as_ref().map(|handle| handle.user()));
                 }
-                Action::CloseUpstream => self.doing = Doing::CloseUpstream,
+                Action::CloseUpstream => self.underway = Underway::CloseUpstream,
                 Action::OpenUpstream { urgent } => self.open_upstream(urgent),
                 Action::Close { reason } => self.end(reason),
             }
         }
         // A session that has no server and waits for nothing will never say anything again.
         let stuck = matches!(self.upstream, Upstream::None) && self.session.poll_timeout().is_none();
-        if stuck && self.doing == Doing::Nothing && self.ending.is_none() {
+        if stuck && self.underway == Underway::Nothing && self.ending.is_none() {
             self.end("upstream_closed");
         }
     }
@@ -232,7 +224,8 @@ impl Connection {
             Metrics::count(&gateway.metrics.imap_refused, "reason", reason);
             Err(words.to_owned())
         };
-        // Whoever it is, the mail server has let them in: relayed, and their IDLE is the server's own.
+        // Whoever it is, the mail server has let them in: relayed, and their IDLE is the server's
+        // own.
         let Some(user) = user.and_then(|user| gateway.names.normalise(&user).ok()) else { return Ok(None) };
         let id = SessionId::random(gateway.node().clone());
         match gateway.open_session(id, Subject::of_unknown_groups(user.clone()), Transport::Imap, self.peer) {
@@ -286,9 +279,9 @@ impl Connection {
         self.reason = reason;
         self.leave();
         self.upstream = Upstream::None;
-        self.doing = Doing::Nothing;
-        let patience = self.patience().min(Duration::from_secs(10));
-        self.ending = Some(Ending { deadline: Instant::now() + patience, shut: false });
+        self.underway = Underway::Nothing;
+        let timeout = self.write_timeout().min(Duration::from_secs(10));
+        self.ending = Some(Ending { deadline: Instant::now() + timeout, shut: false });
         if !matches!(self.client, Client::Open(_)) {
             self.over = true;
         }
@@ -304,13 +297,13 @@ impl Connection {
     }
 
     /// Lets the session say goodbye.
-    fn dismiss(&mut self, reason: &'static str, words: &str) {
+    fn say_goodbye(&mut self, reason: &'static str, words: &str) {
         self.reason = reason;
-        self.farewell = Some(Instant::now() + FAREWELL);
+        self.goodbye_deadline = Some(Instant::now() + GOODBYE_TIMEOUT);
         self.session.handle(Instant::now(), Input::End { words, reason });
     }
 
-    fn patience(&self) -> Duration {
+    fn write_timeout(&self) -> Duration {
         self.door.gateway.settings.sessions.slow_client_timeout_ms.duration()
     }
 
@@ -320,15 +313,15 @@ impl Connection {
             return promised.map_or(ending.deadline, |promised| promised.min(ending.deadline));
         }
         let stalls = [&self.to_client, &self.to_upstream].into_iter().filter_map(|side| side.stalled_since);
-        let patience = self.patience();
-        let all = stalls.map(|since| since + patience).chain(self.session.poll_timeout());
+        let timeout = self.write_timeout();
+        let all = stalls.map(|since| since + timeout).chain(self.session.poll_timeout());
         let far = || Instant::now() + Duration::from_secs(3600);
-        all.chain(self.half_close_deadline()).chain(self.farewell).chain(promised).min().unwrap_or_else(far)
+        all.chain(self.half_close_deadline()).chain(self.goodbye_deadline).chain(promised).min().unwrap_or_else(far)
     }
 
     /// When a client that has shut its side is given up, because the server says nothing.
     fn half_close_deadline(&self) -> Option<Instant> {
-        let timeout = if self.session.owes_answer() { ANSWER_TIMEOUT } else { FAREWELL };
+        let timeout = if self.session.owes_answer() { ANSWER_TIMEOUT } else { GOODBYE_TIMEOUT };
         self.half_closed.map(|since| since + timeout)
     }
 
@@ -340,19 +333,19 @@ impl Connection {
             self.over = now >= ending.deadline;
             return;
         }
-        let patience = self.patience();
-        let stalled = |side: &Progress| side.stalled_since.is_some_and(|since| now >= since + patience);
+        let timeout = self.write_timeout();
+        let stalled = |side: &Progress| side.stalled_since.is_some_and(|since| now >= since + timeout);
         if stalled(&self.to_client) {
             info!(peer = %self.peer, "an IMAP client takes nothing any more and is given up");
             (self.reason, self.over) = ("too_slow", true);
-        } else if stalled(&self.to_upstream) && self.doing == Doing::CloseUpstream {
+        } else if stalled(&self.to_upstream) && self.underway == Underway::CloseUpstream {
             // The session has done with it, and what was due to it will not be taken any more.
             self.drop_upstream();
         } else if stalled(&self.to_upstream) {
             self.upstream_closed();
         } else if self.half_close_deadline().is_some_and(|deadline| now >= deadline) {
             self.end("client_closed");
-        } else if self.farewell.is_some_and(|deadline| now >= deadline) {
+        } else if self.goodbye_deadline.is_some_and(|deadline| now >= deadline) {
             self.end(self.reason);
         } else if self.session.poll_timeout().is_some_and(|due| now >= due) {
             self.session.handle(now, Input::Timeout);
@@ -373,14 +366,14 @@ impl Connection {
         if self.ending.is_some() {
             return self.poll_ending(cx);
         }
-        if self.poll_doing(cx).is_ready() || self.poll_opening(cx).is_ready() {
+        if self.poll_underway(cx).is_ready() || self.poll_opening(cx).is_ready() {
             return Poll::Ready(());
         }
         if let Some(drained) = &mut self.drained
             && drained.as_mut().poll(cx).is_ready()
         {
             self.drained = None;
-            self.dismiss("draining", "The server is going down, connect again");
+            self.say_goodbye("draining", "The server is going down, connect again");
             return Poll::Ready(());
         }
         if self.poll_upstream_read(cx).is_ready() || self.poll_client_read(cx).is_ready() {
@@ -388,7 +381,7 @@ impl Connection {
         }
         // Only when all is written: what waits in the outbox is bounded, and can still collapse.
         if self.session.out.to_client.is_empty()
-            && self.doing == Doing::Nothing
+            && self.underway == Underway::Nothing
             && let Some(handle) = &self.handle
             && let Poll::Ready(outgoing) = handle.poll_take(cx)
         {
@@ -439,10 +432,10 @@ impl Connection {
         Poll::Ready(())
     }
 
-    fn poll_doing(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match self.doing {
-            Doing::Nothing => return Poll::Pending,
-            Doing::CloseUpstream => {
+    fn poll_underway(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.underway {
+            Underway::Nothing => return Poll::Pending,
+            Underway::CloseUpstream => {
                 let open = matches!(self.upstream, Upstream::Open(_));
                 if open && !self.to_upstream.is_idle(&self.session.out.to_upstream) {
                     return Poll::Pending;
@@ -450,7 +443,7 @@ impl Connection {
                 self.drop_upstream();
                 self.set_parked(true);
             }
-            Doing::StartTls => {
+            Underway::StartTls => {
                 if let Client::Handshaking(handshaking) = &mut self.client {
                     match ready!(handshaking.as_mut().poll(cx)) {
                         Ok(stream) => {
@@ -469,14 +462,14 @@ impl Connection {
                         return Poll::Ready(());
                     };
                     let acceptor = TlsAcceptor::from(tls.config());
-                    self.client = Client::Handshaking(Box::pin(handshake(acceptor, stream)));
+                    self.client = Client::Handshaking(Box::pin(accept_tls(acceptor, stream)));
                     return Poll::Ready(());
                 } else {
                     return Poll::Pending;
                 }
             }
         }
-        self.doing = Doing::Nothing;
+        self.underway = Underway::Nothing;
         Poll::Ready(())
     }
 
@@ -499,10 +492,10 @@ impl Connection {
     }
 
     fn poll_upstream_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let room = self.session.out.to_client.len() - self.to_client.written < HIGH;
+        let room = self.session.out.to_client.len() - self.to_client.written < BUFFER_LIMIT;
         let Upstream::Open(stream) = &mut self.upstream else { return Poll::Pending };
         // Of a connection that is to be let go the session wants to hear nothing more.
-        if !room || self.doing != Doing::Nothing {
+        if !room || self.underway != Underway::Nothing {
             return Poll::Pending;
         }
         let (session, handle) = (&mut self.session, self.handle.as_ref());
@@ -535,13 +528,13 @@ impl Connection {
     }
 
     fn poll_client_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let room = self.session.out.to_upstream.len() - self.to_upstream.written < HIGH
-            && self.session.out.to_client.len() - self.to_client.written < UNTAKEN;
+        let room = self.session.out.to_upstream.len() - self.to_upstream.written < BUFFER_LIMIT
+            && self.session.out.to_client.len() - self.to_client.written < CLIENT_BACKLOG;
         if self.half_closed.is_some() {
             return self.poll_half_close(cx);
         }
         let Client::Open(stream) = &mut self.client else { return Poll::Pending };
-        if !room || self.doing != Doing::Nothing || !self.session.wants_client() {
+        if !room || self.underway != Underway::Nothing || !self.session.wants_client() {
             return Poll::Pending;
         }
         let session = &mut self.session;
@@ -554,7 +547,8 @@ impl Connection {
         Poll::Ready(())
     }
 
-    /// Shuts our side to the server once it has been sent everything, and not before: it would be taken at its word.
+    /// Shuts our side to the server once it has been sent everything, and not before: it would be
+    /// taken at its word.
     fn poll_half_close(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.session.is_holding() {
             return Poll::Pending;
@@ -569,8 +563,9 @@ impl Connection {
         Poll::Pending
     }
 
-    /// Shuts our side once everything is written, and throws away what still comes: to drop the socket while unread bytes
-    /// wait in it would reset the connection, and the client could lose the last line.
+    /// Shuts our side once everything is written, and throws away what still comes: to drop the
+    /// socket while unread bytes wait in it would reset the connection, and the client could lose
+    /// the last line.
     fn poll_ending(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let (Client::Open(stream), Some(ending)) = (&mut self.client, &mut self.ending) else {
             self.over = true;
@@ -582,7 +577,7 @@ impl Connection {
             }
             let shut = ready!(Pin::new(&mut *stream).poll_shutdown(cx));
             ending.shut = true;
-            ending.deadline = Instant::now() + LINGER;
+            ending.deadline = Instant::now() + CLOSE_TIMEOUT;
             self.over = shut.is_err() || self.half_closed.is_some();
             return Poll::Ready(());
         }

@@ -1,4 +1,5 @@
-//! How a connection comes in: PROXY header, limits, TLS, a mail server. Whoever is turned away is told why.
+//! How a connection comes in: PROXY header, limits, TLS, a mail server. Whoever is turned away is
+//! told why.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,14 +9,14 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio_rustls::{TlsAcceptor, TlsStream};
+use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
 use super::Door;
-use super::connection::{Arrival, Connection};
-use super::limits::AddressPermit;
+use super::arrival::{Arrival, Permits};
+use super::connection::Connection;
 use super::proxy_protocol;
-use super::stream::{Stream, tune};
+use super::stream::{Stream, accept_tls, tune};
 use crate::http::files;
 use crate::http::seldom::Seldom;
 use crate::push::metrics::Metrics;
@@ -24,24 +25,16 @@ use crate::push::metrics::Metrics;
 pub const REFUSALS: usize = 256;
 /// How long a load balancer may take over its header.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a client may take over its TLS handshake.
-pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long telling somebody that they cannot come in may take.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long their side of the close is waited for.
-const LINGER: Duration = Duration::from_secs(1);
-
-/// Held as long as a connection lives.
-pub struct Permits {
-    _connection: OwnedSemaphorePermit,
-    _address: AddressPermit,
-}
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why a connection is turned away.
 #[derive(Debug, Clone, Copy)]
 enum Refusal {
     Full,
-    Strangers,
+    Unauthenticated,
     Address,
     Upstream,
     Header,
@@ -52,7 +45,7 @@ impl Refusal {
     fn name(self) -> &'static str {
         match self {
             Self::Full => "full",
-            Self::Strangers => "unauthenticated",
+            Self::Unauthenticated => "unauthenticated",
             Self::Address => "address",
             Self::Upstream => "upstream",
             Self::Header => "proxy_header",
@@ -64,7 +57,7 @@ impl Refusal {
     fn line(self) -> String {
         let words = match self {
             Self::Full => "The server has no connection to spare, try again later",
-            Self::Strangers => "Too many connections are logging in, try again later",
+            Self::Unauthenticated => "Too many connections are logging in, try again later",
             Self::Address => "Too many connections from your address, try again later",
             Self::Upstream => "The mail server cannot be reached, try again later",
             Self::Header => "A PROXY header was expected",
@@ -105,7 +98,7 @@ pub async fn serve(door: Arc<Door>, listener: TcpListener, implicit_tls: bool) {
             }
             (Some(words), ..) => arriving.turn_away_aside(Refusal::NotNow(words)),
             (_, None, _) => arriving.turn_away_aside(Refusal::Full),
-            (_, _, Err(_)) => arriving.turn_away_aside(Refusal::Strangers),
+            (_, _, Err(_)) => arriving.turn_away_aside(Refusal::Unauthenticated),
         }
     }
 }
@@ -119,7 +112,8 @@ struct Arriving {
 }
 
 impl Arriving {
-    /// Whom this connection is from. Of a net that is trusted the header must come first; of others none is read.
+    /// Whom this connection is from. Of a net that is trusted the header must come first; of others
+    /// none is read.
     async fn client(&mut self) -> Result<SocketAddr, proxy_protocol::HeaderError> {
         if !self.door.trusts(self.peer.ip()) {
             return Ok(self.peer);
@@ -131,7 +125,7 @@ impl Arriving {
 
     async fn encrypted(self) -> io::Result<Stream> {
         match &self.door.tls {
-            Some(tls) if self.implicit_tls => handshake(TlsAcceptor::from(tls.config()), self.stream).await,
+            Some(tls) if self.implicit_tls => accept_tls(TlsAcceptor::from(tls.config()), self.stream).await,
             _ => Ok(Stream::Plain(self.stream)),
         }
     }
@@ -154,15 +148,8 @@ impl Arriving {
     }
 }
 
-/// TLS with a client, as the server.
-pub async fn handshake(acceptor: TlsAcceptor, stream: TcpStream) -> io::Result<Stream> {
-    let accepted = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await;
-    let accepted = accepted.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
-    Ok(Stream::Tls(Box::new(TlsStream::Server(accepted))))
-}
-
-/// Says goodbye. What the client has sent is read too: to drop the socket with unread bytes in it would reset the
-/// connection, and the client could lose the line.
+/// Says goodbye. What the client has sent is read too: to drop the socket with unread bytes in it
+/// would reset the connection, and the client could lose the line.
 async fn refuse(stream: &mut Stream, refusal: Refusal) -> io::Result<()> {
     stream.write_all(refusal.line().as_bytes()).await?;
     stream.shutdown().await?;
@@ -171,7 +158,7 @@ async fn refuse(stream: &mut Stream, refusal: Refusal) -> io::Result<()> {
         while stream.read(&mut bytes).await? > 0 {}
         Ok(())
     };
-    tokio::time::timeout(LINGER, drained).await.unwrap_or(Ok(()))
+    tokio::time::timeout(CLOSE_TIMEOUT, drained).await.unwrap_or(Ok(()))
 }
 
 async fn enter(arriving: Arriving, connection: OwnedSemaphorePermit, unauthenticated: OwnedSemaphorePermit) {
@@ -208,7 +195,7 @@ async fn arrive(mut arriving: Arriving, connection: OwnedSemaphorePermit) -> Opt
     };
     match door.upstreams.connect(client, false).await {
         Ok(upstream) => {
-            let permits = Permits { _connection: connection, _address: address };
+            let permits = Permits::new(connection, address);
             Some(Arrival { door, client, tls: implicit_tls, stream, upstream, permits, unauthenticated: None })
         }
         Err(error) => {
@@ -239,8 +226,14 @@ mod tests {
 
     #[test]
     fn every_refusal_is_one_line_with_a_reason() {
-        let all =
-            [Refusal::Full, Refusal::Strangers, Refusal::Address, Refusal::Upstream, Refusal::Header, Refusal::NotNow("later")];
+        let all = [
+            Refusal::Full,
+            Refusal::Unauthenticated,
+            Refusal::Address,
+            Refusal::Upstream,
+            Refusal::Header,
+            Refusal::NotNow("later"),
+        ];
         for refusal in all {
             let line = refusal.line();
             assert!(line.starts_with("* BYE [UNAVAILABLE] ") && line.ends_with("\r\n"), "{line}");

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// What counts as one address: of IPv6 a /64, for that is what one customer has at least (RFC 6177).
+/// What counts as one address: of IPv6 a /64, for that is what one customer has at least (RFC
+/// 6177).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Site {
     V4(u32),

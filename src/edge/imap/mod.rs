@@ -1,9 +1,10 @@
 //! The IMAP door: everything of it that has a socket. The protocol is `wire::imap::session`.
 //!
-//! A connection enters (`entrance`): PROXY header, limits, TLS, a mail server. Then one task relays for it
-//! (`connection`), reading and writing for a session that knows no sockets.
+//! A connection enters (`entrance`): PROXY header, limits, TLS, a mail server. Then one task relays
+//! for it (`connection`), reading and writing for a session that knows no sockets.
 
 mod announce;
+mod arrival;
 mod connection;
 mod entrance;
 mod limits;
@@ -149,7 +150,8 @@ impl Door {
             let registered =
                 matches!(*registry.borrow_and_update(), RegistryHealth::Connected | RegistryHealth::Disconnected { .. });
             let healthy = registered && queue.borrow_and_update().reachable;
-            // First the value, then the table: whoever enters the table in between reads the value after.
+            // First the value, then the table: whoever enters the table in between reads the value
+            // after.
             if self.healthy.send_replace(healthy) != healthy {
                 let sessions = self.gateway.sessions.all();
                 // Spread: each asks the mail server.

@@ -10,8 +10,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(300);
 /// Pace that may be saved up while nobody asks.
 const SAVED: Duration = Duration::from_millis(100);
 
-/// Hands out moments, evenly spaced: after an outage ten thousand sessions must not log in at once. First come, first
-/// served; one that comes alone does not wait.
+/// Hands out moments, evenly spaced: after an outage ten thousand sessions must not log in at once.
+/// First come, first served; one that comes alone does not wait.
 #[derive(Debug)]
 pub struct Pace {
     interval: Duration,
@@ -34,7 +34,8 @@ impl Pace {
         Some(moment)
     }
 
-    /// Waits for the caller's moment; `false` where that is too far away. `seed` spreads those that share one.
+    /// Waits for the caller's moment; `false` where that is too far away. `seed` spreads those that
+    /// share one.
     pub async fn wait(&self, seed: u64) -> bool {
         let now = Instant::now();
         let Some(moment) = self.reserve(now) else { return false };

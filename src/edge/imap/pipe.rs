@@ -11,12 +11,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::stream::Stream;
 
 /// What one read takes at most.
-const READ: usize = 64 * 1024;
+const READ_BYTES: usize = 64 * 1024;
 /// So many bytes waiting for one side stop reading from the other.
-pub const HIGH: usize = 64 * 1024;
+pub const BUFFER_LIMIT: usize = 64 * 1024;
 
 thread_local! {
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ].into_boxed_slice());
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
 }
 
 /// How much of a buffer is written, and since when it makes no progress.
@@ -29,7 +29,8 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Writes as much as the stream takes, and flushes behind the last byte. `Ready` if something was written.
+    /// Writes as much as the stream takes, and flushes behind the last byte. `Ready` if something
+    /// was written.
     pub fn poll_write(&mut self, cx: &mut Context<'_>, stream: &mut Stream, buffer: &mut Vec<u8>) -> Poll<io::Result<usize>> {
         if !buffer.is_empty() {
             self.stalled_since.get_or_insert_with(Instant::now);
@@ -43,7 +44,7 @@ impl Progress {
             if self.written == buffer.len() {
                 buffer.clear();
                 (self.written, self.stalled_since) = (0, None);
-            } else if self.written >= HIGH {
+            } else if self.written >= BUFFER_LIMIT {
                 buffer.drain(..self.written);
                 self.written = 0;
             }
@@ -62,13 +63,14 @@ impl Progress {
     }
 }
 
-/// Reads once, into the thread's own buffer: an idle connection keeps none. `Ok(0)` at the end of what is sent.
+/// Reads once, into the thread's own buffer: an idle connection keeps none. `Ok(0)` at the end of
+/// what is sent.
 pub fn poll_read(cx: &mut Context<'_>, stream: &mut Stream, take: impl FnOnce(&[u8])) -> Poll<io::Result<usize>> {
     SCRATCH.with_borrow_mut(|scratch| {
         let mut buffer = ReadBuf::new(scratch);
         match ready!(Pin::new(stream).poll_read(cx, &mut buffer)) {
-            // TLS that ends without a close_notify, as many clients end it. Nobody can cut off anything by that: what
-            // is not a whole command is not one.
+            // TLS that ends without a close_notify, as many clients end it. Nobody can cut off
+            // anything by that: what is not a whole command is not one.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Poll::Ready(Ok(0)),
             read => read?,
         }

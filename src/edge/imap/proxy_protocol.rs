@@ -31,7 +31,8 @@ pub enum HeaderError {
 
 /// Reads a header. `None`: the sender speaks for itself (`LOCAL`, `UNKNOWN`).
 pub async fn read(stream: &mut TcpStream) -> Result<Option<SocketAddr>, HeaderError> {
-    // The shortest header of version 1, `PROXY UNKNOWN` and its line end, is longer than version 2's signature.
+    // The shortest header of version 1, `PROXY UNKNOWN` and its line end, is longer than version
+    // 2's signature.
     let mut bytes = vec![0; v2::PROTOCOL_PREFIX.len()];
     for at in 0..bytes.len() {
         bytes[at] = stream.read_u8().await?;
@@ -50,7 +51,8 @@ fn begins_v1(bytes: &[u8]) -> bool {
 }
 
 async fn read_v1(stream: &mut TcpStream, mut bytes: Vec<u8>) -> Result<Option<SocketAddr>, HeaderError> {
-    // Byte by byte, for the end is only known when it is there. The kernel holds them: these are cheap calls.
+    // Byte by byte, for the end is only known when it is there. The kernel holds them: these are
+    // cheap calls.
     while !bytes.ends_with(b"\r\n") {
         if bytes.len() == V1_BYTES {
             return Err(HeaderError::Malformed);
@@ -85,7 +87,8 @@ async fn read_v2(stream: &mut TcpStream, mut bytes: Vec<u8>) -> Result<Option<So
     }
 }
 
-/// The header that tells a mail server the client's address, and the one where it came in. Empty: none is wanted.
+/// The header that tells a mail server the client's address, and the one where it came in. Empty:
+/// none is wanted.
 pub fn header(version: ProxyHeader, client: SocketAddr, local: SocketAddr) -> Vec<u8> {
     let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
     let (client, local) = match (canonical(client), canonical(local)) {

@@ -1,13 +1,16 @@
-//! Rights as the mail server knows them: asked for as the user, by way of a master user (MYRIGHTS, RFC 4314 3.5).
+//! Rights as the mail server knows them: asked for as the user, by way of a master user (MYRIGHTS,
+//! RFC 4314 3.5).
 //!
-//! - **Freshness.** Servers keep rights in memory for a while (Dovecot: 30 s) in each connection, so a connection that stands
-//!   answers with what was true when it was opened. Every question therefore goes over a connection that was opened after it
-//!   was put: those that one user has waiting when it is opened go over it together, later ones over the next. None is kept.
-//! - **Bounds.** There are few connections at a time (`CONNECTIONS`) and one for each user, so that nobody whom the server
-//!   is slow to let in keeps others waiting. Each question has its time limit; one that nobody waits for any more is not
-//!   asked.
-//! - **What is not known is not denied, and not allowed.** A server that cannot be asked, or does not let the master user in,
-//!   gives no answer ([`NoAnswer`]). A server that cannot say (no ACL, no NAMESPACE) has nothing that is shared.
+//! - **Freshness.** Servers keep rights in memory for a while (Dovecot: 30 s) in each connection,
+//!   so a connection that stands answers with what was true when it was opened. Every question
+//!   therefore goes over a connection that was opened after it was put: those that one user has
+//!   waiting when it is opened go over it together, later ones over the next. None is kept.
+//! - **Bounds.** There are few connections at a time (`CONNECTIONS`) and one for each user, so that
+//!   nobody whom the server is slow to let in keeps others waiting. Each question has its time
+//!   limit; one that nobody waits for any more is not asked.
+//! - **What is not known is not denied, and not allowed.** A server that cannot be asked, or does
+//!   not let the master user in, gives no answer ([`NoAnswer`]). A server that cannot say (no ACL,
+//!   no NAMESPACE) has nothing that is shared.
 
 mod conversation;
 mod logins;
@@ -41,10 +44,11 @@ use crate::push::metrics::Metrics;
 use crate::tasks::vital;
 use crate::wire::imap::credentials::Credentials;
 
-/// Connections for questions at a time, on one node: each is a login. More: a burst of questions is a burst of logins.
+/// Connections for questions at a time, on one node: each is a login. More: a burst of questions is
+/// a burst of logins.
 const CONNECTIONS: usize = 8;
 
-/// See the module's words.
+/// Asks the mail servers for rights, by a master user who logs in as the user.
 pub struct ImapRights {
     inner: Arc<Inner>,
 }
@@ -57,7 +61,8 @@ struct Inner {
     strips_domain: bool,
     timeout: Duration,
     connections: Semaphore,
-    /// A user is in it for as long as a task asks for that user. No more wait than there are callers.
+    /// A user is in it for as long as a task asks for that user. No more wait than there are
+    /// callers.
     waiting: Mutex<HashMap<UserName, Batch>>,
     logins: Logins,
     /// The server was seen to go by the rights of the user, and not by those of the master user.
@@ -102,7 +107,8 @@ fn answer<T: Clone>(askers: Vec<Asker<T>>, result: &Result<T, NoAnswer>) {
 }
 
 impl ImapRights {
-    /// `None`: there is no master user, so nobody can be asked about. `upstreams` are the servers of `imap`.
+    /// `None`: there is no master user, so nobody can be asked about. `upstreams` are the servers
+    /// of `imap`.
     pub fn new(
         imap: &ImapSettings,
         access: &AccessSettings,
@@ -196,7 +202,8 @@ impl Inner {
         }
     }
 
-    /// What waits, just before a connection is opened for it; `None`: nothing does, and the next question begins anew.
+    /// What waits, just before a connection is opened for it; `None`: nothing does, and the next
+    /// question begins anew.
     fn take(&self, user: &UserName) -> Option<Batch> {
         let mut waiting = self.waiting();
         let mut batch = std::mem::take(waiting.get_mut(user)?);
@@ -253,7 +260,8 @@ impl Inner {
             Err(Failure::Refused(reason)) => reason,
             Err(Failure::Other(reason)) => return Err(NoAnswer::Failed(reason)),
         };
-        // Is it this user who is not let in, or the master user? Nobody may lose a right because a password was changed.
+        // Is it this user who is not let in, or the master user? Nobody may lose a right because a
+        // password was changed.
         let known = match self.logins.other_than(user) {
             Some(other) => match self.log_in(&other).await {
                 Ok(_) => true,
@@ -269,8 +277,9 @@ impl Inner {
         if known { Ok(None) } else { Err(NoAnswer::Failed(format!("{REFUSED}: {refusal}"))) }
     }
 
-    /// A server that goes by the rights of the master user has the wrong answer to everything: mostly none, which would take
-    /// all rights away from all. Once it is seen not to do so it does not begin to.
+    /// A server that goes by the rights of the master user has the wrong answer to everything:
+    /// mostly none, which would take all rights away from all. Once it is seen not to do so it does
+    /// not begin to.
     async fn check(&self, conversation: &mut Conversation<'_>) -> Result<(), NoAnswer> {
         if self.goes_by_users.load(Ordering::Relaxed) {
             return Ok(());

@@ -9,11 +9,14 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsStream;
+use tokio_rustls::{TlsAcceptor, TlsStream};
 
 use crate::http::server::USER_TIMEOUT;
 
-/// See the module's words.
+/// How long a client may take over its TLS handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A connection in plain text, or with TLS at either end.
 #[derive(Debug)]
 pub enum Stream {
     Plain(TcpStream),
@@ -62,6 +65,14 @@ impl AsyncWrite for Stream {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         both!(self, stream => stream.poll_shutdown(cx))
     }
+}
+
+/// Makes a TLS connection of one with a client, as its server. It takes [`HANDSHAKE_TIMEOUT`] at
+/// most.
+pub async fn accept_tls(acceptor: TlsAcceptor, stream: TcpStream) -> io::Result<Stream> {
+    let accepted = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await;
+    let accepted = accepted.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+    Ok(Stream::Tls(Box::new(TlsStream::Server(accepted))))
 }
 
 /// Small pushes must not wait for company, and a peer that is gone must be found.

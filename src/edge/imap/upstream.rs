@@ -104,8 +104,8 @@ impl Health {
     }
 }
 
-/// Whom to ask, in order: those not set aside, in turn; or else the one that has been aside longest, for one that may
-/// work is better than none.
+/// Whom to ask, in order: those not set aside, in turn; or else the one that has been aside
+/// longest, for one that may work is better than none.
 fn order(healths: &[Health], turn: usize, now: Instant) -> Vec<usize> {
     let count = healths.len();
     let in_turn = (0..count).map(|n| (turn.wrapping_add(n)) % count);
@@ -141,8 +141,8 @@ impl Upstreams {
         })
     }
 
-    /// Connects to a server that is well, TLS included, on behalf of `client`. `again`: a connection that is taken up
-    /// again, of which each server is given few at a time.
+    /// Connects to a server that is well, TLS included, on behalf of `client`. `again`: a
+    /// connection that is taken up again, of which each server is given few at a time.
     pub async fn connect(&self, client: SocketAddr, again: bool) -> Result<Connected, Unreachable> {
         let healths: Vec<Health> = self.targets.iter().map(|target| *target.lock()).collect();
         let order = order(&healths, self.turn.fetch_add(1, Ordering::Relaxed), Instant::now());
@@ -175,8 +175,8 @@ impl Upstreams {
         self.connect(SocketAddr::from(([127, 0, 0, 1], 0)), false).await
     }
 
-    /// Whether a server greets, and takes the PROXY header if it is sent one: a server that does not expect it greets, and
-    /// answers the header with BAD.
+    /// Whether a server greets, and takes the PROXY header if it is sent one: a server that does
+    /// not expect it greets, and answers the header with BAD.
     pub async fn probe(&self) -> Result<(), Unreachable> {
         let (stream, said) = self.connect_for_nobody().await?;
         if self.proxy_header == ProxyHeader::None {
@@ -213,7 +213,8 @@ impl Upstreams {
             (Some(tls), ImapTls::Starttls) => {
                 let greeting = starttls(&mut tcp).await?;
                 let stream = tls.connect(target.name.clone(), tcp).await?;
-                // No second greeting comes (RFC 9051 6.2.1); what the first one said of capabilities is not to be trusted.
+                // No second greeting comes (RFC 9051 6.2.1); what the first one said of
+                // capabilities is not to be trusted.
                 return Ok((Stream::Tls(Box::new(TlsStream::Client(stream))), without_capabilities(&greeting)));
             }
             (Some(tls), _) => Stream::Tls(Box::new(TlsStream::Client(tls.connect(target.name.clone(), tcp).await?))),
@@ -233,7 +234,8 @@ impl Target {
         self.health.lock()
     }
 
-    /// Whether to try this one now. Of those who find one that was set aside due again, the first tries it for all.
+    /// Whether to try this one now. Of those who find one that was set aside due again, the first
+    /// tries it for all.
     fn claim(&self, now: Instant, attempt: Duration) -> bool {
         let mut health = self.lock();
         let due = !health.is_aside(now);
@@ -296,8 +298,8 @@ async fn line(stream: &mut (impl AsyncRead + Unpin), said: &mut Vec<u8>) -> Resu
     }
 }
 
-/// STARTTLS as a client (RFC 9051 6.2.1); returns the greeting. Whatever else came unencrypted is refused: behind it TLS
-/// would begin with somebody else's words.
+/// STARTTLS as a client (RFC 9051 6.2.1); returns the greeting. Whatever else came unencrypted is
+/// refused: behind it TLS would begin with somebody else's words.
 async fn starttls(tcp: &mut TcpStream) -> Result<Vec<u8>, Failure> {
     let mut said = Vec::new();
     let length = line(tcp, &mut said).await?;
@@ -321,7 +323,8 @@ async fn starttls(tcp: &mut TcpStream) -> Result<Vec<u8>, Failure> {
     }
 }
 
-/// Asks NOOP behind the PROXY header and the greeting, which is in `said`: only its answer and untagged data may come.
+/// Asks NOOP behind the PROXY header and the greeting, which is in `said`: only its answer and
+/// untagged data may come.
 async fn takes_header(mut stream: Stream, mut said: Vec<u8>) -> Result<(), Failure> {
     stream.write_all(NOOP).await?;
     loop {

@@ -1,4 +1,5 @@
-//! Getting in: tokens are verified, sessions admitted, and returning clients given back what they had.
+//! Getting in: tokens are verified, sessions admitted, and returning clients given back what they
+//! had.
 
 use super::{Connection, RETRY_AFTER_MS};
 use crate::edge::auth::{AuthError, Identity, Scopes};
@@ -22,7 +23,8 @@ pub(super) struct Resuming {
     pub results: Vec<Resumed>,
 }
 
-/// A token to be looked at, in the order in which they came. May wait for a key set, while this session waits and no other.
+/// A token to be looked at, in the order in which they came. May wait for a key set, while this
+/// session waits and no other.
 pub(super) enum Verifying {
     Connect { id: u32, token: String, resume: Option<Resume> },
     Refresh { id: u32, token: String },
@@ -38,7 +40,8 @@ impl Connection {
             (error, Goodbye { reason: CloseReason::TooManySessions, reconnect_after: Some(after) })
         })?);
         self.unauthenticated = None;
-        // Asked once this is in the table of sessions: a drain that did not see it there is seen here.
+        // Asked once this is in the table of sessions: a drain that did not see it there is seen
+        // here.
         if self.gateway.is_draining() {
             return Err((CommandError::unavailable("the node is going down", RETRY_AFTER_MS), self.until_later()));
         }
@@ -83,7 +86,8 @@ impl Connection {
             }
             Err(error) => {
                 let reason = match error {
-                    // The client's clock and ours may differ: another token, or this one later, may be good.
+                    // The client's clock and ours may differ: another token, or this one later, may
+                    // be good.
                     AuthError::Expired | AuthError::NotYetValid => CloseReason::TokenExpired,
                     _ if error.is_transient() => CloseReason::Unavailable,
                     _ => CloseReason::BadToken,
@@ -100,8 +104,8 @@ impl Connection {
         }
     }
 
-    /// Subscribes a returning client to what it had; the reply to `connect` waits until all of it has settled. What it
-    /// missed is not replayed: it reads its state.
+    /// Subscribes a returning client to what it had; the reply to `connect` waits until all of it
+    /// has settled. What it missed is not replayed: it reads its state.
     fn resume(&mut self, id: u32, verified: Verified, resume: Resume) {
         let mut resuming = Box::new(Resuming { id, verified, outstanding: Vec::new(), results: Vec::new() });
         let Some(handle) = self.handle.clone() else { return };

@@ -13,7 +13,8 @@ use crate::edge::auth::Scopes;
 use crate::edge::gateway::{Gateway, may};
 use crate::edge::http::problem::Problem;
 use crate::edge::http::query::Query;
-use crate::edge::http::{bearer, redeem};
+use crate::edge::http::tickets::redeem;
+use crate::http::bearer;
 use crate::http::server::{ConnectionPermit, Peer};
 use crate::wire::ws::SUBPROTOCOL;
 
@@ -100,7 +101,8 @@ fn only(headers: &HeaderMap, name: HeaderName) -> Option<&[u8]> {
     values.next().filter(|_| values.next().is_none()).map(HeaderValue::as_bytes)
 }
 
-/// Pages may open a socket only from a listed origin, or from the node's own page; programs send no origin.
+/// Pages may open a socket only from a listed origin, or from the node's own page; programs send no
+/// origin.
 fn check_origin(gateway: &Gateway, headers: &HeaderMap) -> Result<(), Problem> {
     let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
     let allowed = origin.to_str().is_ok_and(|origin| {

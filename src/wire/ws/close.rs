@@ -27,7 +27,8 @@ pub enum CloseReason {
     Draining,
     /// The node cannot check tokens now: not the client's fault.
     Unavailable,
-    /// The user has as many sessions on this node as one user may have. Some of them may be gone and not be missed yet.
+    /// The user has as many sessions on this node as one user may have. Some of them may be gone
+    /// and not be missed yet.
     TooManySessions,
     /// Too many commands.
     RateLimited,

@@ -1,8 +1,10 @@
-//! RFC 6455 framing without a socket: tungstenite's state machine reads what it is fed and answers into a buffer.
+//! RFC 6455 framing without a socket: tungstenite's state machine reads what it is fed and answers
+//! into a buffer.
 //!
-//! Reading goes through tungstenite, for masking, fragments, UTF-8 and control frames are its trade. Data frames
-//! of the server are written past it: they are unmasked, so one encoded frame ([`text_frame`]) is shared by all
-//! sessions that receive it, and no session keeps a write buffer of its own.
+//! Reading goes through tungstenite, for masking, fragments, UTF-8 and control frames are its
+//! trade. Data frames of the server are written past it: they are unmasked, so one encoded frame
+//! ([`text_frame`]) is shared by all sessions that receive it, and no session keeps a write buffer
+//! of its own.
 
 use std::io::{self, Read, Write};
 
@@ -14,8 +16,8 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::close::CloseReason;
 
-/// What tungstenite reads into, per session, kept for the session's life; longer messages grow it. Its default of
-/// 128 KiB is what makes idle sockets expensive.
+/// What tungstenite reads into, per session, kept for the session's life; longer messages grow it.
+/// Its default of 128 KiB is what makes idle sockets expensive.
 const READ_BUFFER: usize = 128;
 
 /// What a client sent.
@@ -68,8 +70,9 @@ impl Codec {
         Self { context: WebSocketContext::new(Role::Server, Some(config)) }
     }
 
-    /// Takes in bytes as they came; `inputs` gets what they complete, `output` what must be answered (pongs, the
-    /// closing handshake). An error ends the session, with the code that RFC 6455 7.4.1 gives it.
+    /// Takes in bytes as they came; `inputs` gets what they complete, `output` what must be
+    /// answered (pongs, the closing handshake). An error ends the session, with the code that RFC
+    /// 6455 7.4.1 gives it.
     pub fn feed(&mut self, bytes: &[u8], inputs: &mut Vec<Input>, output: &mut Vec<u8>) -> Result<(), CloseReason> {
         let mut bridge = Bridge { input: bytes, output };
         loop {

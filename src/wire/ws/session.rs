@@ -1,6 +1,7 @@
 //! One WebSocket session as a pure state machine: frames, verdicts and time in, [`Action`]s out.
 //!
-//! The shell (`edge::websocket`) owns the socket, verifies tokens and subscribes; this decides what may come next.
+//! The shell (`edge::websocket`) owns the socket, verifies tokens and subscribes; this decides what
+//! may come next.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -169,7 +170,8 @@ impl Session {
                 if resume.as_ref().is_some_and(|r| r.subscriptions.len() > self.rules.limits.subscriptions) {
                     return refuse(self.too_many_subscriptions());
                 }
-                // Subscriptions to take up may take as long as they may anywhere; their outcome is part of the reply.
+                // Subscriptions to take up may take as long as they may anywhere; their outcome is
+                // part of the reply.
                 let patience =
                     self.rules.connect_deadline + resume.as_ref().map_or(Duration::ZERO, |_| self.rules.subscribe_timeout);
                 self.phase = Phase::Connecting { deadline: now.monotonic + patience };
@@ -209,7 +211,8 @@ impl Session {
         CommandError::limit(format!("at most {} subscriptions a session", self.rules.limits.subscriptions))
     }
 
-    /// The verdict on `connect`'s token. `resumed` is what became of a returning client's subscriptions.
+    /// The verdict on `connect`'s token. `resumed` is what became of a returning client's
+    /// subscriptions.
     pub fn handle_authenticated(
         &mut self,
         now: Now,
@@ -278,8 +281,8 @@ impl Session {
     pub fn handle_settled(&mut self, id: u32, key: &Key, rights: Rights) -> Vec<Action> {
         match &self.phase {
             Phase::Connected(who) if who.subscriptions.contains(key) => vec![Action::Send(push::subscribed(id, key, rights))],
-            // Given up, or moved away from this name, before the reply could go out: it is not to go on without the client's
-            // knowing.
+            // Given up, or moved away from this name, before the reply could go out: it is not to
+            // go on without the client's knowing.
             Phase::Connected(_) => {
                 let refusal = push::refused(&Refusal { id: Some(id), error: CommandError::not_subscribed() });
                 vec![Action::Unsubscribe(key.clone()), Action::Send(refusal)]
@@ -288,8 +291,9 @@ impl Session {
         }
     }
 
-    /// A subscription is of another key now, or has ended with its mailbox: what happened was pushed as an event. What moves
-    /// may be no subscription of the client's own, but a mailbox that its account's covers.
+    /// A subscription is of another key now, or has ended with its mailbox: what happened was
+    /// pushed as an event. What moves may be no subscription of the client's own, but a mailbox
+    /// that its account's covers.
     pub fn handle_moved(&mut self, from: &Key, to: Option<Key>) -> Vec<Action> {
         let Phase::Connected(who) = &mut self.phase else { return Vec::new() };
         let before = who.subscriptions.len();
@@ -314,7 +318,8 @@ impl Session {
         }
     }
 
-    /// A subscription was refused; the session goes on. `kept`: what stood before the wish still stands.
+    /// A subscription was refused; the session goes on. `kept`: what stood before the wish still
+    /// stands.
     pub fn handle_refused(&mut self, id: u32, key: &Key, error: CommandError, kept: bool) -> Vec<Action> {
         let Phase::Connected(who) = &mut self.phase else { return Vec::new() };
         who.subscriptions.retain(|held| kept || held != key);
@@ -328,7 +333,8 @@ impl Session {
         vec![Action::Send(push::revoked(key))]
     }
 
-    /// Ends the session with a goodbye: the push first (proxies lose close codes), then the close frame.
+    /// Ends the session with a goodbye: the push first (proxies lose close codes), then the close
+    /// frame.
     pub fn close(&mut self, now: Now, goodbye: Goodbye) -> Vec<Action> {
         if matches!(self.phase, Phase::Closing { .. } | Phase::Ended) {
             return Vec::new();
@@ -350,8 +356,8 @@ impl Session {
         }
     }
 
-    /// A client that is told something all the time must answer too: else one that is gone would seem to be there for as
-    /// long as the network takes what is sent.
+    /// A client that is told something all the time must answer too: else one that is gone would
+    /// seem to be there for as long as the network takes what is sent.
     fn heartbeat_due(&self) -> Instant {
         self.last_sent.min(self.last_heard) + self.rules.heartbeat
     }
@@ -386,7 +392,8 @@ impl Session {
                 }
                 if self.pong_deadline.is_none() && now.monotonic >= heartbeat_due {
                     self.pong_deadline = Some(now.monotonic + self.rules.pong_timeout);
-                    // The object is for the page, which cannot see pings; the ping is answered by any WebSocket library.
+                    // The object is for the page, which cannot see pings; the ping is answered by
+                    // any WebSocket library.
                     actions.push(Action::Send(push::heartbeat()));
                     actions.push(Action::Send(Bytes::from_static(&PING_FRAME)));
                 }
@@ -527,7 +534,8 @@ mod tests {
             NOT_SUBSCRIBED.replace(":3", ":1"),
             "it was asked for by a name that is no more"
         );
-        // What an account covers is none of the client's own: it takes up no place, and stays covered.
+        // What an account covers is none of the client's own: it takes up no place, and stays
+        // covered.
         assert_eq!(moved(&mut play, "X", "Y"), [r##"Unsubscribe(Mailbox("#private:bob:Y"))"##]);
         assert!(play.says(r##"{"id":2,"subscribe":{"mailbox":"#private:bob:C"}}"##)[0].starts_with("Subscribe"));
         assert!(play.says(r##"{"id":4,"unsubscribe":{"mailbox":"#private:bob:B"}}"##)[0].starts_with("Unsubscribe"));

@@ -1,4 +1,5 @@
-//! What the hub has for the session, handed on in its order; and what it is to know before it hears the server.
+//! What the hub has for the session, handed on in its order; and what it is to know before it hears
+//! the server.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,7 +12,8 @@ use crate::push::outbox::{End, Outgoing, RegistrationStatus, Resync};
 use crate::push::session::LiveSession;
 use crate::wire::imap::session::{Input, Reading, Registration, Session};
 
-/// Hands in what the server says; while the client idles, with what is known of its right to hear it.
+/// Hands in what the server says; while the client idles, with what is known of its right to hear
+/// it.
 pub(super) fn hear(session: &mut Session, handle: Option<&Arc<LiveSession>>, bytes: &[u8]) {
     let now = Instant::now();
     if session.is_idling()
@@ -66,10 +68,10 @@ impl Connection {
                 Outgoing::Registration { .. } | Outgoing::Settled { .. } | Outgoing::Moved { .. } => {}
                 Outgoing::Revoked { .. } | Outgoing::AskRights { .. } => {}
                 Outgoing::End(End::Draining { .. }) => {
-                    self.dismiss("draining", "The server is going down, connect again");
+                    self.say_goodbye("draining", "The server is going down, connect again");
                 }
-                Outgoing::End(End::TooSlow) => self.dismiss("too_slow", "Too much of what happened could not be told"),
-                Outgoing::End(End::Ended) => self.dismiss("ended", "The session was ended by an administrator"),
+                Outgoing::End(End::TooSlow) => self.say_goodbye("too_slow", "Too much of what happened could not be told"),
+                Outgoing::End(End::Ended) => self.say_goodbye("ended", "The session was ended by an administrator"),
             }
         }
         if self.session.out.to_client.is_empty() {

@@ -1,5 +1,6 @@
-//! Whoever has the OK of a change of an ACL knows that nothing published later is told to those who lost their right by it:
-//! what is due to the client waits until every queue that wants the change has taken it.
+//! Whoever has the OK of a change of an ACL knows that nothing published later is told to those who
+//! lost their right by it: what is due to the client waits until every queue that wants the change
+//! has taken it.
 
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -7,8 +8,8 @@ use std::time::{Duration, Instant};
 use futures::FutureExt;
 use tokio::sync::oneshot;
 
-/// How long the client waits at most: while the queues are away the change goes out later, and the server has made it
-/// already.
+/// How long the client waits at most: while the queues are away the change goes out later, and the
+/// server has made it already.
 const PROMISE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What was due to the client is held until this is over.

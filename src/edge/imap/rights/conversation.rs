@@ -13,12 +13,13 @@ use crate::wire::imap::namespace::Namespaces;
 use crate::wire::imap::response::{List, Untagged, words};
 use crate::wire::imap::write;
 
-/// Response codes of a NO that another time may be none (RFC 5530). They say nothing about the mailbox.
+/// Response codes of a NO that another time may be none (RFC 5530). They say nothing about the
+/// mailbox.
 pub(super) const PASSING: &[&str] = &["UNAVAILABLE", "INUSE", "LIMIT"];
 /// Mailboxes of others, and bytes of their paths, that are taken in.
 const SHARED: (usize, usize) = (65_536, 16 * 1024 * 1024);
 
-/// See the module's words.
+/// One connection on which rights are asked for as one user.
 pub(super) struct Conversation<'a> {
     client: Client<Stream>,
     user: UserName,
@@ -62,7 +63,8 @@ impl<'a> Conversation<'a> {
         self.missing
     }
 
-    /// The user's rights; none where there is no such mailbox. [`ImapError::Refused`]: it cannot be told now.
+    /// The user's rights; none where there is no such mailbox. [`ImapError::Refused`]: it cannot be
+    /// told now.
     pub async fn rights(&mut self, mailbox: &MailboxPath) -> Result<Rights, ImapError> {
         let spellings = self.namespaces.as_ref().map(|namespaces| spellings(namespaces, mailbox, &self.user, self.names));
         for name in spellings.unwrap_or_default() {
@@ -75,7 +77,8 @@ impl<'a> Conversation<'a> {
         Ok(Rights::NONE)
     }
 
-    /// Whether the server goes by the user's rights: whoever is the user may read their own INBOX. `None`: it cannot say.
+    /// Whether the server goes by the user's rights: whoever is the user may read their own INBOX.
+    /// `None`: it cannot say.
     pub async fn is_the_user(&mut self) -> Result<Option<bool>, ImapError> {
         let rights = self.my_rights(b"INBOX").await?;
         Ok(self.missing.is_none().then(|| rights.contains(Rights::READ)))
@@ -89,8 +92,9 @@ impl<'a> Conversation<'a> {
         let (mut told, mut is_of_it) = (None, false);
         let asked = self.client.command(&command, |untagged| {
             if let Untagged::MyRights(answer) = untagged {
-                // It may be said more than once, and of other mailboxes: the last word of this one counts. A server that spells
-                // the name in another way is believed where nothing better comes.
+                // It may be said more than once, and of other mailboxes: the last word of this one
+                // counts. A server that spells the name in another way is believed where nothing
+                // better comes.
                 let is_same = answer.mailbox == name;
                 if is_same || !is_of_it {
                     (told, is_of_it) = (Some(answer.rights), is_same);
@@ -101,9 +105,10 @@ impl<'a> Conversation<'a> {
             Ok(()) => told.ok_or(ImapError::Protocol("no answer to MYRIGHTS")),
             Err(ImapError::Refused(refusal)) if refusal.bad => self.not_understood(refusal).await,
             Err(ImapError::Refused(refusal)) if refusal.is(PASSING) => Err(ImapError::Refused(refusal)),
-            // Dovecot says so if there is no such owner, and if something is wrong with a mailbox that is there. The first
-            // is an answer, and must be the same as for every mailbox that is not there (I-9): else a stranger could find
-            // out who is a user. So it is trouble only for who may look the mailbox up.
+            // Dovecot says so if there is no such owner, and if something is wrong with a mailbox
+            // that is there. The first is an answer, and must be the same as for every mailbox that
+            // is not there (I-9): else a stranger could find out who is a user. So it is trouble
+            // only for who may look the mailbox up.
             Err(ImapError::Refused(refusal)) if refusal.is(&["SERVERBUG"]) => match self.is_listed(name).await? {
                 true => Err(ImapError::Refused(refusal)),
                 false => Ok(Rights::NONE),
@@ -183,13 +188,15 @@ fn is_there(list: &List<'_>) -> bool {
     !says("\\NonExistent") && !says("\\NoSelect")
 }
 
-/// What the user may call the mailbox, the likeliest first. All of them mean this mailbox and no other.
+/// What the user may call the mailbox, the likeliest first. All of them mean this mailbox and no
+/// other.
 fn spellings(namespaces: &Namespaces, mailbox: &MailboxPath, user: &UserName, names: &UserNames) -> Vec<Vec<u8>> {
     let mut found = Vec::new();
     let mut add = |mailbox: &MailboxPath, names: &UserNames| {
         let Some(name) = namespaces.imap_name(mailbox, false, user, names) else { return };
         let space = namespaces.other_users.iter().find(|space| name.starts_with(&space.prefix));
-        // Some servers know an owner's INBOX by the owner's name alone, others by its own name below that.
+        // Some servers know an owner's INBOX by the owner's name alone, others by its own name
+        // below that.
         let inbox = match space.and_then(|space| space.delimiter) {
             Some(delimiter) if mailbox.name() == "INBOX" && !mailbox.is_owned_by(user) => {
                 Some([&name[..], &[delimiter], b"INBOX"].concat())
@@ -200,7 +207,8 @@ fn spellings(namespaces: &Namespaces, mailbox: &MailboxPath, user: &UserName, na
         found.extend(inbox);
     };
     add(mailbox, names);
-    // The server may know its users without their domain. To a user of another domain a bare name could be another owner's.
+    // The server may know its users without their domain. To a user of another domain a bare name
+    // could be another owner's.
     if let (Some(owner), Some(_)) = (names.without_domain(mailbox.owner()), names.without_domain(user.as_str()))
         && let Ok(bare) = MailboxPath::new(mailbox.namespace(), owner, mailbox.name())
     {

@@ -1,7 +1,7 @@
 //! Whom the master user was let in as, and whom not.
 //!
-//! A server gives the same answer for a user whom it does not know and for a master user whose password is wrong. They are
-//! told apart by logging in as somebody else who was let in before.
+//! A server gives the same answer for a user whom it does not know and for a master user whose
+//! password is wrong. They are told apart by logging in as somebody else who was let in before.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -11,15 +11,16 @@ use tokio::time::Instant;
 use crate::lock::{Mutex, MutexGuard};
 use crate::mail::user::UserName;
 
-/// How long a user who was refused is left alone: servers slow everybody down after failed logins from one address. For
-/// so long, and no longer, somebody who has just been given an account still has none.
+/// How long a user who was refused is left alone: servers slow everybody down after failed logins
+/// from one address. For so long, and no longer, somebody who has just been given an account still
+/// has none.
 const PAUSE: Duration = Duration::from_secs(5);
 /// Refused users that are remembered.
 const REFUSED: usize = 10_000;
 /// Users who were let in lately, of whom at least one is not the one in question.
 const GOOD: usize = 4;
 
-/// See the module's words.
+/// Which logins the master user was refused lately, and for whom they succeeded.
 #[derive(Debug, Default)]
 pub(super) struct Logins(Mutex<State>);
 
@@ -76,7 +77,8 @@ impl Logins {
         }
     }
 
-    /// Whether the user was refused a moment ago, and if so, whether it is known that it was this user.
+    /// Whether the user was refused a moment ago, and if so, whether it is known that it was this
+    /// user.
     pub fn refused_lately(&self, user: &UserName) -> Option<bool> {
         let mut state = self.lock();
         let refused = *state.refused.get(user)?;

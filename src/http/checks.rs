@@ -19,8 +19,8 @@ pub async fn check(request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
-/// A request names the host that it is for, once (RFC 9112 3.2). Otherwise a proxy and this server could take one request
-/// for two different hosts.
+/// A request names the host that it is for, once (RFC 9112 3.2). Otherwise a proxy and this server
+/// could take one request for two different hosts.
 fn check_host(version: Version, headers: &HeaderMap) -> Result<(), Problem> {
     let mut hosts = headers.get_all(header::HOST).iter();
     match (hosts.next(), hosts.next()) {
@@ -44,7 +44,8 @@ fn is_coded(headers: &HeaderMap) -> bool {
     !headers.get_all(header::CONTENT_ENCODING).iter().all(plain)
 }
 
-/// No body is decompressed: a small one could become any size. RFC 9110 15.5.16 wants `Accept-Encoding` in the answer.
+/// No body is decompressed: a small one could become any size. RFC 9110 15.5.16 wants
+/// `Accept-Encoding` in the answer.
 fn refuse_coding() -> Response {
     let problem = Problem::unsupported("send the body as it is, without Content-Encoding: compressed bodies are not read here");
     ([(header::ACCEPT_ENCODING, "identity")], problem).into_response()

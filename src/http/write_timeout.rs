@@ -1,7 +1,7 @@
-//! A connection's bytes, with an end to the patience with a peer that does not read.
+//! A stream on which writes time out: for peers that do not read.
 //!
-//! hyper has no time-out for writing, and TCP none either as long as the peer acknowledges probes of its closed window:
-//! who connects, asks for a stream and never reads would hold it for ever.
+//! hyper has no time-out for writing, and TCP none either as long as the peer acknowledges probes
+//! of its closed window: who connects, asks for a stream and never reads would hold it for ever.
 
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
@@ -16,14 +16,14 @@ use tokio::time::Sleep;
 
 /// A stream on which a write fails once it has made no progress for a time.
 #[derive(Debug)]
-pub struct Patience<S = TcpStream> {
+pub struct WriteTimeout<S = TcpStream> {
     stream: S,
     limit: Duration,
     /// Runs while a write waits.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S: AsFd> Patience<S> {
+impl<S: AsFd> WriteTimeout<S> {
     /// Waits `limit` for each write, at most.
     pub fn new(stream: S, limit: Duration) -> Self {
         Self { stream, limit, timer: None }
@@ -42,19 +42,20 @@ impl<S: AsFd> Patience<S> {
         }
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(self.limit)));
         ready!(timer.as_mut().poll(cx));
-        // Reset on close: the kernel would keep what is unsent for as long as the peer acknowledges probes.
+        // Reset on close: the kernel would keep what is unsent for as long as the peer acknowledges
+        // probes.
         let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer does not read")))
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Patience<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
 
-impl<S: AsyncWrite + AsFd + Unpin> AsyncWrite for Patience<S> {
+impl<S: AsyncWrite + AsFd + Unpin> AsyncWrite for WriteTimeout<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.bounded(cx, result)
@@ -90,7 +91,7 @@ mod tests {
     async fn a_peer_that_does_not_read_is_given_up() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let mut stream = Patience::new(listener.accept().await.unwrap().0, Duration::from_millis(100));
+        let mut stream = WriteTimeout::new(listener.accept().await.unwrap().0, Duration::from_millis(100));
         let chunk = vec![0; 1 << 20];
         let error = loop {
             if let Err(error) = stream.write_all(&chunk).await {
