@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use crate::cluster::acls::Acls;
 use crate::cluster::queue::gc;
 use crate::cluster::queue::kafka::KafkaQueues;
-use crate::cluster::queue::{QueueError, QueueHealth, QueueName, QueueSystem};
+use crate::cluster::queue::{QueueError, QueueHealth, QueueName, QueueState, QueueSystem};
 use crate::cluster::registry::broadcast::BroadcastRegistry;
 use crate::cluster::registry::zookeeper::ZookeeperRegistry;
 use crate::cluster::registry::{Directory, NodeRecord, Place, QueueId, QueueNames, Registrar};
@@ -219,7 +219,8 @@ impl Node {
         let opened = open_queue(&*cluster.queues, &queue).await?;
         if !settings.queue.firehose.is_empty() {
             let firehose = QueueName::by_key(&settings.queue.firehose).context("queue.firehose")?;
-            cluster.queues.ensure(&firehose).await.with_context(|| format!("cannot make {firehose} (queue.firehose)"))?;
+            let made = patiently(&firehose, async || cluster.queues.ensure(&firehose).await).await;
+            made.with_context(|| format!("cannot make {firehose} (queue.firehose)"))?;
         }
         background.push(spawn(&failed, consumer.run(opened)));
         background.push(spawn(&failed, watch_queue(cluster.queues.clone(), queue, position, queue_health)));
@@ -449,17 +450,30 @@ fn spawn(failed: &CancellationToken, task: impl Future<Output = ()> + Send + 'st
     }))
 }
 
-/// Makes and opens the node's queue; waits while it cannot be reached.
+/// Makes and opens the node's queue; waits while it cannot be reached, or is not allowed.
 async fn open_queue(queues: &dyn QueueSystem, queue: &QueueName) -> Result<Box<dyn crate::cluster::queue::Consumer>> {
+    patiently(queue, async || {
+        queues.ensure(queue).await?;
+        queues.open(queue).await
+    })
+    .await
+    .with_context(|| format!("cannot open queue {queue}"))
+}
+
+/// Tries until it works, or never will. Says why it waits once for each reason.
+async fn patiently<T>(queue: &QueueName, attempt: impl AsyncFn() -> Result<T, QueueError>) -> Result<T, QueueError> {
+    let mut said = String::new();
     loop {
-        let attempt = async {
-            queues.ensure(queue).await?;
-            queues.open(queue).await
-        };
-        match attempt.await {
-            Ok(consumer) => return Ok(consumer),
-            Err(error @ QueueError::Refused(_)) => return Err(error).with_context(|| format!("cannot open queue {queue}")),
-            Err(error) => warn!(%queue, %error, "waiting for the queue"),
+        match attempt().await {
+            Err(error @ (QueueError::Refused(_) | QueueError::TooLarge(_))) => return Err(error),
+            Err(error) => {
+                let reason = error.to_string();
+                if reason != said {
+                    warn!(%queue, reason, "waiting for the queue");
+                    said = reason;
+                }
+            }
+            Ok(done) => return Ok(done),
         }
         tokio::time::sleep(START_RETRY).await;
     }
@@ -474,11 +488,12 @@ async fn watch_queue(
     loop {
         let position = Some(position.load(Ordering::Relaxed)).filter(|position| *position > 0);
         let seen = queues.health(&queue, position).await;
-        let was = health.borrow().reachable;
-        match (was, &seen) {
-            (false, QueueHealth { reachable: true, .. }) => info!(%queue, "the queue is reachable"),
-            (true, QueueHealth { reachable: false, error, .. }) => {
-                warn!(%queue, error = error.as_deref().unwrap_or("unknown"), "the queue cannot be reached: delivery goes on where it stopped");
+        let was = health.borrow().state.clone();
+        match (&was, &seen.state) {
+            (was, QueueState::Good) if !was.is_good() => info!(%queue, "the queue is reachable"),
+            // Denials have a line of their own where they are met.
+            (was, QueueState::Unreachable { reason }) if was.is_good() => {
+                warn!(%queue, reason, "the queue cannot be reached: delivery goes on where it stopped");
             }
             _ => {}
         }

@@ -140,13 +140,18 @@ fn registry(settings: Settings) -> Probe {
                     let text = format!("answers, {} nodes live", registry.nodes().borrow().len());
                     return Ok(Finding { text, warnings });
                 }
-                Err(error) if began.elapsed() > REGISTRY_PATIENCE || matches!(error, RegistryError::Refused(_)) => {
+                Err(error) if began.elapsed() > REGISTRY_PATIENCE || is_final(&error) => {
                     return Err(format!("the port answers, but {}", plain(&error.to_string())));
                 }
                 Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
             }
         }
     })
+}
+
+/// Whether waiting does not help whoever checks.
+fn is_final(error: &RegistryError) -> bool {
+    matches!(error, RegistryError::Refused(_) | RegistryError::Denied(_))
 }
 
 /// The queue system answers and lets us in.

@@ -103,6 +103,8 @@ fn zookeeper(checker: &mut Checker<'_>, registry: &RegistrySettings) {
     checker.require(&["registry.chroot"], good, format!("is {chroot:?}"), hint);
     checker.at_least("registry.session_timeout_ms", registry.session_timeout_ms.0, 1_000);
     checker.at_least("registry.settle_ms", registry.settle_ms.0, 50);
+    checker.at_least("registry.audit_ms", registry.audit_ms.0, 100);
+    checker.at_most("registry.audit_ms", registry.audit_ms.0, 30_000);
     let (user, password) = (!registry.auth_user.is_empty(), !registry.auth_password.is_empty());
     let hint = "Digest authentication needs a user and a password; without it, set neither.";
     checker.together(("registry.auth_user", user), ("registry.auth_password", password), hint);

@@ -233,6 +233,8 @@ pub struct RegistrySettings {
     pub chroot: String,
     pub session_timeout_ms: Millis,
     pub settle_ms: Millis,
+    /// How often a node looks whether its registrations still stand.
+    pub audit_ms: Millis,
     pub linger_ms: Millis,
     pub lookup_timeout_ms: Millis,
     pub cache_entries: usize,
@@ -252,6 +254,7 @@ impl Default for RegistrySettings {
             chroot: "/mailpush".to_owned(),
             session_timeout_ms: Millis(10_000),
             settle_ms: Millis(1_000),
+            audit_ms: Millis(20_000),
             linger_ms: Millis(30_000),
             lookup_timeout_ms: Millis(1_000),
             cache_entries: 50_000,

@@ -164,7 +164,7 @@ impl Gateway {
         m.unauthenticated.set(sockets.saturating_sub(self.unauthenticated.available_permits()) as i64);
         m.registry_connected.set(i64::from(self.registry_health.borrow().is_connected()));
         let queue = self.queue_health.borrow();
-        m.queue_reachable.set(i64::from(queue.reachable));
+        m.queue_reachable.set(i64::from(queue.state.is_good()));
         m.lag.set(queue.lag.unwrap_or(0) as i64);
         drop(queue);
         m.render()

@@ -137,7 +137,7 @@ impl Default for Metrics {
         r.register("unauthenticated_sockets", "Sockets without a verified token yet", metrics.unauthenticated.clone());
         r.register("queue_lag", "Records in the node's queue that are not consumed yet", metrics.lag.clone());
         r.register("registry_connected", "1 while the registry is connected", metrics.registry_connected.clone());
-        r.register("queue_reachable", "1 while the queue answers", metrics.queue_reachable.clone());
+        r.register("queue_reachable", "1 while the queue answers, and may be read and written", metrics.queue_reachable.clone());
         r.register_with_unit("written", "Written to clients", Unit::Bytes, metrics.bytes_written.clone());
         metrics
     }

@@ -14,7 +14,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::handle::SessionHandle;
 use super::outbox::{RegistrationStatus, ResyncReason};
@@ -259,6 +259,12 @@ impl Presence {
         unsettled
     }
 
+    /// The keys that are settled. The others are told of when they are.
+    fn all_settled(&self) -> Vec<Key> {
+        let state = self.state.lock();
+        state.keys.iter().filter(|(_, entry)| entry.waiters.is_none()).map(|(key, _)| key.clone()).collect()
+    }
+
     /// The registry has acknowledged: the epoch of the key, if somebody holds it or it lingers.
     fn acknowledged(&self, key: &Key) -> Option<u64> {
         let mut state = self.state.lock();
@@ -296,7 +302,8 @@ fn begin(registrar: Arc<dyn Registrar>, key: Key) -> RegisterCall {
 async fn register(presence: Weak<Presence>, key: Key, mut registering: RegisterCall) {
     let Some(acknowledge_timeout) = presence.upgrade().map(|presence| presence.acknowledge_timeout) else { return };
     while let Err(error) = wait_for_acknowledgement(&presence, &key, &mut registering, acknowledge_timeout).await {
-        warn!(%error, "a registration failed and will be tried again");
+        // The registry says why, once for all of them.
+        debug!(%key, %error, "a registration failed and will be tried again");
         if let Some(presence) = presence.upgrade() {
             presence.unavailable(&key);
         }
@@ -360,6 +367,18 @@ async fn follow_registry(presence: Weak<Presence>, mut discontinuities: mpsc::Un
                     strong.unsettle(&keys, RegistrationStatus::Unavailable).into_iter().map(|(key, _)| key).collect();
                 warn!(keys = keys.len(), "registrations are lost while the registry is away: clients read their state anew");
                 let _ = strong.breaks.send(Break { keys, reason: ResyncReason::RegistryLost });
+            }
+            Discontinuity::NodeRestored => {
+                let keys = strong.all_settled();
+                info!(keys = keys.len(), "this node is known to the others again: clients read their state anew");
+                let (settle, weak) = (strong.settle, presence.clone());
+                tokio::spawn(async move {
+                    // Until every publisher sees the node.
+                    tokio::time::sleep(settle).await;
+                    if let Some(strong) = weak.upgrade() {
+                        let _ = strong.breaks.send(Break { keys, reason: ResyncReason::RegistryRestored });
+                    }
+                });
             }
             Discontinuity::Restored { keys } => {
                 let unsettled = strong.unsettle(&keys, RegistrationStatus::Registered);

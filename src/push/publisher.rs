@@ -129,7 +129,7 @@ impl PublishError {
         match self {
             Self::Full | Self::NobodyKnown(_) | Self::PerhapsNotAll(_) => true,
             Self::Queue { error, .. } => error.is_transient(),
-            Self::Acls(error) => !matches!(error, RegistryError::Refused(_)),
+            Self::Acls(error) => error.is_transient(),
         }
     }
 }
@@ -238,7 +238,7 @@ impl Publisher {
                 None => acls.write(event).await,
             };
             if let Err(error) = written {
-                if !matches!(error, RegistryError::Refused(_)) {
+                if error.is_transient() {
                     unwritten.away = Some(error.clone());
                     unwritten.changes.push(event);
                 }
@@ -353,10 +353,9 @@ impl Publisher {
     ) -> Result<Destinations, PublishError> {
         let route = route?;
         let Some(payload) = payload else { return Ok(Destinations { queues: Vec::new(), everyone: route.everyone }) };
-        let key = event.mailbox.as_str();
         let firehose = self.options.firehose.as_ref();
         let targets = route.queues.iter().chain(firehose);
-        let sent = join_all(targets.clone().map(|queue| self.producer.send(queue, key, payload.clone()))).await;
+        let sent = join_all(targets.clone().map(|queue| self.send_to(queue, event, payload.clone()))).await;
         let mut failure: Option<QueueError> = None;
         let mut taken = Vec::new();
         for (queue, result) in targets.zip(sent) {
@@ -388,6 +387,28 @@ impl Publisher {
             (Some(error), _) => Err(PublishError::Queue { error, taken }),
             (None, Some(reason)) => Err(PublishError::PerhapsNotAll(reason)),
             (None, None) => Ok(Destinations { queues: taken, everyone: route.everyone }),
+        }
+    }
+
+    /// Sends to one queue. Where it does not take the event, it may take the news that there was one.
+    async fn send_to(&self, queue: &QueueName, event: &Event, payload: Bytes) -> Result<(), QueueError> {
+        let (key, length) = (event.mailbox.as_str(), payload.len());
+        let error = match self.producer.send(queue, key, payload).await {
+            Err(error @ (QueueError::TooLarge(_) | QueueError::Refused(_))) => error,
+            sent => return sent,
+        };
+        let mut small = Vec::new();
+        to_msgpack(&event.without_detail(), &mut small);
+        let sent = if small.len() < length {
+            warn!(%queue, event = %event.id, %error, "a queue does not take an event, which goes without its detail");
+            self.producer.send(queue, key, small.into()).await
+        } else {
+            Err(error)
+        };
+        match sent {
+            // Every event fits, unless an operator has set a limit that none does.
+            Err(QueueError::TooLarge(reason)) => Err(QueueError::Denied(reason)),
+            sent => sent,
         }
     }
 

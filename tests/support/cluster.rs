@@ -16,7 +16,7 @@ use uuid::Uuid;
 use zookeeper_client as zk;
 
 use super::fixtures::free_port;
-use super::kafka::TestKafka;
+use super::kafka::{Security, TestKafka};
 use super::process::{die_with_parent, signal};
 use super::wait::eventually;
 use super::ws::WsClient;
@@ -35,6 +35,8 @@ pub enum Own {
     Nothing,
     Zookeeper,
     Kafka,
+    /// A Kafka in which the cluster may do nothing until the test allows it.
+    GuardedKafka,
 }
 
 /// One that all tests share, or one to be harmed.
@@ -96,10 +98,11 @@ impl TestCluster {
         let mut cluster = Self {
             zookeeper: match own {
                 Own::Zookeeper => Server::Own(Box::new(TestZookeeper::start().await)),
-                Own::Nothing | Own::Kafka => Server::Shared(TestZookeeper::shared().await),
+                Own::Nothing | Own::Kafka | Own::GuardedKafka => Server::Shared(TestZookeeper::shared().await),
             },
             kafka: match own {
                 Own::Kafka => Server::Own(Box::new(TestKafka::start())),
+                Own::GuardedKafka => Server::Own(Box::new(TestKafka::start_with(Security::Rights))),
                 Own::Nothing | Own::Zookeeper => Server::Shared(TestKafka::shared()),
             },
             nodes: Vec::new(),
@@ -118,15 +121,7 @@ impl TestCluster {
 
     /// Starts one more node and waits until it is ready; returns its number.
     pub async fn add_node(&mut self, settings: &[&str]) -> usize {
-        let number = self.nodes.len();
-        let node = TestNode {
-            process: None,
-            id: format!("n{}", number + 1),
-            port: free_port(),
-            imap_port: free_port(),
-            log: self.folder.path().join(format!("n{}.log", number + 1)),
-        };
-        self.nodes.push(node);
+        let number = self.make_node();
         for _ in 0..3 {
             match self.start_process(number, settings).await {
                 Ok(()) => return number,
@@ -141,13 +136,31 @@ impl TestCluster {
         panic!("no port stays free")
     }
 
+    /// Starts one more node, which cannot become ready yet; returns its number.
+    pub async fn add_node_unready(&mut self) -> usize {
+        let number = self.make_node();
+        self.spawn_process(number, &[]);
+        number
+    }
+
+    fn make_node(&mut self) -> usize {
+        let number = self.nodes.len();
+        self.nodes.push(TestNode {
+            process: None,
+            id: format!("n{}", number + 1),
+            port: free_port(),
+            imap_port: free_port(),
+            log: self.folder.path().join(format!("n{}.log", number + 1)),
+        });
+        number
+    }
+
     /// Starts a node's process (again) and waits until it is ready.
     pub async fn launch(&mut self, number: usize, settings: &[&str]) {
         self.start_process(number, settings).await.unwrap_or_else(|why| panic!("{why}"));
     }
 
-    /// The same; or tells why the process has ended.
-    async fn start_process(&mut self, number: usize, settings: &[&str]) -> Result<(), String> {
+    fn spawn_process(&mut self, number: usize, settings: &[&str]) {
         let mut command = self.command(&["serve"]);
         let node = &self.nodes[number];
         let log = File::options().create(true).append(true).open(&node.log).expect("open the node's log");
@@ -163,6 +176,11 @@ impl TestCluster {
         die_with_parent(&mut command);
         let process = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("start mailpush serve");
         self.nodes[number].process = Some(process);
+    }
+
+    /// The same; or tells why the process has ended.
+    async fn start_process(&mut self, number: usize, settings: &[&str]) -> Result<(), String> {
+        self.spawn_process(number, settings);
         eventually("the node is ready", PATIENCE, async || {
             let process = self.nodes[number].process.as_mut().expect("it was started");
             if let Some(status) = process.try_wait().expect("its status") {
@@ -173,7 +191,7 @@ impl TestCluster {
         .await
     }
 
-    async fn is_ready(&self, node: usize) -> bool {
+    pub async fn is_ready(&self, node: usize) -> bool {
         let answer = reqwest::get(format!("{}/readyz", self.http(node))).await;
         answer.is_ok_and(|answer| answer.status() == 200)
     }
@@ -196,6 +214,17 @@ impl TestCluster {
             "http.peer_timeout_ms=1000".to_owned(),
             "node.drain_deadline_ms=8000".to_owned(),
         ];
+        let login = self.kafka().settings(&self.prefix);
+        let sasl = (!login.sasl_mechanism.is_empty()).then(|| {
+            let (mechanism, user) = (login.sasl_mechanism, login.sasl_user);
+            let password = super::kafka::PASSWORD;
+            [
+                format!("queue.sasl_mechanism={mechanism}"),
+                format!("queue.sasl_user={user}"),
+                format!("queue.sasl_password={password}"),
+            ]
+        });
+        let settings: Vec<String> = settings.into_iter().chain(sasl.into_iter().flatten()).collect();
         // Between a command's name and its own flags, so that those win.
         let name = if arguments[0] == "token" { 2 } else { 1 };
         command.args(&arguments[..name]);
@@ -405,6 +434,15 @@ impl TestCluster {
         }
         found.sort();
         found
+    }
+
+    /// Deletes a registration, as an administrator would.
+    pub async fn forget_registration(&self, mailbox: &str, queue_id: &str) {
+        let client = zk::Client::connect(&self.zookeeper().address()).await.expect("connect to ZooKeeper");
+        let key = Key::Mailbox(mailbox.parse().expect("a mailbox"));
+        let (bucket, name) = (key.stable_hash() % 256, key.znode_name());
+        let path = format!("{}/mailboxes/{bucket:02x}/{}/{queue_id}", self.chroot(), name.as_str());
+        client.delete(&path, None).await.expect("delete a registration");
     }
 
     /// Waits until exactly these are registered for a mailbox.

@@ -29,10 +29,15 @@ pub enum Security {
     Sasl,
     /// A password over TLS, with a certificate of an authority of our own.
     SaslTls,
+    /// A password over plain text, and rights that [`TestKafka::allow`] and [`TestKafka::deny`] change; without them nobody
+    /// but the tests' own user may do anything.
+    Rights,
 }
 
 pub const USER: &str = "mailpush";
 pub const PASSWORD: &str = "correct-horse";
+/// The user that may do everything where there are rights.
+const ADMIN: &str = "admin";
 
 /// A running Kafka, with its data in a folder of its own. Ends with the test.
 pub struct TestKafka {
@@ -135,6 +140,35 @@ impl TestKafka {
         }
     }
 
+    /// Gives [`USER`] a right (`Read`, `Write`, `All`, ...) on all topics that begin so.
+    pub fn allow(&self, right: &str, topics: &str) {
+        self.change_rights(&["--add", "--allow-principal", &format!("User:{USER}")], right, topics);
+    }
+
+    /// Denies it to them, whatever is allowed.
+    pub fn deny(&self, right: &str, topics: &str) {
+        self.change_rights(&["--add", "--deny-principal", &format!("User:{USER}")], right, topics);
+    }
+
+    /// Takes the denial back.
+    pub fn deny_no_more(&self, right: &str, topics: &str) {
+        self.change_rights(&["--remove", "--force", "--deny-principal", &format!("User:{USER}")], right, topics);
+    }
+
+    fn change_rights(&self, change: &[&str], right: &str, topics: &str) {
+        let login = self.folder.path().join("admin.properties");
+        let properties = format!(
+            "security.protocol=SASL_PLAINTEXT\nsasl.mechanism=PLAIN\nsasl.jaas.config=\
+             org.apache.kafka.common.security.plain.PlainLoginModule required username=\"{ADMIN}\" password=\"{PASSWORD}\";\n"
+        );
+        fs::write(&login, properties).expect("write admin.properties");
+        let mut command = self.java();
+        command.args(["kafka.admin.AclCommand", "--bootstrap-server", &self.address(), "--command-config"]).arg(login);
+        command.args(change).args(["--operation", right, "--topic", topics, "--resource-pattern-type", "prefixed"]);
+        let output = command.output().expect("run AclCommand");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
     /// What Kafka has said so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("kafka.log")).unwrap_or_default()
@@ -150,11 +184,12 @@ impl TestKafka {
         config.set("bootstrap.servers", self.address()).set("group.id", "test").set("reconnect.backoff.max.ms", "200");
         config.set_log_level(rdkafka::config::RDKafkaLogLevel::Emerg);
         if self.security != Security::Plaintext {
-            config.set("sasl.mechanism", "PLAIN").set("sasl.username", USER).set("sasl.password", PASSWORD);
+            let user = if self.security == Security::Rights { ADMIN } else { USER };
+            config.set("sasl.mechanism", "PLAIN").set("sasl.username", user).set("sasl.password", PASSWORD);
         }
         match self.security {
             Security::Plaintext => {}
-            Security::Sasl => {
+            Security::Sasl | Security::Rights => {
                 config.set("security.protocol", "sasl_plaintext");
             }
             Security::SaslTls => {
@@ -171,7 +206,7 @@ impl TestKafka {
         let (port, controller) = (self.port, free_port());
         let protocol = match self.security {
             Security::Plaintext => "PLAINTEXT",
-            Security::Sasl => "SASL_PLAINTEXT",
+            Security::Sasl | Security::Rights => "SASL_PLAINTEXT",
             Security::SaslTls => "SASL_SSL",
         };
         let mut properties = format!(
@@ -195,12 +230,21 @@ impl TestKafka {
              group.initial.rebalance.delay.ms=0\n",
             data.display()
         );
+        if self.security == Security::Rights {
+            // The controller's listener knows no names: all who come there are the broker itself.
+            properties += &format!(
+                "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
+                 super.users=User:{ADMIN};User:ANONYMOUS\n"
+            );
+        }
         if self.security != Security::Plaintext {
+            let broker = if self.security == Security::Rights { ADMIN } else { USER };
             properties += &format!(
                 "sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512\n\
                  sasl.mechanism.inter.broker.protocol=PLAIN\n\
                  listener.name.clients.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule \
-                 required username=\"{USER}\" password=\"{PASSWORD}\" user_{USER}=\"{PASSWORD}\";\n\
+                 required username=\"{broker}\" password=\"{PASSWORD}\" user_{USER}=\"{PASSWORD}\" \
+                 user_{ADMIN}=\"{PASSWORD}\";\n\
                  listener.name.clients.scram-sha-256.sasl.jaas.config=\
                  org.apache.kafka.common.security.scram.ScramLoginModule required;\n\
                  listener.name.clients.scram-sha-512.sasl.jaas.config=\

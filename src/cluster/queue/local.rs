@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use super::{Consumer, Delivery, NodeQueue, Producer, QueueError, QueueHealth, QueueName, QueueSystem, Record};
+use super::{Consumer, Delivery, NodeQueue, Producer, QueueError, QueueHealth, QueueName, QueueState, QueueSystem, Record};
 use crate::lock::{Mutex, rank};
 
 /// Queues that all nodes of one process share.
@@ -206,9 +206,9 @@ impl QueueSystem for LocalQueues {
         match self.logs.get(queue) {
             Ok(log) => {
                 let end = log.inner.lock().end();
-                QueueHealth { reachable: true, error: None, lag: position.map(|next| end.saturating_sub(next)) }
+                QueueHealth { state: QueueState::Good, lag: position.map(|next| end.saturating_sub(next)) }
             }
-            Err(error) => QueueHealth { reachable: true, error: Some(error.to_string()), lag: None },
+            Err(error) => QueueHealth { state: QueueState::Missing { reason: error.to_string() }, lag: None },
         }
     }
 }

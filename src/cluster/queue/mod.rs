@@ -150,14 +150,24 @@ pub enum QueueError {
     /// The queue is not there: its node is gone, and nobody would read it.
     #[error("there is no queue {0}")]
     NoSuchQueue(QueueName),
-    /// Will fail again: too large, not allowed, wrong settings.
+    /// The cluster forbids it, or lacks something, until its operator mends that: try again later.
+    #[error("the queue does not allow it: {0}")]
+    Denied(String),
+    /// The queue takes no message of this size: a smaller one may go.
+    #[error("the event is too large for the queue: {0}")]
+    TooLarge(String),
+    /// The same request fails for ever: wrong settings, or a request that makes no sense.
     #[error("the queue refused: {0}")]
     Refused(String),
 }
 
 impl QueueError {
+    /// Whether the same request may succeed later.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Unreachable(_) | Self::Full)
+        match self {
+            Self::Unreachable(_) | Self::Full | Self::Denied(_) => true,
+            Self::NoSuchQueue(_) | Self::TooLarge(_) | Self::Refused(_) => false,
+        }
     }
 }
 
@@ -201,14 +211,54 @@ pub trait Consumer: Send {
 }
 
 /// How a queue is doing, for readiness and `/v1/nodes`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct QueueHealth {
-    /// Whether the queue could be asked in the last few seconds.
-    pub reachable: bool,
-    /// Why not.
-    pub error: Option<String>,
+    pub state: QueueState,
     /// Records in the node's queue that are not consumed yet.
     pub lag: Option<u64>,
+}
+
+/// What a node can do with its queues.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum QueueState {
+    /// Nobody has asked yet.
+    #[default]
+    Unknown,
+    /// Read and write.
+    Good,
+    /// The node's own queue is gone; its consumer makes it anew.
+    Missing { reason: String },
+    /// Read its own queue, but not write to some queue.
+    WriteDenied { reason: String },
+    /// Not read its own queue: its clients hear nothing.
+    ReadDenied { reason: String },
+    /// Nothing: the queue system did not answer within the last few seconds.
+    Unreachable { reason: String },
+}
+
+impl QueueState {
+    /// Whether nothing is in the way of events.
+    pub fn is_good(&self) -> bool {
+        matches!(self, Self::Good | Self::Missing { .. })
+    }
+
+    /// Whether this node's own clients hear of what others publish.
+    pub fn is_readable(&self) -> bool {
+        matches!(self, Self::Good | Self::Missing { .. } | Self::WriteDenied { .. })
+    }
+}
+
+/// In plain words, for readiness.
+impl fmt::Display for QueueState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown => f.write_str("not asked yet"),
+            Self::Good | Self::Missing { .. } => f.write_str("reachable"),
+            Self::WriteDenied { reason } => write!(f, "this node may not write: {reason}"),
+            Self::ReadDenied { reason } => write!(f, "this node may not read its queue: {reason}"),
+            Self::Unreachable { reason } => write!(f, "not reachable: {reason}"),
+        }
+    }
 }
 
 /// A topic that belongs to one node.

@@ -146,11 +146,25 @@ pub enum RegistryError {
     Unreachable(String),
     #[error("node id {0} is in use by another running node")]
     NodeIdInUse(NodeId),
-    /// Will fail again: wrong credentials, no rights, wrong chroot.
+    /// The registry forbids it, or lacks something, until its operator mends that: try again later.
+    #[error("the registry does not allow it: {0}")]
+    Denied(String),
+    /// The same request fails for ever: wrong settings, or a request that makes no sense.
     #[error("the registry refused: {0}")]
     Refused(String),
     #[error("the registry is closed")]
     Closed,
+}
+
+impl RegistryError {
+    /// Whether the same request may succeed later.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            // A node that is closing goes; another one, or its successor, takes the request.
+            Self::Unreachable(_) | Self::Denied(_) | Self::Closed => true,
+            Self::NodeIdInUse(_) | Self::Refused(_) => false,
+        }
+    }
 }
 
 /// How the registry is doing, for readiness.
@@ -184,6 +198,9 @@ pub enum Discontinuity {
     Lost { keys: Vec<Key> },
     /// These registrations were gone and stand again as of now; they are not settled yet (I-5).
     Restored { keys: Vec<Key> },
+    /// The node's own record was gone and stands again: what goes to every node (renames, say) went past this one. The
+    /// registrations are not touched by it.
+    NodeRestored,
 }
 
 /// A node's side. Guarantees: one registration per key, whatever is asked; operations on one key take effect

@@ -199,7 +199,9 @@ fn bad(what: &str, error: impl std::fmt::Display) -> Problem {
 
 fn registry(error: &RegistryError) -> Problem {
     match error {
-        RegistryError::Unreachable(_) | RegistryError::Closed => Problem::unavailable(error.to_string()),
+        RegistryError::Unreachable(_) | RegistryError::Denied(_) | RegistryError::Closed => {
+            Problem::unavailable(error.to_string())
+        }
         RegistryError::Refused(_) | RegistryError::NodeIdInUse(_) => Problem::bad_gateway(error.to_string()),
     }
 }

@@ -33,19 +33,14 @@ pub async fn ready(State(gateway): State<Arc<Gateway>>) -> Response {
     let keys = gateway.auth.health();
     let has_keys = keys.usable_keys > 0;
     let refusal = gateway.refusal();
-    let ok = registry.is_connected() && queue.reachable && has_keys && refusal.is_none();
-    let queue_words = match (queue.reachable, queue.error) {
-        (true, _) => "reachable".to_owned(),
-        (false, Some(error)) => format!("not reachable: {error}"),
-        (false, None) => "not asked yet".to_owned(),
-    };
+    let ok = registry.is_connected() && queue.state.is_good() && has_keys && refusal.is_none();
     let keys_words = match keys.last_error {
         Some(error) => format!("{} usable; the last refresh failed: {error}", keys.usable_keys),
         None => format!("{} usable", keys.usable_keys),
     };
     let mut dependencies = vec![
         json!({ "name": "registry", "ok": registry.is_connected(), "detail": registry_words(&registry) }),
-        json!({ "name": "queue", "ok": queue.reachable, "detail": queue_words }),
+        json!({ "name": "queue", "ok": queue.state.is_good(), "detail": queue.state.to_string() }),
         json!({ "name": "token keys", "ok": has_keys, "detail": keys_words }),
     ];
     // Told, but no reason to send clients elsewhere: the other nodes have the same mail servers.

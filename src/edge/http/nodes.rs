@@ -55,7 +55,7 @@ pub struct NodeList {
 fn status(gateway: &Gateway) -> NodeStatus {
     let registry = gateway.registry_health.borrow().clone();
     let queue = gateway.queue_health.borrow().clone();
-    let state = match (gateway.is_draining(), registry.is_connected() && queue.reachable) {
+    let state = match (gateway.is_draining(), registry.is_connected() && queue.state.is_good()) {
         (true, _) => "draining",
         (false, true) => "ready",
         (false, false) => "degraded",
@@ -68,7 +68,7 @@ fn status(gateway: &Gateway) -> NodeStatus {
         started_at: gateway.record.started_at,
         state: state.to_owned(),
         registry: registry_words(&registry),
-        queue_reachable: queue.reachable,
+        queue_reachable: queue.state.is_good(),
         lag: queue.lag,
         sessions: gateway.sessions.len(),
         keys: gateway.hub.keys(),

@@ -149,7 +149,7 @@ impl Door {
             // While the registry is away for a moment, what is registered stands.
             let registered =
                 matches!(*registry.borrow_and_update(), RegistryHealth::Connected | RegistryHealth::Disconnected { .. });
-            let healthy = registered && queue.borrow_and_update().reachable;
+            let healthy = registered && queue.borrow_and_update().state.is_readable();
             // First the value, then the table: whoever enters the table in between reads the value
             // after.
             if self.healthy.send_replace(healthy) != healthy {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::support::agent::TestAgent;
 use crate::support::cluster::{Own, PATIENCE, TestCluster, message, uid};
 use crate::support::wait::eventually;
 use crate::support::ws::WsClient;
@@ -165,6 +166,96 @@ async fn a_queue_that_was_removed_is_made_again_and_its_clients_resync() {
         frame["event"].is_object().then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn registrations_deleted_in_zookeeper_are_made_again_and_clients_resync() {
+    let cluster = TestCluster::start_with(2, &["registry.audit_ms=1000"]).await;
+    let mut alice = cluster.client(1, ALICE).await;
+    alice.subscribe(INBOX).await;
+    cluster.becomes_registered(INBOX, &["n2"]).await;
+    cluster.forget_registration(INBOX, "n2").await;
+    assert_eq!(alice.push("resync").await["reason"], "registry_restored");
+    assert_eq!(cluster.registered(INBOX).await, ["n2"]);
+    publish_for_sure(&cluster, 0, message(INBOX, 1)).await;
+    assert_eq!(uid(&alice.event().await), 1);
+    assert!(cluster.log(1).contains("registrations were deleted in ZooKeeper by somebody else"), "{}", cluster.log(1));
+    cluster.becomes_ready(1).await;
+}
+
+#[tokio::test]
+async fn a_right_taken_away_in_kafka_is_temporary_and_readiness_says_so() {
+    let mut cluster = TestCluster::start_owning(Own::GuardedKafka, 0, &[]).await;
+    let prefix = cluster.topic("");
+    cluster.own_kafka().allow("All", &prefix);
+    for _ in 0..2 {
+        cluster.add_node(&[]).await;
+    }
+    cluster.sees_nodes(0, 2).await;
+    let mut alice = cluster.client(1, ALICE).await;
+    alice.subscribe(INBOX).await;
+    publish_for_sure(&cluster, 0, message(INBOX, 1)).await;
+    assert_eq!(uid(&alice.event().await), 1);
+    let mut agent = TestAgent::new();
+    agent.launch(cluster.command(&["agent"]), &[]).await;
+
+    let queue = cluster.queue(1);
+    cluster.own_kafka().deny("Write", &queue);
+    let refused = eventually("the denial arrives", PATIENCE, async || {
+        let mut event = message(INBOX, 1);
+        event["id"] = json!(uuid::Uuid::now_v7().to_string());
+        cluster.try_publish(0, &event).await.err()
+    })
+    .await;
+    assert_eq!((refused["status"].as_u64(), refused["results"][0]["temporary"].as_bool()), (Some(503), Some(true)), "{refused}");
+    cluster.becomes_unready(0).await;
+    let (_, ready) = cluster.get(0, "/readyz", "").await;
+    assert!(ready.to_string().contains("may not write"), "{ready}");
+    // What the agent takes in meanwhile waits in its spool.
+    let client = reqwest::Client::new();
+    let taken = client.post(format!("{}/v1/events", agent.url())).json(&message(INBOX, 2)).send().await.expect("an answer");
+    assert_eq!(taken.status(), 202);
+    eventually("the agent says why it waits", PATIENCE, async || {
+        agent.ready().await.1.to_string().contains("TopicAuthorizationFailed").then_some(())
+    })
+    .await;
+    assert_eq!(agent.metric("mailpush_agent_events_dropped_total").await, 0);
+
+    cluster.own_kafka().deny_no_more("Write", &queue);
+    let mut heard = BTreeSet::new();
+    while !heard.contains(&2) {
+        heard.insert(uid(&alice.event().await));
+    }
+    publish_for_sure(&cluster, 0, message(INBOX, 3)).await;
+    cluster.becomes_ready(0).await;
+    for log in [cluster.log(0), agent.log()] {
+        assert_eq!(log.matches("does not let this process write").count(), 1, "one line:\n{log}");
+    }
+
+    // A node that may not read its queue says so, and so do its clients hear.
+    cluster.own_kafka().deny("Read", &queue);
+    let started = std::time::Instant::now();
+    while cluster.is_ready(1).await {
+        let _ = cluster.try_publish(0, &message(INBOX, 4)).await;
+        assert!(started.elapsed() < PATIENCE, "readiness stays green");
+    }
+    let (_, ready) = cluster.get(1, "/readyz", "").await;
+    assert!(ready.to_string().contains("may not read its queue"), "{ready}");
+    assert_eq!(alice.push("resync").await["reason"], "queue_gap");
+    cluster.own_kafka().deny_no_more("Read", &queue);
+    cluster.becomes_ready(1).await;
+}
+
+#[tokio::test]
+async fn a_node_that_may_not_make_its_queue_waits_until_it_may() {
+    let mut cluster = TestCluster::start_owning(Own::GuardedKafka, 0, &[]).await;
+    let prefix = cluster.topic("");
+    let node = cluster.add_node_unready().await;
+    eventually("it says why it waits", PATIENCE, async || cluster.log(node).contains("waiting for the queue").then_some(()))
+        .await;
+    assert!(!cluster.is_ready(node).await);
+    cluster.own_kafka().allow("All", &prefix);
+    cluster.becomes_ready(node).await;
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::future::join_all;
 use mailpush::cluster::queue::gc::{self, Memory, Rules};
 use mailpush::cluster::queue::kafka::KafkaQueues;
-use mailpush::cluster::queue::{Consumer, Delivery, Producer, QueueError, QueueName, QueueSystem};
+use mailpush::cluster::queue::{Consumer, Delivery, Producer, QueueError, QueueName, QueueState, QueueSystem};
 use mailpush::cluster::registry::QueueNames;
 use mailpush::config::{Millis, QueueSettings, Secret};
 use tokio::sync::mpsc;
@@ -295,11 +295,11 @@ async fn health_tells_the_lag_and_a_missing_topic() {
     node.send("health.node.a", "1").await;
     node.send("health.node.a", "2").await;
     let healthy = node.queues.health(&queue("health.node.a"), Some(1)).await;
-    assert_eq!((healthy.reachable, healthy.error, healthy.lag), (true, None, Some(1)));
+    assert_eq!((&healthy.state, healthy.lag), (&QueueState::Good, Some(1)));
 
     let missing = node.queues.health(&queue("health.node.b"), None).await;
-    assert_eq!((missing.reachable, missing.lag), (true, None), "{missing:?}");
-    assert!(missing.error.unwrap().contains("no queue health.node.b"));
+    assert!(matches!(missing.state, QueueState::Missing { .. }) && missing.lag.is_none(), "{missing:?}");
+    assert!(format!("{missing:?}").contains("no queue health.node.b"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -390,7 +390,7 @@ async fn outages_lose_nothing_that_was_acknowledged_and_keep_the_order() {
     kafka.freeze();
     until.send(200).unwrap();
     // A process of many threads freezes one by one.
-    let frozen = timeout(PATIENCE, async { while node.queues.health(&queue(name), None).await.reachable {} });
+    let frozen = timeout(PATIENCE, async { while node.queues.health(&queue(name), None).await.state.is_good() {} });
     frozen.await.expect("health tells that Kafka does not answer");
     kafka.thaw();
     hear_up_to(200).await;
@@ -406,7 +406,7 @@ async fn outages_lose_nothing_that_was_acknowledged_and_keep_the_order() {
 
     drop(until);
     publisher.abort();
-    assert!(node.queues.health(&queue(name), Some(0)).await.reachable);
+    assert!(node.queues.health(&queue(name), Some(0)).await.state.is_good());
 
     // With Kafka away, a bounded number waits, and then fails in time.
     kafka.stop();
@@ -436,9 +436,98 @@ async fn passwords_and_certificates_are_shown_and_checked() {
     let stranger = Node::new(&wrong);
     let error = stranger.queues.ensure(&queue("secure.node.a")).await.unwrap_err();
     assert!(!error.to_string().contains("battery-staple"), "{error}");
-    assert!(!stranger.queues.health(&queue("secure.node.a"), None).await.reachable);
+    assert!(!stranger.queues.health(&queue("secure.node.a"), None).await.state.is_good());
 
     let mut untrusting = kafka.settings("secure");
     untrusting.tls.ca_file = None;
     assert!(Node::new(&untrusting).queues.ensure(&queue("secure.node.a")).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_that_an_operator_takes_away_is_waited_for() {
+    let kafka = TestKafka::start_with(Security::Rights);
+    let node = Node::new(&kafka.settings("rights"));
+    let name = "rights.node.a";
+
+    // Not even allowed to make its topic: that is no fault of the settings.
+    let denied = node.queues.ensure(&queue(name)).await.unwrap_err();
+    assert!(matches!(denied, QueueError::Denied(_)), "{denied:?}");
+    kafka.allow("All", "rights.");
+    let mut reader = timeout(PATIENCE, async {
+        while let Err(error) = node.queues.ensure(&queue(name)).await {
+            assert!(error.is_transient(), "{error:?}");
+        }
+        Reader(node.queues.open(&queue(name)).await.unwrap())
+    })
+    .await
+    .expect("it may, now");
+    node.insist(name, "first").await;
+    reader.hear_until("first").await;
+
+    kafka.deny("Write", "rights.");
+    let denied = timeout(PATIENCE, async {
+        loop {
+            if let Err(error) = node.try_send(name, "unheard").await {
+                break error;
+            }
+        }
+    });
+    let denied = denied.await.expect("the denial arrives");
+    assert!(matches!(&denied, QueueError::Denied(_)) && denied.is_transient(), "{denied:?}");
+    let health = node.queues.health(&queue(name), None).await;
+    assert!(matches!(&health.state, QueueState::WriteDenied { reason } if reason.contains(name)), "{health:?}");
+    assert!(health.state.is_readable() && !health.state.is_good());
+    kafka.deny_no_more("Write", "rights.");
+    timeout(PATIENCE, node.insist(name, "second")).await.expect("it may write again");
+    assert_eq!(node.queues.health(&queue(name), None).await.state, QueueState::Good);
+    reader.hear_until("second").await;
+
+    kafka.deny("Read", "rights.");
+    // What is fetched already may still come; then the denial is told as a gap.
+    timeout(PATIENCE, async {
+        loop {
+            node.insist(name, "early or late").await;
+            if let Ok(Delivery::Gap { reason }) = timeout(Duration::from_millis(200), reader.0.next()).await {
+                break assert!(reason.contains("does not let this node read"), "{reason}");
+            }
+        }
+    })
+    .await
+    .expect("a gap");
+    let health = node.queues.health(&queue(name), None).await;
+    assert!(matches!(health.state, QueueState::ReadDenied { .. }) && !health.state.is_readable(), "{health:?}");
+    node.insist(name, "while it may not read").await;
+    kafka.deny_no_more("Read", "rights.");
+    // Readiness needs no event for it.
+    let good = async { while node.queues.health(&queue(name), None).await.state != QueueState::Good {} };
+    timeout(PATIENCE, good).await.expect("it may read again");
+    reader.hear_until("while it may not read").await;
+
+    // Nothing at all, as after a user was removed and made again.
+    kafka.deny("All", "rights.");
+    let health = async { while node.queues.health(&queue(name), None).await.state.is_good() {} };
+    timeout(PATIENCE, health).await.expect("it may do nothing");
+    let denied = node.queues.remove(&queue(name)).await.unwrap_err();
+    assert!(denied.is_transient(), "{denied:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_takes_less_than_an_event_gets_the_news_of_it() {
+    let kafka = TestKafka::shared();
+    let node = Node::new(&kafka.settings("small"));
+    let name = queue("small.node.a");
+    let topic = rdkafka::admin::NewTopic::new(name.topic_name(), 1, rdkafka::admin::TopicReplication::Fixed(1));
+    let (topic, options) = (topic.set("max.message.bytes", "1000"), rdkafka::admin::AdminOptions::new());
+    let made = kafka.admin().create_topics([&topic], &options).await;
+    assert!(made.unwrap().iter().all(Result::is_ok));
+    let large = timeout(PATIENCE, async {
+        loop {
+            match node.try_send("small.node.a", &"x".repeat(5_000)).await {
+                Err(error) if error.is_transient() => {}
+                other => break other,
+            }
+        }
+    });
+    assert!(matches!(large.await.unwrap(), Err(QueueError::TooLarge(_))));
+    node.send("small.node.a", "small").await;
 }

@@ -86,6 +86,10 @@ async fn healthy(registry: &ZookeeperRegistry, what: &str, is: impl Fn(&Registry
     within(what, registry.health().wait_for(|health| is(health))).await.unwrap();
 }
 
+fn told_health(registry: &ZookeeperRegistry) -> String {
+    format!("{:?}", *registry.health().borrow())
+}
+
 fn is_lost(health: &RegistryHealth) -> bool {
     matches!(health, RegistryHealth::Lost { .. })
 }
@@ -461,8 +465,10 @@ async fn a_stranger_is_refused() {
     wrong.auth_password = Secret::new("a guess");
     for stranger in [settings(&[&server], chroot), wrong] {
         let stranger = connect(&stranger).await;
-        let refused = within("announce", stranger.announce(record("gw-2"))).await;
-        assert!(matches!(refused, Err(RegistryError::Refused(_))), "{refused:?}");
+        let mut announcing = stranger.announce(record("gw-2"));
+        assert!(futures::poll!(&mut announcing).is_pending());
+        eventually("the refusal is told", async || told_health(&stranger).contains("not authorized")).await;
+        assert!(futures::poll!(&mut announcing).is_pending(), "an operator may let it in yet");
         assert_eq!(interest(&stranger, &key).await, [] as [&str; 0], "it sees nothing, and knows of nobody");
     }
     let witness = Witness::of(&server, chroot).await;
@@ -600,4 +606,127 @@ async fn two_ensembles_share_the_keys() {
     gateway.close().await;
     assert!(started.elapsed() < Duration::from_secs(9), "{:?}", started.elapsed());
     assert_eq!(one.registrations().await, [] as [&str; 0]);
+}
+
+/// Settings with a short round of looks.
+fn audited(server: &str, chroot: &str) -> RegistrySettings {
+    RegistrySettings { audit_ms: Millis(500), ..settings(&[server], chroot) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_administrator_deletes_is_made_again_and_told() {
+    let server = TestZookeeper::shared().await.address();
+    let chroot = "/deleted";
+    let settings = audited(&server, chroot);
+    let gateway = node(&settings, "gw-1").await;
+    let publisher = connect(&settings).await;
+    let mut told = gateway.discontinuities();
+    // More than one look takes.
+    let keys = inboxes(250);
+    register(&gateway, &keys).await;
+    let witness = Witness::of(&server, chroot).await;
+
+    // One registration, one with its container, and one that somebody else has put in its place.
+    for key in &keys[..3] {
+        witness.0.delete(&format!("{}/gw-1", witness.container_of(key)), None).await.unwrap();
+    }
+    let _ = witness.0.delete(&witness.container_of(&keys[1]), None).await;
+    let foreign = format!("{}/gw-1", witness.container_of(&keys[2]));
+    let _ = witness.0.create(&foreign, b"", &zk::CreateMode::Persistent.with_acls(zk::Acls::anyone_all())).await;
+    let mut restored = std::collections::HashSet::new();
+    while restored.len() < 3 {
+        match lost_or_restored(&mut told).await {
+            Discontinuity::Restored { keys } | Discontinuity::Lost { keys } => restored.extend(keys),
+            Discontinuity::NodeRestored => panic!("its record was not touched"),
+        }
+    }
+    assert_eq!(restored, keys[..3].iter().cloned().collect(), "these and no others");
+    let owners = witness.owners("gw-1", &keys).await;
+    assert_eq!(owners.len(), 250);
+    assert!(owners.iter().all(|owner| *owner == owners[0]), "all are the node's own");
+    for key in &keys[..3] {
+        eventually("a publisher finds it", async || interest(&publisher, key).await == ["mp.node.gw-1"]).await;
+    }
+    healthy(&gateway, "healthy again", RegistryHealth::is_connected).await;
+
+    // The node's own record, deleted or overwritten.
+    witness.0.delete("/nodes/gw-1", None).await.unwrap();
+    while lost_or_restored(&mut told).await != Discontinuity::NodeRestored {}
+    assert_eq!(witness.nodes().await, ["gw-1"]);
+    witness.0.set_data("/nodes/gw-1", b"what is this?", None).await.unwrap();
+    while lost_or_restored(&mut told).await != Discontinuity::NodeRestored {}
+    within("nodes", publisher.nodes().wait_for(|nodes| nodes.len() == 1)).await.unwrap();
+    healthy(&gateway, "healthy again", RegistryHealth::is_connected).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tree_that_is_deleted_whole_is_made_again() {
+    let server = TestZookeeper::shared().await.address();
+    let chroot = "/felled";
+    let settings = audited(&server, chroot);
+    let gateway = node(&settings, "gw-1").await;
+    let publisher = connect(&settings).await;
+    let mut told = gateway.discontinuities();
+    let keys = inboxes(20);
+    register(&gateway, &keys).await;
+    let root = zk::Client::connect(&server).await.unwrap();
+    // From the leaves up, again while the node makes something meanwhile.
+    while root.check_stat(chroot).await.unwrap().is_some() {
+        let mut paths = vec![chroot.to_owned()];
+        let mut next = 0;
+        while let Some(path) = paths.get(next).cloned() {
+            let children = root.list_children(&path).await.unwrap_or_default();
+            paths.extend(children.into_iter().map(|child| format!("{path}/{child}")));
+            next += 1;
+        }
+        for path in paths.iter().rev() {
+            let _ = root.delete(path, None).await;
+        }
+    }
+    all_restored(&mut told, keys.len()).await;
+    let witness = Witness::of(&server, chroot).await;
+    eventually("everything stands", async || witness.registrations().await.len() == 20).await;
+    eventually("the node is known", async || witness.nodes().await == ["gw-1"]).await;
+    eventually("a publisher finds it", async || interest(&publisher, &keys[0]).await == ["mp.node.gw-1"]).await;
+    register(&gateway, &[inbox("new@example.org")]).await;
+    within("nodes", publisher.nodes().wait_for(|nodes| nodes.len() == 1)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_that_is_taken_away_is_waited_for() {
+    let server = TestZookeeper::shared().await.address();
+    let chroot = "/denied";
+    let settings = audited(&server, chroot);
+    let gateway = node(&settings, "gw-1").await;
+    let publisher = connect(&settings).await;
+    let (here, there) = (inbox("one@example.org"), inbox("two@example.org"));
+    register(&gateway, std::slice::from_ref(&here)).await;
+    let witness = Witness::of(&server, chroot).await;
+    let bucket = |key: &Key| witness.container_of(key).rsplit_once('/').unwrap().0.to_owned();
+    assert_ne!(bucket(&here), bucket(&there));
+
+    let only = |permission| [zk::Acl::new(permission | zk::Permission::ADMIN, zk::AuthId::anyone())];
+    witness.0.set_acl(&bucket(&there), &only(zk::Permission::READ), None).await.unwrap();
+    let denied = within("an answer", gateway.register(there.clone())).await;
+    assert!(matches!(&denied, Err(error @ RegistryError::Denied(_)) if error.is_transient()), "{denied:?}");
+    eventually("readiness says so", async || told_health(&gateway).contains("not authorized")).await;
+    // What is allowed is not held up by it.
+    register(&gateway, &[inbox("three@example.org")]).await;
+    assert_eq!(interest(&publisher, &here).await, ["mp.node.gw-1"]);
+
+    let waiting = gateway.register(there.clone());
+    witness.0.set_acl(&bucket(&there), &only(zk::Permission::ALL), None).await.unwrap();
+    within("the right is back", waiting).await.unwrap();
+    healthy(&gateway, "healthy again", RegistryHealth::is_connected).await;
+    eventually("a publisher finds it", async || interest(&publisher, &there).await == ["mp.node.gw-1"]).await;
+
+    // A publisher that may not look anything up tells everybody, and says so.
+    witness.0.set_acl(&witness.container_of(&here), &only(zk::Permission::ADMIN), None).await.unwrap();
+    let other = connect(&settings).await;
+    within("nodes", other.nodes().wait_for(|nodes| nodes.len() == 1)).await.unwrap();
+    assert_eq!(interest(&other, &here).await, ["everyone: mp.node.gw-1"]);
+    assert!(!other.health().borrow().is_connected());
+    witness.0.set_acl(&witness.container_of(&here), &only(zk::Permission::ALL), None).await.unwrap();
+    eventually("it is let in again", async || interest(&other, &here).await == ["mp.node.gw-1"]).await;
+    healthy(&other, "healthy again", RegistryHealth::is_connected).await;
 }

@@ -14,7 +14,8 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::client::{ASK_TIMEOUT, Cluster, Logged, blocking, drop_aside, meaning, refused};
+use super::client::{ASK_TIMEOUT, Cluster, Logged, blocking, drop_aside};
+use super::errors::{Meaning, code_of, meaning_of, queue_error, queue_error_of};
 use crate::cluster::queue::{NodeQueue, QueueError, QueueName};
 
 /// How long a new topic may take until one of its brokers leads it.
@@ -26,9 +27,9 @@ const READ_TIMEOUT: Duration = Duration::from_secs(15);
 struct Admin(Option<Arc<AdminClient<Logged>>>);
 
 impl Admin {
-    fn new(cluster: &Cluster) -> Result<Self, QueueError> {
+    fn new(cluster: &Cluster, queue: &QueueName) -> Result<Self, QueueError> {
         let client = AdminClient::from_config_and_context(&cluster.admin_config(), Logged);
-        Ok(Self(Some(Arc::new(client.map_err(|error| refused(&error))?))))
+        Ok(Self(Some(Arc::new(client.map_err(|error| queue_error(queue, &error))?))))
     }
 
     fn client(&self) -> Result<Arc<AdminClient<Logged>>, QueueError> {
@@ -77,7 +78,7 @@ impl Cluster {
             topic = topic.set(name, value);
         }
 
-        let admin = Admin::new(self)?;
+        let admin = Admin::new(self, queue)?;
         let made = admin.client()?.create_topics([&topic], &options()).await;
         let made = first_result(queue, made, RDKafkaErrorCode::TopicAlreadyExists);
         let deadline = Instant::now() + if made.is_ok() { LEADER_TIMEOUT } else { Duration::ZERO };
@@ -101,7 +102,7 @@ impl Cluster {
         if queue.is_partition() {
             return Err(QueueError::Refused(format!("{queue} is a part of a topic that other nodes use")));
         }
-        let admin = Admin::new(self)?;
+        let admin = Admin::new(self, queue)?;
         let removed = admin.client()?.delete_topics(&[queue.topic_name()], &options()).await;
         first_result(queue, removed, RDKafkaErrorCode::UnknownTopicOrPartition)
     }
@@ -110,8 +111,8 @@ impl Cluster {
     pub(super) async fn names(&self, prefix: &str) -> Result<Vec<QueueName>, QueueError> {
         let (config, prefix) = (self.consumer_config(), prefix.to_owned());
         blocking(move || {
-            let consumer = BaseConsumer::from_config_and_context(&config, Logged).map_err(|error| refused(&error))?;
-            topic_names(&consumer, &prefix).map_err(|error| QueueError::Unreachable(error.to_string()))
+            let names = BaseConsumer::from_config_and_context(&config, Logged);
+            names.and_then(|consumer| topic_names(&consumer, &prefix)).map_err(|error| listing_error(&error))
         })
         .await
     }
@@ -120,11 +121,8 @@ impl Cluster {
     pub(super) async fn list(&self, prefix: &str) -> Result<Vec<NodeQueue>, QueueError> {
         let (config, prefix, retention_ms) = (self.consumer_config(), prefix.to_owned(), self.settings.retention_ms.0);
         blocking(move || {
-            let consumer = BaseConsumer::from_config_and_context(&config, Logged).map_err(|error| refused(&error))?;
-            used_topics(&consumer, &prefix, retention_ms).map_err(|error| match error.rdkafka_error_code() {
-                Some(code) => QueueError::Unreachable(code.to_string()),
-                None => refused(&error),
-            })
+            let topics = BaseConsumer::from_config_and_context(&config, Logged);
+            topics.and_then(|consumer| used_topics(&consumer, &prefix, retention_ms)).map_err(|error| listing_error(&error))
         })
         .await
     }
@@ -136,16 +134,24 @@ fn first_result(
     results: KafkaResult<Vec<Result<String, (String, RDKafkaErrorCode)>>>,
     fine: RDKafkaErrorCode,
 ) -> Result<(), QueueError> {
-    match results.map_err(|error| meaning(queue, &error))?.into_iter().next() {
-        Some(Err((_, code))) if code != fine => Err(meaning(queue, &KafkaError::AdminOp(code))),
+    match results.map_err(|error| queue_error(queue, &error))?.into_iter().next() {
+        Some(Err((_, code))) if code != fine => Err(queue_error_of(queue, code)),
         _ => Ok(()),
+    }
+}
+
+/// What an error means where no queue was asked for by name: then none can be missing.
+fn listing_error(error: &KafkaError) -> QueueError {
+    match code_of(error).map(meaning_of) {
+        Some(Meaning::Denied) => QueueError::Denied(error.to_string()),
+        _ => QueueError::Unreachable(error.to_string()),
     }
 }
 
 /// Whether a broker leads the queue's partition, and answers for it; [`QueueError::Refused`] where the topic has too few.
 fn leads(client: &AdminClient<Logged>, queue: &QueueName) -> Result<bool, QueueError> {
     let metadata = client.inner().fetch_metadata(Some(queue.topic_name()), ASK_TIMEOUT);
-    let metadata = metadata.map_err(|error| meaning(queue, &error))?;
+    let metadata = metadata.map_err(|error| queue_error(queue, &error))?;
     let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == queue.topic_name()) else {
         return Ok(false);
     };
@@ -157,9 +163,9 @@ fn leads(client: &AdminClient<Logged>, queue: &QueueName) -> Result<bool, QueueE
         Some(partition) if partition.leader() >= 0 => {
             // The metadata know the leader a moment before it knows itself.
             let asked = client.inner().fetch_watermarks(queue.topic_name(), partition.id(), ASK_TIMEOUT);
-            asked.map(|_| true).map_err(|error| match meaning(queue, &error) {
+            asked.map(|_| true).map_err(|error| match queue_error(queue, &error) {
                 QueueError::NoSuchQueue(_) => QueueError::Unreachable(error.to_string()),
-                meaning => meaning,
+                other => other,
             })
         }
         Some(_) => Ok(false),

@@ -1,4 +1,4 @@
-//! How every librdkafka client of ours is set up, what it logs, and what its errors mean to us.
+//! How every librdkafka client of ours is set up, and what it logs.
 
 use std::thread;
 use std::time::Duration;
@@ -6,10 +6,12 @@ use std::time::Duration;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::ConsumerContext;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 use tokio::sync::Notify;
 
-use crate::cluster::queue::{QueueError, QueueName};
+use super::denials::Denials;
+use super::errors::refused_setting;
+use crate::cluster::queue::QueueError;
 use crate::config::QueueSettings;
 
 /// How long one question to the cluster may take.
@@ -19,13 +21,15 @@ pub(super) const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct Cluster {
     pub(super) settings: QueueSettings,
     common: ClientConfig,
+    /// What the cluster forbids us.
+    pub(super) denials: Denials,
 }
 
 impl Cluster {
     pub(super) fn new(settings: &QueueSettings) -> Result<Self, QueueError> {
-        let cluster = Self { settings: settings.clone(), common: common(settings)? };
+        let cluster = Self { settings: settings.clone(), common: common(settings)?, denials: Denials::default() };
         for config in [cluster.producer_config(), cluster.consumer_config()] {
-            config.create_native_config().map_err(|error| refused(&error))?;
+            config.create_native_config().map_err(|error| refused_setting(&error))?;
         }
         Ok(cluster)
     }
@@ -136,58 +140,6 @@ fn common(settings: &QueueSettings) -> Result<ClientConfig, QueueError> {
             .set("sasl.password", settings.sasl_password.expose());
     }
     Ok(config)
-}
-
-/// librdkafka's refusal of a setting, without the setting's value: it may be a secret.
-pub(super) fn refused(error: &KafkaError) -> QueueError {
-    QueueError::Refused(match error {
-        KafkaError::ClientConfig(_, text, name, _) if text.starts_with("No such configuration property") => {
-            format!("librdkafka has no property {name:?}")
-        }
-        KafkaError::ClientConfig(_, _, name, _) => format!("librdkafka does not take this value of {name:?}"),
-        KafkaError::ClientCreation(reason) => format!("librdkafka does not take these settings: {reason}"),
-        error => error.to_string(),
-    })
-}
-
-/// Whether the error says that the topic, or this partition of it, does not exist.
-pub(super) fn is_missing(error: &KafkaError) -> bool {
-    use RDKafkaErrorCode as Code;
-    matches!(
-        error.rdkafka_error_code(),
-        Some(Code::UnknownTopic | Code::UnknownPartition | Code::UnknownTopicOrPartition | Code::UnknownTopicId)
-    )
-}
-
-/// What librdkafka's error means for a queue. What is not known to be for ever is worth another try.
-pub(super) fn meaning(queue: &QueueName, error: &KafkaError) -> QueueError {
-    use RDKafkaErrorCode as Code;
-    if is_missing(error) {
-        return QueueError::NoSuchQueue(queue.clone());
-    }
-    match error.rdkafka_error_code() {
-        Some(Code::QueueFull) => QueueError::Full,
-        Some(
-            code @ (Code::MessageSizeTooLarge
-            | Code::InvalidMessage
-            | Code::InvalidMessageSize
-            | Code::InvalidRecord
-            | Code::InvalidTopic
-            | Code::InvalidConfig
-            | Code::InvalidPartitions
-            | Code::InvalidReplicationFactor
-            | Code::InvalidRequest
-            | Code::PolicyViolation
-            | Code::SaslAuthenticationFailed
-            | Code::Authentication
-            | Code::UnsupportedSASLMechanism
-            | Code::TopicAuthorizationFailed
-            | Code::GroupAuthorizationFailed
-            | Code::ClusterAuthorizationFailed),
-        ) => QueueError::Refused(code.to_string()),
-        Some(code) => QueueError::Unreachable(code.to_string()),
-        None => refused(error),
-    }
 }
 
 /// librdkafka's own words, to our log. They are few: it says what changes, not what goes on.

@@ -10,13 +10,15 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
-use rdkafka::consumer::{Consumer as _, StreamConsumer};
+use rdkafka::consumer::{BaseConsumer, Consumer as _, StreamConsumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::task::JoinHandle;
 
-use super::client::{ASK_TIMEOUT, Cluster, Watched, blocking, drop_aside, is_missing, meaning, refused};
+use super::client::{ASK_TIMEOUT, Cluster, Logged, Watched, blocking, drop_aside};
+use super::denials::Right;
+use super::errors::{code_of, is_missing, queue_error};
 use crate::cluster::queue::{Consumer, Delivery, QueueError, QueueName, Record};
 
 /// Where reading begins.
@@ -133,6 +135,8 @@ impl Drop for KafkaConsumer {
 
 /// One librdkafka consumer, assigned.
 struct Reader {
+    cluster: Arc<Cluster>,
+    queue: QueueName,
     /// Always there until the reader is dropped.
     stream: Option<StreamConsumer<Watched>>,
     /// The offset that is due.
@@ -140,16 +144,17 @@ struct Reader {
     /// A record that came after missing ones; it follows their gap.
     held: Option<Record>,
     /// When it was last told that the broker does not let us read.
-    refused: Option<Instant>,
+    denial_told: Option<Instant>,
 }
 
 /// While the broker does not let us read, that is told as a gap this often: clients must not wait in silence.
-const REFUSED_INTERVAL: Duration = Duration::from_secs(60);
+const DENIAL_INTERVAL: Duration = Duration::from_secs(60);
 
 impl Reader {
     async fn open(cluster: &Arc<Cluster>, queue: &QueueName, start: Start) -> Result<Self, QueueError> {
         let (cluster, queue) = (Arc::clone(cluster), queue.clone());
         blocking(move || {
+            let failed = |error: KafkaError| queue_error(&queue, &error);
             let mut config = cluster.consumer_config();
             let debug = match config.get("debug") {
                 Some(operators) => format!("{operators},{}", Watched::DEBUG),
@@ -157,8 +162,7 @@ impl Reader {
             };
             config.set("debug", debug).set_log_level(RDKafkaLogLevel::Debug);
             let stream: StreamConsumer<Watched> =
-                StreamConsumer::from_config_and_context(&config, Watched::default()).map_err(|error| refused(&error))?;
-            let failed = |error: KafkaError| meaning(&queue, &error);
+                StreamConsumer::from_config_and_context(&config, Watched::default()).map_err(failed)?;
             let Ok(partition) = i32::try_from(queue.partition_number()) else {
                 return Err(QueueError::NoSuchQueue(queue.clone()));
             };
@@ -169,7 +173,7 @@ impl Reader {
             let mut assignment = TopicPartitionList::new();
             assignment.add_partition_offset(queue.topic_name(), partition, offset).map_err(failed)?;
             stream.assign(&assignment).map_err(failed)?;
-            Ok(Self { stream: Some(stream), due, held: None, refused: None })
+            Ok(Self { stream: Some(stream), due, held: None, denial_told: None, cluster, queue })
         })
         .await
     }
@@ -195,13 +199,19 @@ impl Reader {
                 Ok(record) => record,
                 Err(error) => match broken(&error, self.due) {
                     Some(broken) => return Err(broken),
-                    None if is_refused(&error) && self.refused.is_none_or(|told| told.elapsed() >= REFUSED_INTERVAL) => {
-                        self.refused = Some(Instant::now());
+                    None if is_denied(&error) => {
+                        let now = Instant::now();
+                        self.cluster.denials.note(Right::Read, &self.queue, &error.to_string(), now);
+                        if self.denial_told.is_some_and(|told| now < told + DENIAL_INTERVAL) {
+                            continue;
+                        }
+                        self.denial_told = Some(now);
                         return Ok(Delivery::Gap { reason: "the broker does not let this node read its queue".to_owned() });
                     }
                     None => continue,
                 },
             };
+            self.cluster.denials.end(Right::Read, &self.queue);
             if record.offset < self.due {
                 let reason = format!("offset {} came after {}", record.offset, self.due);
                 return Err(Broken { reason, resume: Start::Beginning });
@@ -232,14 +242,39 @@ fn record(message: &BorrowedMessage<'_>) -> Record {
 }
 
 /// Whether the broker forbids reading: librdkafka tries on, and so it works again once it is allowed.
-fn is_refused(error: &KafkaError) -> bool {
+fn is_denied(error: &KafkaError) -> bool {
     use RDKafkaErrorCode as Code;
-    matches!(error.rdkafka_error_code(), Some(Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed))
+    matches!(code_of(error), Some(Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed))
+}
+
+/// Whether the broker lets us read the queue, found out by reading at its end.
+pub(super) async fn try_reading(cluster: &Arc<Cluster>, queue: &QueueName) -> Result<(), QueueError> {
+    let (mut config, queue) = (cluster.consumer_config(), queue.clone());
+    config.set("enable.partition.eof", "true");
+    blocking(move || {
+        let failed = |error: KafkaError| queue_error(&queue, &error);
+        let consumer = BaseConsumer::from_config_and_context(&config, Logged).map_err(failed)?;
+        let partition = i32::try_from(queue.partition_number()).unwrap_or(i32::MAX);
+        let mut assignment = TopicPartitionList::new();
+        assignment.add_partition_offset(queue.topic_name(), partition, Offset::End).map_err(failed)?;
+        consumer.assign(&assignment).map_err(failed)?;
+        let deadline = Instant::now() + ASK_TIMEOUT / 2;
+        while Instant::now() < deadline {
+            match consumer.poll(Duration::from_millis(100)) {
+                Some(Ok(_) | Err(KafkaError::PartitionEOF(_))) => return Ok(()),
+                Some(Err(error)) if is_denied(&error) => return Err(failed(error)),
+                // Anything else librdkafka tries again by itself.
+                Some(Err(_)) | None => {}
+            }
+        }
+        Err(QueueError::Unreachable("reading was neither allowed nor forbidden in time".to_owned()))
+    })
+    .await
 }
 
 /// Whether an error ends the reader. Of all others librdkafka takes care itself, and reads on where it was.
 fn broken(error: &KafkaError, due: u64) -> Option<Broken> {
-    let code = error.rdkafka_error_code();
+    let code = code_of(error);
     if is_missing(error) {
         return Some(Broken { reason: "the topic is gone".to_owned(), resume: Start::Near(due) });
     }

@@ -1,6 +1,8 @@
 //! Queues as Kafka topics: each node reads a topic of its own, a partition of a shared one, or the topic of all.
 //!
-//! - `client` — how every librdkafka client of ours is set up, what it logs, what its errors mean to us;
+//! - `client` — how every librdkafka client of ours is set up, and what it logs;
+//! - `errors` — what each error means: away, forbidden for now, or wrong for ever;
+//! - `denials` — what the cluster forbids us now, for readiness and the log;
 //! - `producer` — sends in order, says quickly when a topic is gone, and forgets the topics of dead nodes;
 //! - `consumer` — reads from a numeric offset on, and says where continuity ends (I-6);
 //! - `admin` — makes, lists, removes and asks topics.
@@ -17,6 +19,8 @@ use crate::config::QueueSettings;
 mod admin;
 mod client;
 mod consumer;
+mod denials;
+mod errors;
 mod producer;
 
 use client::Cluster;

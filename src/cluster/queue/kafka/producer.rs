@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -18,8 +18,11 @@ use rdkafka::producer::future_producer::FutureProducerContext;
 use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer as _};
 use tokio::sync::Semaphore;
 
-use super::client::{ASK_TIMEOUT, Cluster, Logged, blocking, drop_aside, is_missing, meaning, refused};
-use crate::cluster::queue::{Producer, QueueError, QueueHealth, QueueName};
+use super::client::{ASK_TIMEOUT, Cluster, Logged, blocking, drop_aside};
+use super::consumer::try_reading;
+use super::denials::Right;
+use super::errors::{Meaning, code_of, is_missing, meaning_of, queue_error, queue_error_of, refused_setting};
+use crate::cluster::queue::{Producer, QueueError, QueueHealth, QueueName, QueueState};
 use crate::lock::{Mutex, RwLock, rank};
 
 /// Missing topics after which a producer is replaced once it is idle.
@@ -27,19 +30,24 @@ const MANY_MISSING: usize = 64;
 /// Missing topics after which publishers have to wait until it is idle.
 const TOO_MANY_MISSING: usize = 4096;
 
+/// A broken producer is replaced no sooner than this.
+const SHORTEST_LIFE: Duration = Duration::from_secs(1);
+
 /// A librdkafka producer, and what makes it due for replacement.
 struct Generation {
     producer: FutureProducer<Logged>,
+    made: Instant,
     missing: Mutex<HashSet<QueueName>>,
     /// An idempotent producer that lost track of its sequence refuses everything from then on.
     broken: AtomicBool,
 }
 
 impl Generation {
-    fn new(cluster: &Cluster) -> Result<Arc<Self>, QueueError> {
+    fn new(cluster: &Cluster) -> Result<Arc<Self>, KafkaError> {
         let producer = FutureProducer::from_config_and_context(&cluster.producer_config(), Logged);
         Ok(Arc::new(Self {
-            producer: producer.map_err(|error| refused(&error))?,
+            producer: producer?,
+            made: Instant::now(),
             missing: Mutex::default(),
             broken: AtomicBool::new(false),
         }))
@@ -51,13 +59,18 @@ impl Generation {
 
     /// What an error of a send means; remembers what it says of this producer.
     fn judge(&self, queue: &QueueName, error: &KafkaError) -> QueueError {
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) || self.client().fatal_error().is_some() {
+        let fatal = self.client().fatal_error().map(|(code, _)| code);
+        if fatal.is_some() || code_of(error) == Some(RDKafkaErrorCode::Fatal) {
             self.broken.store(true, Ordering::Relaxed);
         }
         if is_missing(error) {
             self.missing.lock().insert(queue.clone());
         }
-        meaning(queue, error)
+        // What has broken the producer says more than that it is broken.
+        match fatal.filter(|code| meaning_of(*code) == Meaning::Denied) {
+            Some(code) => queue_error_of(queue, code),
+            None => queue_error(queue, error),
+        }
     }
 }
 
@@ -92,7 +105,7 @@ impl Drop for Place<'_> {
 
 impl KafkaProducer {
     pub(super) fn new(cluster: Arc<Cluster>) -> Result<Self, QueueError> {
-        let current = RwLock::ranked(Generation::new(&cluster)?);
+        let current = RwLock::ranked(Generation::new(&cluster).map_err(|error| refused_setting(&error))?);
         let room = Semaphore::new(cluster.settings.max_in_flight.clamp(1, Semaphore::MAX_PERMITS));
         Ok(Self { cluster, current, room, doubts: Mutex::default() })
     }
@@ -162,7 +175,7 @@ impl KafkaProducer {
         let (generation, queue) = (self.current(), queue.clone());
         blocking(move || {
             let metadata = generation.client().fetch_metadata(Some(queue.topic_name()), ASK_TIMEOUT);
-            let metadata = metadata.map_err(|error| meaning(&queue, &error))?;
+            let metadata = metadata.map_err(|error| queue_error(&queue, &error))?;
             let wanted = i64::from(queue.partition_number());
             Ok(metadata.topics().iter().any(|topic| {
                 topic.name() == queue.topic_name() && topic.partitions().iter().any(|p| i64::from(p.id()) == wanted)
@@ -172,7 +185,7 @@ impl KafkaProducer {
     }
 
     /// Replaces a producer that is broken, or that has met many missing topics and is idle.
-    fn renew(&self) -> Result<(), QueueError> {
+    fn renew(&self, queue: &QueueName) -> Result<(), QueueError> {
         let generation = self.current();
         let missing = generation.missing.lock().len();
         if missing < MANY_MISSING && !generation.broken.load(Ordering::Relaxed) {
@@ -182,10 +195,17 @@ impl KafkaProducer {
         if !Arc::ptr_eq(&current, &generation) {
             return Ok(());
         }
+        if generation.broken.load(Ordering::Relaxed) && generation.made.elapsed() < SHORTEST_LIFE {
+            // What breaks each producer at once, as a right that is missing, would make a client for each send.
+            return Err(match generation.client().fatal_error() {
+                Some((code, _)) => queue_error_of(queue, code),
+                None => QueueError::Unreachable("the producer is being replaced".to_owned()),
+            });
+        }
         if generation.broken.load(Ordering::Relaxed) || generation.producer.in_flight_count() == 0 {
             tracing::debug!(missing, "a new Kafka producer takes over");
-            let old = std::mem::replace(&mut *current, Generation::new(&self.cluster)?);
-            drop_aside((old, generation));
+            let new = Generation::new(&self.cluster).map_err(|error| queue_error(queue, &error))?;
+            drop_aside((std::mem::replace(&mut *current, new), generation));
             return Ok(());
         }
         if missing < TOO_MANY_MISSING { Ok(()) } else { Err(QueueError::Full) }
@@ -196,18 +216,36 @@ impl KafkaProducer {
         let answer = blocking(move || {
             let partition = i32::try_from(asked.partition_number()).unwrap_or(i32::MAX);
             let watermarks = generation.client().fetch_watermarks(asked.topic_name(), partition, ASK_TIMEOUT / 2);
-            watermarks.map_err(|error| meaning(&asked, &error))
+            watermarks.map_err(|error| queue_error(&asked, &error))
         });
-        match answer.await {
+        let (state, lag) = match answer.await {
             Ok((_, high)) => {
                 let high = u64::try_from(high).unwrap_or(0);
-                QueueHealth { reachable: true, error: None, lag: position.map(|next| high.saturating_sub(next)) }
+                (self.rights(queue).await, position.map(|next| high.saturating_sub(next)))
             }
-            Err(error) => {
-                // Whoever says that it is not there has been reached.
-                let reachable = matches!(error, QueueError::NoSuchQueue(_));
-                QueueHealth { reachable, error: Some(error.to_string()), lag: None }
+            Err(QueueError::NoSuchQueue(queue)) => {
+                (QueueState::Missing { reason: QueueError::NoSuchQueue(queue).to_string() }, None)
             }
+            // Who may not even ask for the queue's end may not read it either.
+            Err(QueueError::Denied(reason)) => (QueueState::ReadDenied { reason }, None),
+            Err(error) => (QueueState::Unreachable { reason: error.to_string() }, None),
+        };
+        QueueHealth { state, lag }
+    }
+
+    /// What this process may do, of a queue that answers.
+    async fn rights(&self, queue: &QueueName) -> QueueState {
+        let denials = &self.cluster.denials;
+        if denials.of_reading(queue).is_some() {
+            // librdkafka does not tell that it reads again until something comes.
+            match try_reading(&self.cluster, queue).await {
+                Ok(()) => denials.end(Right::Read, queue),
+                Err(error) => return QueueState::ReadDenied { reason: error.to_string() },
+            }
+        }
+        match denials.of_writing(Instant::now()) {
+            Some(reason) => QueueState::WriteDenied { reason },
+            None => QueueState::Good,
         }
     }
 }
@@ -218,11 +256,10 @@ struct Enqueued {
     delivery: DeliveryFuture,
 }
 
-#[async_trait]
-impl Producer for KafkaProducer {
-    async fn send(&self, queue: &QueueName, key: &str, payload: Bytes) -> Result<(), QueueError> {
+impl KafkaProducer {
+    async fn try_send(&self, queue: &QueueName, key: &str, payload: Bytes) -> Result<(), QueueError> {
         let _room = self.room.try_acquire().map_err(|_| QueueError::Full)?;
-        self.renew()?;
+        self.renew(queue)?;
         // No await before the message is enqueued, save for those in line: that is what keeps the order.
         let enqueued = match self.line(queue) {
             Some(place) => self.enqueue_in_line(place, key, &payload).await?,
@@ -237,6 +274,19 @@ impl Producer for KafkaProducer {
             Ok(Err((error, _))) => Err(enqueued.generation.judge(queue, &error)),
             Err(_) => Err(QueueError::Unreachable("the producer was closed".to_owned())),
         }
+    }
+}
+
+#[async_trait]
+impl Producer for KafkaProducer {
+    async fn send(&self, queue: &QueueName, key: &str, payload: Bytes) -> Result<(), QueueError> {
+        let sent = self.try_send(queue, key, payload).await;
+        match &sent {
+            Ok(()) => self.cluster.denials.end(Right::Write, queue),
+            Err(QueueError::Denied(reason)) => self.cluster.denials.note(Right::Write, queue, reason, Instant::now()),
+            Err(_) => {}
+        }
+        sent
     }
 
     async fn flush(&self) {

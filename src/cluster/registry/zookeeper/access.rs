@@ -141,16 +141,6 @@ fn refused(reason: String) -> RegistryError {
     RegistryError::Refused(reason)
 }
 
-/// What an error of the library means to a caller: whether asking again can help.
-pub fn registry_error(error: &Error) -> RegistryError {
-    match error {
-        Error::NoAuth | Error::AuthFailed | Error::InvalidAcl | Error::BadArguments(_) | Error::QuotaExceeded => {
-            refused(format!("ZooKeeper: {error}"))
-        }
-        error => RegistryError::Unreachable(format!("ZooKeeper: {error}")),
-    }
-}
-
 fn checked_chroot(chroot: &str) -> Result<String, RegistryError> {
     let bad = |name: &str| name.is_empty() || name == "." || name == ".." || name.chars().any(char::is_control);
     match chroot.strip_prefix('/') {

@@ -7,7 +7,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 use zookeeper_client::{Client, CreateOptions, Error};
 
-use super::access::registry_error;
+use super::batch::Session;
+use super::book::Found;
+use super::errors::registry_error;
+use super::health::Trouble;
 use super::tree;
 use crate::cluster::registry::{NodeRecord, RegistryError};
 
@@ -29,6 +32,10 @@ pub struct Announcement {
     stands: bool,
     under_way: bool,
     not_before: Option<Instant>,
+    /// It stood, and then it was gone.
+    was_gone: bool,
+    /// Why the last attempt has failed, said once.
+    trouble: Trouble,
     /// This process's sessions, the ended ones too: what they have left behind is ours.
     own_sessions: HashSet<i64>,
 }
@@ -56,6 +63,8 @@ impl Announcement {
             stands: false,
             under_way: false,
             not_before: None,
+            was_gone: false,
+            trouble: Trouble::default(),
             own_sessions: HashSet::new(),
         }
     }
@@ -83,6 +92,7 @@ impl Announcement {
 
     pub fn handle_session(&mut self, id: i64) {
         self.own_sessions.insert(id);
+        self.was_gone |= self.stands;
         (self.stands, self.under_way, self.not_before) = (false, false, None);
     }
 
@@ -98,18 +108,43 @@ impl Announcement {
 
     pub fn handle_done(&mut self, result: Result<(), RegistryError>, now: Instant) {
         self.under_way = false;
-        match result {
+        let error = match result {
             Ok(()) => {
                 self.stands = true;
+                self.trouble.end();
                 self.waiters.drain(..).for_each(|waiter| drop(waiter.send(Ok(()))));
+                return;
             }
-            Err(error @ (RegistryError::NodeIdInUse(_) | RegistryError::Refused(_))) => {
-                tracing::error!(%error, "this node cannot be announced");
-                self.not_before = Some(now + PAUSE);
-                self.fail(error);
-            }
-            Err(_) => self.not_before = Some(now + PAUSE),
+            Err(error) => error,
+        };
+        self.not_before = Some(now + PAUSE);
+        if self.trouble.is_news(&error.to_string()) {
+            tracing::error!(%error, "this node cannot be made known: it is tried again");
         }
+        if !error.is_transient() {
+            self.fail(error);
+        }
+    }
+
+    /// What is to be looked for, if it stands as far as is known here.
+    pub fn standing(&self) -> Option<NodeRecord> {
+        self.record.clone().filter(|_| self.stands && !self.under_way)
+    }
+
+    /// Somebody has deleted the node's znode, or put another in its place.
+    pub fn handle_missing(&mut self) {
+        tracing::warn!("this node's record was deleted in ZooKeeper by somebody else: it is made again");
+        (self.stands, self.was_gone, self.not_before) = (false, true, None);
+    }
+
+    /// Whether the record stands again after it was gone; told once.
+    pub fn take_restored(&mut self) -> bool {
+        self.stands && std::mem::take(&mut self.was_gone)
+    }
+
+    /// Why the node is not known to others, if it is to be.
+    pub fn trouble(&self) -> Option<&str> {
+        self.trouble.reason().filter(|_| self.record.is_some())
     }
 
     /// Gives up on those who wait. A node that had been announced before goes on trying.
@@ -127,9 +162,23 @@ impl Announcement {
     }
 }
 
+/// Whether the node's znode is this session's, and says what it should.
+pub async fn look(client: &Client, record: &NodeRecord) -> Found {
+    match client.get_data(&tree::node(&record.id)).await {
+        Ok((data, stat)) => {
+            let is_ours = stat.ephemeral_owner == client.session_id().0;
+            let says_it = serde_json::from_slice::<NodeRecord>(&data).is_ok_and(|said| said == *record);
+            if is_ours && says_it { Found::Standing } else { Found::Missing }
+        }
+        Err(Error::NoNode) => Found::Missing,
+        Err(_) => Found::Unknown,
+    }
+}
+
 /// Makes the node's znode. Where another live session holds it, waits for a session timeout and a half: a
 /// restarted node's old session ends within that.
-pub async fn announce(client: &Client, wish: Wish) -> Result<(), RegistryError> {
+pub async fn announce(session: &Session, wish: Wish) -> Result<(), RegistryError> {
+    let client = &session.client;
     let path = tree::node(&wish.record.id);
     let data = serde_json::to_vec(&wish.record).map_err(|error| RegistryError::Refused(error.to_string()))?;
     let wait = client.session_timeout();
@@ -138,6 +187,10 @@ pub async fn announce(client: &Client, wish: Wish) -> Result<(), RegistryError> 
         match client.create(&path, &data, &wish.options).await {
             Ok(_) => return Ok(()),
             Err(Error::NodeExists) => {}
+            Err(Error::NoNode) => {
+                session.make_tree().await.map_err(|error| registry_error(&error))?;
+                continue;
+            }
             Err(error) => return Err(registry_error(&error)),
         }
         let Some(stat) = client.check_stat(&path).await.map_err(|error| registry_error(&error))? else { continue };

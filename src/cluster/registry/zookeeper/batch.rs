@@ -1,14 +1,17 @@
 //! A batch of creations and deletions, carried out: the fast way first, one by one where that fails.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use futures::future::join_all;
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 use zookeeper_client::{Client, CreateMode, CreateOptions, Error, MultiReadResult, MultiWriteError};
 
 use super::access::Access;
-use super::book::{Op, Outcome};
+use super::book::{Found, Op, Outcome};
+use super::errors::registry_error;
 use super::tree;
+use crate::cluster::registry::RegistryError;
 use crate::mail::key::{Key, ZnodeName};
 
 /// Operations in one transaction: larger ones are slower (measured).
@@ -27,6 +30,9 @@ const RACES: usize = 5;
 pub struct Session {
     pub client: Client,
     pub permits: Semaphore,
+    access: Arc<Access>,
+    /// When the upper levels were last made again.
+    tree_made: Mutex<Option<Instant>>,
     container: CreateOptions<'static>,
     ephemeral: CreateOptions<'static>,
     /// The name of this node's znode under each key.
@@ -34,9 +40,10 @@ pub struct Session {
 }
 
 impl Session {
-    pub fn new(client: Client, access: &Access, child: Arc<OnceLock<String>>) -> Self {
+    pub fn new(client: Client, access: Arc<Access>, child: Arc<OnceLock<String>>) -> Self {
         let (container, ephemeral) = (access.options(CreateMode::Container), access.options(CreateMode::Ephemeral));
-        Self { client, permits: Semaphore::new(IN_FLIGHT), container, ephemeral, child }
+        let tree_made = Mutex::const_new(None);
+        Self { client, permits: Semaphore::new(IN_FLIGHT), access, tree_made, container, ephemeral, child }
     }
 
     /// Carries `ops` out, on different keys and at most [`BATCH`] of them, and tells what came of each.
@@ -121,6 +128,8 @@ impl Session {
                         return Ok(Outcome::Present);
                     }
                 }
+                // Its bucket is gone, or everything is.
+                (Err(Error::NoNode), Err(Error::NoNode)) => self.make_tree().await?,
                 // The parent's answer says why there is none, where it is not the race.
                 (Err(error), Err(Error::NoNode)) if error != Error::NodeExists => return Err(error),
                 (_, Err(Error::NoNode)) => {}
@@ -128,6 +137,54 @@ impl Session {
             }
         }
         Ok(Outcome::Unknown)
+    }
+
+    /// Makes the upper levels again, which somebody must have deleted. Many find out at once, and one of them does it.
+    pub async fn make_tree(&self) -> Result<(), Error> {
+        let found = Instant::now();
+        let mut made = self.tree_made.lock().await;
+        if made.is_some_and(|made| made >= found) {
+            return Ok(());
+        }
+        self.access.prepare(&self.client).await?;
+        *made = Some(Instant::now());
+        tracing::warn!("somebody has deleted the registry's upper znodes: they were made again");
+        Ok(())
+    }
+
+    /// Looks whether these registrations stand, at most [`BATCH`] of them, and are this session's.
+    pub async fn look(&self, keys: Vec<Key>) -> Vec<(Key, Found)> {
+        let mut reader = self.client.new_multi_reader();
+        let mut paths = keys.iter().map(|key| self.child_of(&tree::container(key)));
+        let read = match paths.try_for_each(|path| reader.add_get_data(&path)) {
+            Ok(()) => self.permitted(1, async { reader.commit().await }).await,
+            Err(error) => Err(error),
+        };
+        let results = match read {
+            Ok(results) if results.len() == keys.len() => results,
+            _ => return keys.into_iter().map(|key| (key, Found::Unknown)).collect(),
+        };
+        let own = self.client.session_id().0;
+        let looks = keys.into_iter().zip(results).map(async |(key, result)| {
+            let owner = match result {
+                MultiReadResult::Data { stat, .. } => Ok(Some(stat.ephemeral_owner)),
+                MultiReadResult::Error { err: Error::NoNode } => Ok(None),
+                // It may not be read; whether it exists may be asked by everybody.
+                MultiReadResult::Error { err: Error::NoAuth } => {
+                    let path = self.child_of(&tree::container(&key));
+                    let stat = self.permitted(1, async { self.client.check_stat(&path).await }).await;
+                    stat.map(|stat| stat.map(|stat| stat.ephemeral_owner))
+                }
+                _ => return (key, Found::Unknown),
+            };
+            let found = match owner {
+                Ok(Some(owner)) if owner == own => Found::Standing,
+                Ok(_) => Found::Missing,
+                Err(_) => Found::Unknown,
+            };
+            (key, found)
+        });
+        join_all(looks).await
     }
 
     /// The znode exists: is it this session's? One of an earlier session of this node is replaced, in one
@@ -198,10 +255,8 @@ fn told(keys: Vec<Key>, error: &Error) -> Vec<(Key, Outcome)> {
 
 /// What an error leaves behind.
 fn outcome_of(error: &Error) -> Outcome {
-    match error {
-        Error::NoAuth | Error::InvalidAcl | Error::QuotaExceeded | Error::BadArguments(_) => {
-            Outcome::Refused(format!("ZooKeeper: {error}"))
-        }
+    match registry_error(error) {
+        RegistryError::Denied(reason) | RegistryError::Refused(reason) => Outcome::Denied(reason),
         // Away, stalled, throttled, expired: perhaps done, perhaps not.
         _ => Outcome::Unknown,
     }

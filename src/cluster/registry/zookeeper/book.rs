@@ -31,7 +31,17 @@ pub enum Outcome {
     /// Perhaps done, perhaps not: it is done again.
     Unknown,
     /// Not done and not allowed. It is tried again (rights can be mended), but who waits is told.
-    Refused(String),
+    Denied(String),
+}
+
+/// What a look at a registration that should stand has found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    Standing,
+    /// Somebody else has deleted it.
+    Missing,
+    /// The question was not answered.
+    Unknown,
 }
 
 /// What follows from an outcome.
@@ -50,8 +60,10 @@ struct Entry<W> {
     have: Have,
     under_way: bool,
     queued: bool,
-    /// It stood, and then its session ended or fell silent for too long.
+    /// It stood, and then its session ended or fell silent for too long, or somebody deleted it.
     broken: bool,
+    /// The last attempt to make or delete it was denied. It is not tried again before [`Book::retry_denied`].
+    denied: bool,
     waiters: Vec<W>,
 }
 
@@ -71,6 +83,7 @@ struct Slot {
     queue: VecDeque<Key>,
     used: usize,
     broken: usize,
+    denied: usize,
     /// Somebody waits for a new proof that what stands still stands.
     unconfirmed: bool,
 }
@@ -89,7 +102,7 @@ impl<W> Book<W> {
     }
 
     pub fn add_slot(&mut self) -> usize {
-        self.slots.push(Slot { queue: VecDeque::new(), used: 0, broken: 0, unconfirmed: false });
+        self.slots.push(Slot { queue: VecDeque::new(), used: 0, broken: 0, denied: 0, unconfirmed: false });
         self.slots.len() - 1
     }
 
@@ -113,8 +126,17 @@ impl<W> Book<W> {
     pub fn register(&mut self, key: Key, slot: usize, cost: usize, proven: bool, waiter: W) -> Option<W> {
         let entry = self.entries.entry(key.clone()).or_insert_with(|| {
             self.slots[slot].used += cost;
-            let (have, waiters) = (Have::Absent, Vec::new());
-            Entry { slot, cost, want: true, have, under_way: false, queued: false, broken: false, waiters }
+            Entry {
+                slot,
+                cost,
+                want: true,
+                have: Have::Absent,
+                under_way: false,
+                queued: false,
+                broken: false,
+                denied: false,
+                waiters: Vec::new(),
+            }
         });
         entry.want = true;
         let slot = entry.slot;
@@ -171,10 +193,14 @@ impl<W> Book<W> {
         entry.have = match outcome {
             Outcome::Present => Have::Present,
             Outcome::Absent => Have::Absent,
-            Outcome::Unknown | Outcome::Refused(_) => Have::Unknown,
+            Outcome::Unknown | Outcome::Denied(_) => Have::Unknown,
         };
+        let denied = matches!(outcome, Outcome::Denied(_));
+        let was_denied = std::mem::replace(&mut entry.denied, denied);
+        self.slots[entry.slot].denied += usize::from(denied);
+        self.slots[entry.slot].denied -= usize::from(was_denied);
         let stands = entry.want && entry.have == Have::Present;
-        if stands || matches!(outcome, Outcome::Refused(_)) {
+        if stands || denied {
             settled.waiters = std::mem::take(&mut entry.waiters);
         }
         if stands {
@@ -186,11 +212,70 @@ impl<W> Book<W> {
         settled
     }
 
+    /// What stands in `slot`, as far as is known here.
+    pub fn standing(&self, slot: usize) -> Vec<Key> {
+        self.keys_of(slot, |entry| entry.want && entry.have == Have::Present)
+    }
+
+    /// Those of `keys` that still stand, as far as is known here, to be looked at. Each is under way until
+    /// [`Book::handle_found`].
+    pub fn take_standing(&mut self, mut keys: Vec<Key>) -> Vec<Key> {
+        keys.retain(|key| {
+            let standing = |entry: &&mut Entry<W>| entry.want && entry.have == Have::Present && !entry.under_way;
+            self.entries.get_mut(key).filter(standing).map(|entry| entry.under_way = true).is_some()
+        });
+        keys
+    }
+
+    /// Takes in what a look at `key` has found; `proven` says whether the slot's session is surely alive.
+    pub fn handle_found(&mut self, key: &Key, found: Found, proven: bool) -> Settled<W> {
+        let mut settled = Settled { waiters: Vec::new(), restored: false };
+        let Some(entry) = self.entries.get_mut(key) else { return settled };
+        entry.under_way = false;
+        let slot = &mut self.slots[entry.slot];
+        match found {
+            _ if !entry.want => {}
+            Found::Standing if proven => {
+                settled.waiters = std::mem::take(&mut entry.waiters);
+                settled.restored = std::mem::take(&mut entry.broken);
+                slot.broken -= usize::from(settled.restored);
+            }
+            Found::Standing | Found::Unknown => slot.unconfirmed |= entry.broken || !entry.waiters.is_empty(),
+            Found::Missing => slot.broken += usize::from(!std::mem::replace(&mut entry.broken, true)),
+        }
+        if found == Found::Missing {
+            entry.have = Have::Absent;
+        }
+        self.enqueue(key);
+        self.forget_if_gone(key);
+        settled
+    }
+
+    /// How many operations in `slot` are denied.
+    pub fn denied(&self, slot: usize) -> usize {
+        self.slots[slot].denied
+    }
+
+    /// Tries once more what was denied in `slot`.
+    pub fn retry_denied(&mut self, slot: usize) {
+        for key in self.keys_of(slot, |entry| entry.denied) {
+            self.allow(&key);
+            self.enqueue(&key);
+        }
+    }
+
+    fn allow(&mut self, key: &Key) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            self.slots[entry.slot].denied -= usize::from(std::mem::take(&mut entry.denied));
+        }
+    }
+
     /// The slot's session is gone and everything in it with it: all that is wanted is to be created again.
     pub fn handle_session_end(&mut self, slot: usize) {
         for key in self.keys_of(slot, |_| true) {
             let Some(entry) = self.entries.get_mut(&key) else { continue };
             entry.under_way = false;
+            self.slots[slot].denied -= usize::from(std::mem::take(&mut entry.denied));
             let stood = std::mem::replace(&mut entry.have, Have::Absent) == Have::Present;
             if entry.want && stood && !entry.broken {
                 entry.broken = true;
@@ -232,7 +317,12 @@ impl<W> Book<W> {
         (waiters, restored)
     }
 
-    /// How many keys of `slot` stood once and do not surely stand now.
+    /// The keys of `slot` that stood once and do not surely stand now.
+    pub fn broken_keys(&self, slot: usize) -> Vec<Key> {
+        self.keys_of(slot, |entry| entry.broken)
+    }
+
+    /// How many they are.
     pub fn broken(&self, slot: usize) -> usize {
         self.slots[slot].broken
     }
@@ -255,7 +345,7 @@ impl<W> Book<W> {
 
     fn enqueue(&mut self, key: &Key) {
         let Some(entry) = self.entries.get_mut(key) else { return };
-        if entry.next().is_some() && !entry.queued {
+        if entry.next().is_some() && !entry.queued && !entry.denied {
             entry.queued = true;
             self.slots[entry.slot].queue.push_back(key.clone());
         }
@@ -267,6 +357,7 @@ impl<W> Book<W> {
             && let Some(entry) = self.entries.remove(key)
         {
             self.slots[entry.slot].used -= entry.cost;
+            self.slots[entry.slot].denied -= usize::from(entry.denied);
         }
     }
 }
@@ -375,6 +466,75 @@ mod tests {
         assert_eq!(book.handle_proof(0), (vec![], vec![]));
     }
 
+    /// One registration that stands, and is looked at.
+    fn looked_at(book: &mut Book<u32>) {
+        register(book, 1, 0);
+        book.take(0, 100);
+        book.handle_done(&key(1), &Outcome::Present);
+        assert_eq!(book.standing(0), [key(1)]);
+        assert_eq!(book.take_standing(vec![key(1), key(2)]), [key(1)]);
+        assert_eq!(book.take_standing(vec![key(1)]), [], "one look at a time");
+    }
+
+    #[test]
+    fn what_somebody_deleted_is_made_again_and_told_restored() {
+        let mut book = book();
+        looked_at(&mut book);
+        assert_eq!(register(&mut book, 1, 7), None, "whoever comes meanwhile waits for what is found");
+        let settled = book.handle_found(&key(1), Found::Missing, true);
+        assert_eq!((settled.waiters, settled.restored, book.broken(0)), (vec![], false, 1));
+        assert_eq!(book.broken_keys(0), [key(1)]);
+        assert_eq!(book.take(0, 100), [(key(1), Op::Create)]);
+        let settled = book.handle_done(&key(1), &Outcome::Present);
+        assert_eq!((settled.waiters, settled.restored, book.broken(0)), (vec![7], true, 0));
+    }
+
+    #[test]
+    fn a_look_that_finds_everything_in_order_changes_nothing() {
+        let mut book = book();
+        looked_at(&mut book);
+        register(&mut book, 1, 7);
+        assert_eq!(book.handle_found(&key(1), Found::Standing, true).waiters, [7]);
+        assert_eq!((book.broken(0), book.take(0, 100)), (0, vec![]));
+        book.take_standing(vec![key(1)]);
+        register(&mut book, 1, 8);
+        assert_eq!(book.handle_found(&key(1), Found::Unknown, true).waiters, [] as [u32; 0]);
+        assert_eq!(book.handle_proof(0), (vec![8], vec![]), "the next proof will do");
+    }
+
+    #[test]
+    fn what_is_let_go_while_it_is_looked_at_goes() {
+        for (found, operations) in [
+            (Found::Missing, vec![]),
+            (Found::Standing, vec![(key(1), Op::Delete)]),
+            (Found::Unknown, vec![(key(1), Op::Delete)]),
+        ] {
+            let mut book = book();
+            looked_at(&mut book);
+            book.unregister(&key(1));
+            book.handle_found(&key(1), found, true);
+            assert_eq!((book.take(0, 100), book.broken(0)), (operations, 0), "{found:?}");
+            assert_eq!(book.is_empty(0), found == Found::Missing);
+        }
+    }
+
+    #[test]
+    fn what_is_denied_is_told_and_waits_to_be_tried_again_beside_the_rest() {
+        let mut book = book();
+        register(&mut book, 1, 7);
+        register(&mut book, 2, 8);
+        book.take(0, 100);
+        assert_eq!(book.handle_done(&key(1), &Outcome::Denied("no".to_owned())).waiters, [7]);
+        assert_eq!(book.handle_done(&key(2), &Outcome::Present).waiters, [8]);
+        assert_eq!((book.denied(0), book.take(0, 100)), (1, vec![]));
+        assert_eq!(register(&mut book, 1, 9), None);
+        assert_eq!(book.take(0, 100), [], "however often it is asked for");
+        book.retry_denied(0);
+        assert_eq!(book.take(0, 100), [(key(1), Op::Create)]);
+        assert_eq!(book.handle_done(&key(1), &Outcome::Present).waiters, [9]);
+        assert_eq!(book.denied(0), 0);
+    }
+
     #[test]
     fn the_budget_spreads_keys_over_slots() {
         let mut book = Book::new(4 * COST);
@@ -401,6 +561,13 @@ mod tests {
         Unregister(usize),
         Take(usize),
         Done(bool),
+        /// The server does not allow it.
+        Denied,
+        RetryDenied,
+        /// Somebody else deletes it.
+        Deleted(usize),
+        /// Everything is looked at; whether the answers come.
+        Look(bool),
         SessionEnd,
         Lost,
         Proof,
@@ -412,6 +579,10 @@ mod tests {
             4 => (0usize..8).prop_map(Step::Unregister),
             3 => (1usize..4).prop_map(Step::Take),
             4 => any::<bool>().prop_map(Step::Done),
+            1 => Just(Step::Denied),
+            1 => Just(Step::RetryDenied),
+            2 => (0usize..8).prop_map(Step::Deleted),
+            1 => any::<bool>().prop_map(Step::Look),
             1 => Just(Step::SessionEnd),
             1 => Just(Step::Lost),
             1 => Just(Step::Proof),
@@ -427,12 +598,13 @@ mod tests {
             let mut book = book();
             let (mut wanted, mut server) = (HashSet::new(), HashSet::new());
             let mut under_way: VecDeque<(Key, Op)> = VecDeque::new();
+            let mut deleted = HashSet::new();
             for step in steps {
                 match step {
                     Step::Register(n) => {
                         wanted.insert(key(n));
                         let stands = register(&mut book, n, 0).is_some();
-                        prop_assert!(!stands || server.contains(&key(n)));
+                        prop_assert!(!stands || server.contains(&key(n)) || deleted.contains(&key(n)));
                     }
                     Step::Unregister(n) => {
                         wanted.remove(&key(n));
@@ -440,6 +612,18 @@ mod tests {
                     }
                     Step::Take(limit) => under_way.extend(book.take(0, limit)),
                     Step::Done(answered) => finish(&mut book, &mut server, &mut under_way, answered),
+                    Step::Denied => {
+                        if let Some((key, _)) = under_way.pop_front() {
+                            book.handle_done(&key, &Outcome::Denied("no".to_owned()));
+                        }
+                    }
+                    Step::RetryDenied => book.retry_denied(0),
+                    Step::Deleted(n) => {
+                        if server.remove(&key(n)) {
+                            deleted.insert(key(n));
+                        }
+                    }
+                    Step::Look(answered) => look(&mut book, &server, answered),
                     Step::SessionEnd => {
                         server.clear();
                         under_way.clear();
@@ -448,14 +632,29 @@ mod tests {
                     Step::Lost => drop(book.handle_lost(0)),
                     Step::Proof => drop(book.handle_proof(0)),
                 }
-                prop_assert_eq!(book.broken(0), book.keys_of(0, |entry| entry.broken).len());
+                prop_assert_eq!(book.broken(0), book.broken_keys(0).len());
+                prop_assert_eq!(book.denied(0), book.keys_of(0, |entry| entry.denied).len());
             }
+            book.retry_denied(0);
+            // What was already on its way is done first: nothing can be looked at meanwhile.
+            while !under_way.is_empty() {
+                finish(&mut book, &mut server, &mut under_way, true);
+            }
+            look(&mut book, &server, true);
             while book.waiting(0) > 0 || !under_way.is_empty() {
                 under_way.extend(book.take(0, 3));
                 finish(&mut book, &mut server, &mut under_way, true);
             }
             prop_assert_eq!(book.slots[0].used, wanted.len() * COST);
             prop_assert_eq!(server, wanted);
+        }
+    }
+
+    fn look(book: &mut Book<u32>, server: &HashSet<Key>, answered: bool) {
+        let standing = book.standing(0);
+        for key in book.take_standing(standing) {
+            let found = if server.contains(&key) { Found::Standing } else { Found::Missing };
+            book.handle_found(&key, if answered { found } else { Found::Unknown }, true);
         }
     }
 

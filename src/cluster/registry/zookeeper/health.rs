@@ -46,6 +46,30 @@ impl HealthBoard {
     }
 }
 
+/// Something that goes wrong again and again, and is said once for each reason.
+#[derive(Debug, Default)]
+pub struct Trouble(Option<String>);
+
+impl Trouble {
+    /// Whether this reason has not been said yet.
+    pub fn is_news(&mut self, reason: &str) -> bool {
+        let is_news = self.0.as_deref() != Some(reason);
+        if is_news {
+            self.0 = Some(reason.to_owned());
+        }
+        is_news
+    }
+
+    /// It has ended; whether there was any.
+    pub fn end(&mut self) -> bool {
+        self.0.take().is_some()
+    }
+
+    pub fn reason(&self) -> Option<&str> {
+        self.0.as_deref()
+    }
+}
+
 /// Pauses before attempts: none before the first; then growing, and jittered, so that a cluster does not come
 /// back as one.
 pub struct Backoff {

@@ -16,10 +16,10 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::sleep;
 use zookeeper_client::{Client, Error, MultiReadResult, OneshotWatcher, SessionState};
 
-use super::access::registry_error;
 use super::batch::{BATCH, IN_FLIGHT};
 use super::cache::{Answers, Doorkeeper};
-use super::health::Backoff;
+use super::errors::registry_error;
+use super::health::{Backoff, Trouble};
 use super::link::{Ask, Found, Settings};
 use super::nodes;
 use super::tree;
@@ -48,6 +48,11 @@ pub struct Lookups {
     doorkeeper: Doorkeeper,
     nobody: Arc<[QueueName]>,
     warned: Option<Instant>,
+    /// Why ZooKeeper cannot be reached, said once.
+    trouble: Trouble,
+    /// Why lookups are not answered, said once; and why the nodes cannot be listed.
+    denied: Trouble,
+    nodes_trouble: Trouble,
 }
 
 type Batch = Vec<(Vec<Key>, oneshot::Sender<Found>)>;
@@ -82,7 +87,20 @@ impl Lookups {
     ) -> Self {
         let name = format!("{} lookups", settings.access.hosts());
         let doorkeeper = Doorkeeper::new(settings.capacity.clamp(1_000, 100_000));
-        Self { name, settings, answers, asks, renew, ready, doorkeeper, nobody: Arc::new([]), warned: None }
+        Self {
+            name,
+            settings,
+            answers,
+            asks,
+            renew,
+            ready,
+            doorkeeper,
+            nobody: Arc::new([]),
+            warned: None,
+            trouble: Trouble::default(),
+            denied: Trouble::default(),
+            nodes_trouble: Trouble::default(),
+        }
     }
 
     /// Runs until the registry is gone.
@@ -95,7 +113,8 @@ impl Lookups {
                 () = gone.cancelled() => break,
             };
             let begun = Instant::now();
-            self.settings.board.set(&self.name, Some(RegistryHealth::Connected));
+            (self.trouble, self.denied, self.nodes_trouble) = Default::default();
+            self.report();
             let reason = tokio::select! {
                 reason = self.serve(client) => reason,
                 () = gone.cancelled() => break,
@@ -121,8 +140,10 @@ impl Lookups {
                 Err(error) => error,
             };
             backoff.handle_failure();
-            tracing::warn!(link = self.name, %error, "cannot reach ZooKeeper");
             let reason = error.to_string();
+            if self.trouble.is_news(&reason) {
+                tracing::warn!(link = self.name, reason, "ZooKeeper cannot be reached, or does not let us in: trying on");
+            }
             self.settings.board.set(&self.name, Some(RegistryHealth::Disconnected { reason }));
             self.ready.send_replace(true);
         }
@@ -251,6 +272,10 @@ impl Lookups {
                 if let Some(nodes) = &self.settings.nodes {
                     nodes.set(records);
                 }
+                if self.nodes_trouble.end() {
+                    tracing::info!(link = self.name, "the nodes can be listed again");
+                    self.report();
+                }
                 self.ready.send_replace(true);
                 connection.work.push(Box::pin(async move {
                     watcher.changed().await;
@@ -259,7 +284,10 @@ impl Lookups {
                 }));
             }
             Done::Nodes(Err(error)) => {
-                tracing::warn!(link = self.name, %error, "cannot list the nodes");
+                if self.nodes_trouble.is_news(&error.to_string()) {
+                    tracing::warn!(link = self.name, %error, "the nodes cannot be listed: trying on");
+                    self.report();
+                }
                 self.ready.send_replace(true);
                 connection.work.push(Box::pin(sleep(NODES_RETRY).map(|()| Done::NodesChanged)));
             }
@@ -282,6 +310,22 @@ impl Lookups {
     }
 
     fn answer(&mut self, lookups: Batch, results: Vec<MultiReadResult>, connection: &mut Connection) {
+        let denial = results.iter().find_map(|result| match result {
+            MultiReadResult::Error { err: Error::NoNode } => None,
+            MultiReadResult::Error { err } => Some(err.to_string()),
+            _ => None,
+        });
+        match denial {
+            Some(reason) if self.denied.is_news(&reason) => {
+                tracing::warn!(link = self.name, reason, "ZooKeeper does not answer lookups: events go to every node");
+                self.report();
+            }
+            None if self.denied.end() => {
+                tracing::info!(link = self.name, "ZooKeeper answers lookups again");
+                self.report();
+            }
+            _ => {}
+        }
         let mut results = results.into_iter();
         for (keys, reply) in lookups {
             let mut found = Found::with_capacity(keys.len());
@@ -299,6 +343,18 @@ impl Lookups {
             }
             let _ = reply.send(found);
         }
+    }
+
+    /// Tells readiness how this connection is doing.
+    fn report(&self) {
+        let trouble = self.denied.reason().or(self.nodes_trouble.reason());
+        self.settings.board.set(
+            &self.name,
+            Some(match trouble {
+                None => RegistryHealth::Connected,
+                Some(reason) => RegistryHealth::Disconnected { reason: format!("ZooKeeper does not answer questions: {reason}") },
+            }),
+        );
     }
 
     /// Watches a key that is asked for repeatedly.

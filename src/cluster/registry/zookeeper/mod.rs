@@ -1,9 +1,10 @@
 //! The registry in ZooKeeper.
 //!
 //! A node's side: `registrar` keeps a `book` of what is to stand and spreads it over session `slot`s; `batch`
-//! carries operations out; `standing` says how sure it all is; `announce` keeps the node's own znode.
+//! carries operations out; `audit` says when to look whether it all still stands; `standing` says how sure it all is; `announce` keeps the node's own znode.
 //! A publisher's side: a `link` to each ensemble does `lookups` in batches and keeps a `cache` of answers true;
-//! `nodes` are the running ones. Who may do what: `acls`. All: `tree` is the layout, `access` the way in, `jump` the choice of ensemble.
+//! `nodes` are the running ones. Who may do what: `acls`. All: `tree` is the layout, `access` the way
+//! in, `errors` what goes wrong and who mends it, `jump` the choice of ensemble.
 //!
 //! Upholds I-3 (one znode per key and node), I-6 (loss is told), I-14 (no session holds too much) and the
 //! publisher's half of I-5 (no answer is older than `settle`).
@@ -37,9 +38,11 @@ use crate::mail::key::Key;
 mod access;
 mod acls;
 mod announce;
+mod audit;
 mod batch;
 mod book;
 mod cache;
+mod errors;
 mod health;
 mod jump;
 mod link;
@@ -106,6 +109,7 @@ impl ZookeeperRegistry {
                     board: board.clone(),
                     child: child.clone(),
                     discontinuities: telling.clone(),
+                    audit: settings.audit_ms.duration(),
                     closing: CancellationToken::new(),
                     gone: gone.clone(),
                 }))

@@ -16,13 +16,16 @@ use tokio::time::{Interval, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use zookeeper_client::{Client, Error, SessionState};
 
-use super::access::{Access, registry_error};
-use super::announce::{Announcement, announce};
+use super::access::Access;
+use super::announce::{Announcement, announce, look};
+use super::audit::Audit;
 use super::batch::{BATCH, Session};
-use super::book::{Book, Outcome};
-use super::health::{Backoff, HealthBoard, jittered};
+use super::book::{Book, Found, Outcome};
+use super::errors::registry_error;
+use super::health::{Backoff, HealthBoard, Trouble, jittered};
 use super::standing::Standing;
-use crate::cluster::registry::{Discontinuity, RegistryError};
+use super::tree;
+use crate::cluster::registry::{Discontinuity, RegistryError, RegistryHealth};
 use crate::mail::key::Key;
 
 /// Who waits for a registration.
@@ -34,9 +37,10 @@ const GATHER: Duration = Duration::from_millis(3);
 /// Batches under way.
 const BATCHES: usize = 4;
 
-/// After a refusal, or an answer that was lost: not at once again.
+/// After an answer that was lost: not at once again.
 const PAUSE: Duration = Duration::from_millis(100);
-const PAUSE_REFUSED: Duration = Duration::from_secs(5);
+/// How often what was denied is tried again.
+const RETRY_DENIED: Duration = Duration::from_secs(2);
 
 /// How many restored keys are told together.
 const TOLD_TOGETHER: usize = 2_000;
@@ -53,6 +57,8 @@ pub struct Shared {
     /// The name of this node's znodes, once it has been announced: before that nothing is registered.
     pub child: Arc<OnceLock<String>>,
     pub discontinuities: mpsc::UnboundedSender<Discontinuity>,
+    /// How long a round of looking at all registrations takes.
+    pub audit: Duration,
     pub closing: CancellationToken,
     /// The registry has been dropped: everything ends at once.
     pub gone: CancellationToken,
@@ -76,12 +82,16 @@ pub struct Slot {
     announcement: Announcement,
     restored: Vec<Key>,
     not_before: Option<Instant>,
+    /// Why ZooKeeper cannot be reached, said once.
+    trouble: Trouble,
 }
 
 enum Done {
     Batch { sent: Instant, outcomes: Vec<(Key, Outcome)> },
     Beat { sent: Instant, result: Result<(), Error> },
     Announced(Result<(), RegistryError>),
+    Look { sent: Instant, found: Vec<(Key, Found)> },
+    NodeLook(Found),
 }
 
 type UnderWay = FuturesUnordered<BoxFuture<'static, Done>>;
@@ -96,8 +106,8 @@ impl Slot {
     ) -> Self {
         let name = format!("{} slot {number}", shared.access.hosts());
         let standing = Standing::new(shared.access.timeout());
-        let (restored, not_before) = (Vec::new(), None);
-        Self { shared, number, name, wake, proven, standing, announcement, restored, not_before }
+        let (restored, not_before, trouble) = (Vec::new(), None, Trouble::default());
+        Self { shared, number, name, wake, proven, standing, announcement, restored, not_before, trouble }
     }
 
     /// Runs until the registrar closes or is gone.
@@ -133,11 +143,17 @@ impl Slot {
             // A stall would otherwise hold the attempt for as long as the session lives.
             let attempt = timeout(access.timeout() * 2, attempt);
             let error = match self.meanwhile(attempt).await?.unwrap_or(Err(Error::Timeout)) {
-                Ok(client) => return Some((client, begun)),
+                Ok(client) => {
+                    self.trouble.end();
+                    return Some((client, begun));
+                }
                 Err(error) => error,
             };
-            tracing::warn!(slot = self.name, %error, "cannot reach ZooKeeper");
-            self.standing.set_reason(error.to_string());
+            let reason = error.to_string();
+            if self.trouble.is_news(&reason) {
+                tracing::warn!(slot = self.name, reason, "ZooKeeper cannot be reached, or does not let this node in: trying on");
+            }
+            self.standing.set_reason(reason);
             if let refusal @ RegistryError::Refused(_) = registry_error(&error) {
                 for waiter in shared.book().take_waiters(self.number) {
                     let _ = waiter.send(Err(refusal.clone()));
@@ -181,9 +197,12 @@ impl Slot {
             }
             state => self.standing.handle_connection(false, format!("the connection to ZooKeeper is {state}")),
         }
-        let session = Arc::new(Session::new(client, &shared.access, shared.child.clone()));
+        let session = Arc::new(Session::new(client, shared.access.clone(), shared.child.clone()));
         let mut under_way = UnderWay::new();
         let (mut batches, mut beating) = (0, false);
+        let mut audit = Audit::new(shared.audit, Instant::now());
+        let mut node_audit = interval_of(shared.audit / 4);
+        let mut retry = interval_of(RETRY_DENIED);
         let mut beat = interval_of(session_timeout / 5);
         let mut tick = ticks(session_timeout);
         let mut flush_at: Option<Instant> = None;
@@ -193,7 +212,7 @@ impl Slot {
             let now = Instant::now();
             if let Some(wish) = self.announcement.next(now) {
                 let session = session.clone();
-                under_way.push(Box::pin(async move { Done::Announced(announce(&session.client, wish).await) }));
+                under_way.push(Box::pin(async move { Done::Announced(announce(&session, wish).await) }));
             }
             let waiting = shared.book().waiting(self.number);
             if waiting > 0 {
@@ -228,11 +247,33 @@ impl Slot {
                             self.handle_proof(sent);
                         }
                     }
-                    Done::Announced(result) => self.announcement.handle_done(result, Instant::now()),
+                    Done::Announced(result) => {
+                        self.announcement.handle_done(result, Instant::now());
+                        self.report();
+                    }
+                    Done::Look { sent, found } => self.handle_look(sent, found),
+                    Done::NodeLook(Found::Missing) if self.announcement.standing().is_some() => self.announcement.handle_missing(),
+                    Done::NodeLook(_) => {}
                 },
                 () = self.wake.notified() => {}
                 () = self.announcement.asked() => {}
                 () = sleep_until(flush) => {}
+                () = sleep_until(Some(audit.due())), if close_by.is_none() => {
+                    let sent = Instant::now();
+                    let mut book = shared.book();
+                    let keys = audit.take(sent, || book.standing(self.number));
+                    let keys = book.take_standing(keys);
+                    drop(book);
+                    if !keys.is_empty() {
+                        let session = session.clone();
+                        under_way.push(Box::pin(async move { Done::Look { sent, found: session.look(keys).await } }));
+                    }
+                }
+                _ = node_audit.tick() => if let Some(record) = self.announcement.standing() {
+                    let session = session.clone();
+                    under_way.push(Box::pin(async move { Done::NodeLook(look(&session.client, &record).await) }));
+                },
+                _ = retry.tick(), if self.standing.is_denied() => shared.book().retry_denied(self.number),
                 _ = beat.tick(), if !beating => {
                     beating = true;
                     let session = session.clone();
@@ -291,18 +332,17 @@ impl Slot {
 
     fn handle_batch(&mut self, sent: Instant, outcomes: Vec<(Key, Outcome)>) {
         let mut pause = None;
-        let (mut answered, mut refused) = (false, None);
+        let (mut answered, mut denied) = (false, None);
         {
             let mut book = self.shared.book();
             for (key, outcome) in outcomes {
                 let result = match &outcome {
-                    Outcome::Refused(reason) => {
-                        pause = Some(PAUSE_REFUSED);
-                        refused = Some(reason.clone());
-                        Err(RegistryError::Refused(reason.clone()))
+                    Outcome::Denied(reason) => {
+                        denied = Some(reason.clone());
+                        Err(RegistryError::Denied(reason.clone()))
                     }
                     Outcome::Unknown => {
-                        pause = pause.or(Some(PAUSE));
+                        pause = Some(PAUSE);
                         Ok(())
                     }
                     Outcome::Present | Outcome::Absent => {
@@ -319,9 +359,7 @@ impl Slot {
                 }
             }
         }
-        if let Some(reason) = refused {
-            tracing::warn!(slot = self.name, reason, "registrations are refused; they are tried again");
-        }
+        self.handle_denial(denied);
         self.not_before = pause.map(|pause| Instant::now() + jittered(pause));
         if answered {
             self.handle_proof(sent);
@@ -331,6 +369,55 @@ impl Slot {
         if self.restored.len() >= TOLD_TOGETHER {
             self.tell_restored();
         }
+    }
+
+    /// Something was denied just now, or nothing was.
+    fn handle_denial(&mut self, denied: Option<String>) {
+        match (denied, self.standing.is_denied()) {
+            (Some(reason), false) => {
+                tracing::warn!(
+                    slot = self.name,
+                    reason,
+                    "ZooKeeper does not let this node register: no new subscription stands until it does"
+                );
+                self.standing.set_denied(Some(reason));
+            }
+            (None, true) if self.shared.book().denied(self.number) == 0 => {
+                tracing::info!(slot = self.name, "ZooKeeper lets this node register again");
+                self.standing.set_denied(None);
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes in what an audit has found.
+    fn handle_look(&mut self, sent: Instant, found: Vec<(Key, Found)>) {
+        let missing = found.iter().filter(|(_, found)| *found == Found::Missing).count();
+        let proven = self.standing.is_proven(sent);
+        {
+            let mut book = self.shared.book();
+            for (key, found) in found {
+                let settled = book.handle_found(&key, found, proven);
+                for waiter in settled.waiters {
+                    let _ = waiter.send(Ok(()));
+                }
+                if settled.restored {
+                    self.restored.push(key);
+                }
+            }
+        }
+        if missing > 0 {
+            let example = self.shared.book().broken_keys(self.number).pop();
+            let example = example.map(|key| tree::container(&key)).unwrap_or_default();
+            tracing::warn!(
+                slot = self.name,
+                missing,
+                example,
+                "registrations were deleted in ZooKeeper by somebody else: they are made again, and their clients read anew"
+            );
+            self.standing.handle_missing(Instant::now());
+        }
+        self.report();
     }
 
     fn handle_proof(&mut self, sent: Instant) {
@@ -354,6 +441,7 @@ impl Slot {
             book.broken(self.number) > 0
         };
         self.standing.handle_end(reason, held, Instant::now());
+        self.standing.set_denied(None);
         self.not_before = None;
         self.report();
     }
@@ -361,19 +449,32 @@ impl Slot {
     /// Tells everybody how this slot stands.
     fn report(&mut self) {
         let now = Instant::now();
-        if self.standing.is_proven(now) && self.shared.book().broken(self.number) == 0 {
+        let proven = self.standing.is_proven(now);
+        if proven && self.shared.book().broken(self.number) == 0 {
             self.tell_restored();
             self.standing.handle_restored();
+            // After the keys that are restored themselves: those are not told of it twice.
+            if self.announcement.take_restored() {
+                self.tell(Discontinuity::NodeRestored);
+            }
         }
         if self.standing.poll_lost(now) {
-            let keys = self.shared.book().handle_lost(self.number);
+            let mut book = self.shared.book();
+            // In a session that lives, what is gone is known; in a silent one anything may be.
+            let keys = if proven { book.broken_keys(self.number) } else { book.handle_lost(self.number) };
+            drop(book);
             if !keys.is_empty() {
                 self.tell(Discontinuity::Lost { keys });
             }
         }
-        let proven = self.standing.is_proven(now);
         self.proven.send_if_modified(|shown| std::mem::replace(shown, proven) != proven);
-        self.shared.board.set(&self.name, Some(self.standing.health(now)));
+        let health = match (self.standing.health(now), self.announcement.trouble()) {
+            (RegistryHealth::Connected, Some(reason)) => {
+                RegistryHealth::Disconnected { reason: format!("this node cannot be made known: {reason}") }
+            }
+            (health, _) => health,
+        };
+        self.shared.board.set(&self.name, Some(health));
     }
 
     fn tell_restored(&mut self) {

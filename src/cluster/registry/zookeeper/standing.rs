@@ -20,8 +20,11 @@ pub struct Standing {
     timeout: Duration,
     /// When the last answered request was sent. `None`: there is no session.
     proven: Option<Instant>,
-    /// When the last session ended, until everything it held is registered again.
-    ended: Option<Instant>,
+    /// Since when registrations are known to be gone: their session ended, or somebody deleted them. Until all of them are
+    /// registered again.
+    gone: Option<Instant>,
+    /// Why ZooKeeper does not let us register, while it does not.
+    denied: Option<String>,
     connected: bool,
     reason: String,
     told_lost: Option<Instant>,
@@ -31,7 +34,7 @@ impl Standing {
     /// Before the first session; `timeout` is replaced by what the server grants.
     pub fn new(timeout: Duration) -> Self {
         let reason = "connecting to ZooKeeper".to_owned();
-        Self { timeout, proven: None, ended: None, connected: false, reason, told_lost: None }
+        Self { timeout, proven: None, gone: None, denied: None, connected: false, reason, told_lost: None }
     }
 
     /// A session exists as of `now`.
@@ -57,13 +60,27 @@ impl Standing {
         self.connected = false;
         self.reason = reason.into();
         if held {
-            self.ended.get_or_insert(now);
+            self.gone.get_or_insert(now);
         }
     }
 
-    /// Everything that an ended session held is registered again.
+    /// Registrations were found missing while their session lives.
+    pub fn handle_missing(&mut self, now: Instant) {
+        self.gone.get_or_insert(now);
+    }
+
+    /// ZooKeeper does not let us register, for this reason; `None`: it does.
+    pub fn set_denied(&mut self, reason: Option<String>) {
+        self.denied = reason;
+    }
+
+    pub fn is_denied(&self) -> bool {
+        self.denied.is_some()
+    }
+
+    /// Everything that was gone is registered again.
     pub fn handle_restored(&mut self) {
-        self.ended = None;
+        self.gone = None;
         self.told_lost = None;
     }
 
@@ -85,13 +102,20 @@ impl Standing {
     pub fn health(&self, now: Instant) -> RegistryHealth {
         let silent = self.proven.map(|proven| now.saturating_duration_since(proven));
         match silent {
-            _ if self.ended.is_some() => {
-                let reason = if self.connected { "registering everything again" } else { &self.reason };
+            _ if self.gone.is_some() => {
+                let reason = match &self.denied {
+                    Some(denied) => denied,
+                    None if self.connected => "registering again what is gone",
+                    None => &self.reason,
+                };
                 RegistryHealth::Lost { reason: reason.to_owned() }
             }
             Some(silent) if silent >= self.timeout => RegistryHealth::Lost { reason: self.silence(silent) },
             Some(silent) if silent > self.timeout / 2 => RegistryHealth::InDoubt { reason: self.silence(silent) },
-            Some(_) if self.connected => RegistryHealth::Connected,
+            Some(_) if self.connected => match &self.denied {
+                None => RegistryHealth::Connected,
+                Some(reason) => RegistryHealth::Disconnected { reason: reason.clone() },
+            },
             _ => RegistryHealth::Disconnected { reason: self.reason.clone() },
         }
     }
@@ -103,9 +127,9 @@ impl Standing {
 
     /// Whether presence is to be told now that registrations are lost; notes that it has been.
     pub fn poll_lost(&mut self, now: Instant) -> bool {
-        let due = match (self.told_lost, self.ended) {
+        let due = match (self.told_lost, self.gone) {
             (Some(told), _) => now >= told + TELL_AGAIN,
-            (None, Some(ended)) => now >= ended + TELL_AFTER_END,
+            (None, Some(gone)) => now >= gone + TELL_AFTER_END,
             (None, None) => true,
         };
         let lost = due && matches!(self.health(now), RegistryHealth::Lost { .. });
@@ -189,5 +213,33 @@ mod tests {
         assert_eq!(severity(&standing.health(at(1_200))), 0);
         standing.handle_end("expired", false, at(1_300));
         assert_eq!(severity(&standing.health(at(1_300))), 1, "nothing was held, so nothing is lost");
+    }
+
+    #[test]
+    fn what_is_missing_in_a_living_session_is_lost_until_it_stands_again() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut standing = Standing::new(T);
+        standing.handle_session(T, start);
+        standing.handle_missing(at(100));
+        assert_eq!(severity(&standing.health(at(100))), 3);
+        assert!(!standing.poll_lost(at(1_099)) && standing.poll_lost(at(1_100)));
+        standing.handle_restored();
+        assert_eq!(severity(&standing.health(at(1_200))), 0);
+    }
+
+    #[test]
+    fn a_denial_is_told_and_what_stands_goes_on_standing() {
+        let start = Instant::now();
+        let mut standing = Standing::new(T);
+        standing.handle_session(T, start);
+        standing.set_denied(Some("not authorized".to_owned()));
+        assert_eq!(standing.health(start), RegistryHealth::Disconnected { reason: "not authorized".to_owned() });
+        assert!(!standing.poll_lost(start));
+        standing.handle_missing(start);
+        assert_eq!(standing.health(start), RegistryHealth::Lost { reason: "not authorized".to_owned() });
+        standing.set_denied(None);
+        standing.handle_restored();
+        assert_eq!(standing.health(start), RegistryHealth::Connected);
     }
 }

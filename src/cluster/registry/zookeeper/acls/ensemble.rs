@@ -8,7 +8,7 @@ use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
 use zookeeper_client::{Client, CreateMode, Error, MultiWriteError};
 
-use super::super::access::registry_error;
+use super::super::errors::registry_error;
 use super::super::health::jittered;
 use super::super::tree;
 use super::link::Link;

@@ -16,8 +16,9 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use zookeeper_client::{Client, Error, EventType, OneshotWatcher, SessionState};
 
-use super::super::access::{Access, registry_error};
-use super::super::health::{Backoff, HealthBoard};
+use super::super::access::Access;
+use super::super::errors::registry_error;
+use super::super::health::{Backoff, HealthBoard, Trouble};
 use super::super::tree;
 use super::{record, shares};
 use crate::cluster::acls::AclNews;
@@ -139,12 +140,14 @@ struct Task {
     watched: Watched<Watch>,
     /// Whether something may have changed and nobody could tell.
     in_doubt: bool,
+    /// Why ZooKeeper cannot be reached, said once.
+    trouble: Trouble,
 }
 
 impl Task {
     fn new(settings: Arc<Settings>, asks: mpsc::Receiver<Ask>, state: watch::Sender<Result<Client, RegistryError>>) -> Self {
         let (name, watched) = (format!("{} ACLs", settings.access.hosts()), Watched::new(settings.capacity));
-        Self { name, settings, asks, state, watched, in_doubt: false }
+        Self { name, settings, asks, state, watched, in_doubt: false, trouble: Trouble::default() }
     }
 
     /// Runs until the registry is gone.
@@ -194,11 +197,16 @@ impl Task {
                 access.prepare(&client).await.map(|()| client)
             };
             let error = match timeout(access.timeout() * 2, attempt).await.unwrap_or(Err(Error::Timeout)) {
-                Ok(client) => return client,
+                Ok(client) => {
+                    self.trouble.end();
+                    return client;
+                }
                 Err(error) => error,
             };
             backoff.handle_failure();
-            tracing::warn!(link = self.name, %error, "cannot reach ZooKeeper");
+            if self.trouble.is_news(&error.to_string()) {
+                tracing::warn!(link = self.name, %error, "ZooKeeper cannot be reached, or does not let us in: trying on");
+            }
             self.handle_away(registry_error(&error));
         }
     }
