@@ -210,7 +210,7 @@ impl Session {
         let held = std::mem::take(&mut self.held);
         let mut input = &held[..];
         self.read_client(now, &mut input);
-        // What came in between stands behind what is left.
+        // Bytes that arrived meanwhile follow those that are left.
         let rest = input.to_vec();
         self.held.splice(0..0, rest);
     }
@@ -282,7 +282,7 @@ impl Session {
             match timer {
                 Timer::Login => self.bye("Nobody has logged in for too long", "login_deadline"),
                 Timer::Answer => {
-                    // It hangs: as good as gone.
+                    // A connection that does not answer is treated as a lost one.
                     self.out.act(Action::CloseUpstream);
                     self.upstream_closed(now);
                 }
@@ -299,13 +299,14 @@ impl Session {
             Phase::Closed => {}
             Phase::Idle(_) => self.idle(now, |state, cx| state.lost(cx)),
             _ if is_whole && !self.relay.said_bye => self.bye("The mail server has closed the connection", "upstream_closed"),
-            // In the middle of a response nothing can be said, and after a goodbye nothing more.
+            // In the middle of a response the client could not read a BYE, and the server may have
+            // said BYE already.
             _ => self.close(b"", "upstream_closed"),
         }
     }
 
     fn bye(&mut self, words: &str, reason: &'static str) {
-        // In the middle of a relayed response nothing can be said.
+        // In the middle of a relayed response the client could not read a BYE.
         let is_asking = matches!(&self.phase, Phase::Idle(idle) if idle.state.is_asking());
         let line = format!("* BYE {words}\r\n");
         self.close(if is_asking || self.upstream.is_between() { line.as_bytes() } else { b"" }, reason);

@@ -107,7 +107,7 @@ pub(super) enum RightsAnswer {
 /// What a response means to whoever asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// It is the asker's own business.
+    /// Nothing that concerns the caller.
     Nothing,
     /// News of the mailbox, or of the session.
     News,
@@ -156,13 +156,13 @@ impl Asker {
         Box::new(asker)
     }
 
-    /// The server's numbers are not the client's.
+    /// Keeps the flags that the server tells: its numbers are not the client's.
     pub fn keeping_flags(mut self: Box<Self>) -> Box<Self> {
         self.keeps_flags = true;
         self
     }
 
-    /// With the user's rights on this mailbox, if one is given.
+    /// Asks for the user's rights on this mailbox too, after everything else; `None`: does not.
     pub fn with_rights(mut self: Box<Self>, common: &mut Common, out: &mut Vec<u8>, of: Option<MailboxPath>) -> Box<Self> {
         if let Some(mailbox) = of {
             self.answers.rights = Some(RightsReport { mailbox, answer: RightsAnswer::NotNow, is_outdated: false });
@@ -194,12 +194,12 @@ impl Asker {
         false
     }
 
-    /// Whether the mailbox is selected anew.
+    /// Whether SELECT is among the questions.
     pub fn selects_anew(&self) -> bool {
         self.answers.selected_anew
     }
 
-    /// What has been learned: all questions are answered, or will not be.
+    /// The answers so far: all, or all that will come.
     pub fn finish(self) -> Answers {
         self.answers
     }
@@ -281,11 +281,11 @@ impl Asker {
                 }
             }
             Untagged::Search(uids) if self.asks(&Question::Uids) => return self.hear_uids(uids.clone()),
-            // Nothing found: no ALL.
+            // A search that finds nothing has no ALL.
             Untagged::Esearch(found) if self.is_answered_by(found) => {
                 return self.hear_uids(found.all.clone().unwrap_or_default());
             }
-            // Another's, and no news.
+            // It answers another search, and is no news.
             Untagged::Esearch(_) if self.asks(&Question::Uids) => {}
             Untagged::Capability(list) => {
                 // One answer may have several lines.

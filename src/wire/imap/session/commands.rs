@@ -13,7 +13,7 @@ use crate::wire::imap::effects::Effects;
 /// What the relay remembers.
 #[derive(Debug, Default)]
 pub(super) struct Relay {
-    /// RelayedCommand commands whose tagged response has not come.
+    /// Commands whose tagged response has not come, in the order in which they were sent.
     pub due: VecDeque<RelayedCommand>,
     /// A command that goes on behind a literal, as far as it has come.
     pub command: Option<Box<PartialCommand>>,
@@ -98,7 +98,7 @@ impl AclCommand {
     pub fn of(command: Command<'_>) -> Option<Self> {
         match command {
             Command::SetAcl { mailbox, identifier, rights } => Some(Self { mailbox, identifier, rights }),
-            // Nothing is what is left.
+            // Without an entry the identifier has no rights.
             Command::DeleteAcl { mailbox, identifier } => Some(Self { mailbox, identifier, rights: Vec::new() }),
             _ => None,
         }

@@ -20,7 +20,7 @@ pub(super) struct Common {
     pub timers: Timers,
     /// The number in the last tag of the gateway's own.
     pub serial: u32,
-    /// Registry and queue are.
+    /// Registry and queue are healthy.
     pub healthy: bool,
     pub reading: Reading,
 }

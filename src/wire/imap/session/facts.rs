@@ -48,7 +48,7 @@ pub(super) struct Facts {
     /// A search result is kept for `$` (RFC 5182).
     pub saved_result: bool,
     pub selected: Option<Box<Selected>>,
-    /// Why IDLE is left to the server for a while.
+    /// The pause for which IDLE is left to the server.
     pub pause: Option<Box<Pause>>,
 }
 
@@ -113,7 +113,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_secs(15), Duration::from_se
 
 impl Pause {
     fn after(before: Option<&Self>, now: Instant) -> Self {
-        // What was long ago is another matter.
+        // A pause that ended long ago says nothing of the server now.
         let number = before.filter(|before| now < before.until + PAUSES.1).map_or(0, |before| before.number);
         let pause = PAUSES.0.saturating_mul(1 << number.min(16)).min(PAUSES.1);
         Self { number: number + 1, until: now + pause }

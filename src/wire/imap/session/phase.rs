@@ -7,23 +7,23 @@ use crate::wire::imap::sasl::Exchange;
 /// See each variant; commands are relayed in [`Phase::Commands`] alone.
 #[derive(Debug)]
 pub(super) enum Phase {
-    /// Commands.
+    /// Commands, which are relayed.
     Commands,
-    /// They wait: the server has not answered LOGIN or AUTHENTICATE yet.
+    /// Nothing is read: the server has not answered LOGIN or AUTHENTICATE yet.
     Login { sasl: Option<Box<Exchange>> },
     /// One more line of a SASL exchange, which the server waits for.
     SaslLine { sasl: Box<Exchange> },
-    /// They wait: the shell has not said yet whether the user may be here.
+    /// Nothing is read: the shell has not said yet whether the user may be here.
     Admission,
-    /// TLS begins.
+    /// Nothing is read as IMAP: TLS begins.
     Tls,
-    /// They wait: IDLE was read, but commands before it are not answered yet.
+    /// Nothing is read: IDLE was read, but commands before it are not answered yet.
     Barrier { tag: Box<[u8]> },
     /// A line that ends IDLE, once the client has been told that it idles.
     Idle(Box<Idle>),
     /// The rest of a command that is refused with this answer.
     Refused { answer: Vec<u8> },
-    /// Nobody's: the session is over.
+    /// Nothing is read: the session is over.
     Closed,
 }
 

@@ -97,7 +97,7 @@ impl Question {
             Self::MyRights => {
                 out.extend_from_slice(b"MYRIGHTS ");
                 let name = facts.selected.as_ref().map(|selected| selected.name.as_slice()).unwrap_or_default();
-                // As with SELECT.
+                // A name that needs a literal is refused here as by SELECT.
                 let _ = write::astring(out, name, facts.utf8);
             }
             Self::Idle => out.extend_from_slice(b"IDLE"),

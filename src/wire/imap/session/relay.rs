@@ -253,8 +253,8 @@ impl Session {
                 };
                 self.out.say(piece.bytes);
             }
-            // Most of all traffic: `* 12 FETCH`, `* 3 EXISTS`. The client and the server know the
-            // same.
+            // Most of all traffic: `* 12 FETCH`, `* 3 EXISTS`. The numbers mean the same to both
+            // sides.
             [b'*', b' ', b'0'..=b'9', ..] => {
                 self.follow_count(piece.bytes);
                 self.out.say(piece.bytes);

@@ -21,7 +21,7 @@ pub(super) enum Timer {
     Retry,
     /// A count that disagreed is looked at again.
     Check,
-    /// The server is asked although nothing speaks for it.
+    /// The audit: the server is asked although no event and no doubt asks for it.
     Audit,
     /// A server that did not answer as it must is asked again, and does not idle itself any longer.
     Resume,

@@ -202,7 +202,7 @@ impl Cx<'_> {
         }
     }
 
-    /// Something is not told: whoever knows of the rights is to see that it is made good.
+    /// Something is not told: the source of rights is to see that it is told later.
     pub fn withhold(&mut self) {
         if self.common.reading == Reading::Unknown
             && let Some(mailbox) = self.path().cloned()

@@ -52,8 +52,8 @@ pub(crate) struct Follower {
 
 /// The upstream connection while the view speaks for the mailbox.
 ///
-/// Issue 13's hints belong to [`Link::Held`]: what a server says of itself there comes to
-/// [`Follower::hear_unasked`].
+/// A held connection on which the server idles, too, would be a state beside [`Link::Held`]; what
+/// the server says there is for [`Follower::hear_unasked`].
 #[derive(Debug)]
 pub(crate) enum Link {
     /// A connection stands, and nothing is asked. What the server's sequence numbers mean.

@@ -33,8 +33,8 @@ impl Follower {
         match &mut self.link {
             Link::Held(_) | Link::Parked => {}
             Link::Opening(before @ (Why::Refresh | Why::Handover), _) if why == Why::Done => {
-                // The client waits now: those who do not can let it pass. What is asked is the
-                // same.
+                // The client waits now, so the connection is not paced any more. The questions are
+                // the same.
                 *before = why;
                 cx.out.act(Action::OpenUpstream { urgent: true });
                 return;
@@ -54,7 +54,8 @@ impl Follower {
 
     /// Asks what the server holds, over a connection that stands.
     fn ask_state(&mut self, cx: &mut Cx<'_>, why: Why, numbers: Numbers) {
-        // Some end a connection that asks of a mailbox under a name that it has no more.
+        // Some servers end a connection on which a mailbox is selected that has another name now
+        // (Dovecot).
         let is_renamed = cx.watch.as_ref().is_some_and(|watch| watch.is_renamed);
         let hindrance = self.trouble.as_ref().map(|trouble| trouble.hindrance);
         // A new SELECT would lose what is kept for `$` (RFC 5182): then the server's NOOP must do.
@@ -116,7 +117,7 @@ impl Follower {
             Permission::Granted => cx.out.to_client.append(&mut self.untold),
         }
         match &answers.refused {
-            // Without these it is known all the same, or not told.
+            // The UIDs may be known without NOOP and SEARCH; flags that are not told stay owed.
             None | Some((Question::Noop | Question::Uids | Question::Flags(_) | Question::AllFlags(_), _)) => {}
             Some((Question::Select, false)) => {
                 return Next::Bye { words: "The mailbox cannot be selected any more", reason: "mailbox_gone" };
@@ -225,7 +226,7 @@ impl Follower {
         cx.common.timers.stop(Timer::Retry);
         if cx.client.is_leaving() {
             if !self.flags.all && self.flags.ask.is_empty() {
-                // What came meanwhile is the server's to tell from now on.
+                // Events that came meanwhile are dropped: the server tells the client from now on.
                 return Next::Finish;
             }
             self.level(cx, Why::Done);

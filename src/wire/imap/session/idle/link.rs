@@ -28,7 +28,7 @@ impl Follower {
         let can_reenter = cx.common.can_reenter();
         let is_settled = cx.registration() == Some(Registration::Settled) && cx.common.healthy;
         if !can_reenter || !is_settled || !self.is_at_rest(cx) {
-            // Looked at again.
+            // It is tried again later, if parking is possible at all.
             let due = park_due(cx).filter(|_| can_reenter);
             return cx.common.timers.set_or_stop(Timer::Park, due);
         }
@@ -65,7 +65,7 @@ impl Follower {
         self.link = Link::LoggingIn(why, asker.keeping_flags());
     }
 
-    /// Logged in on the client's behalf, or not.
+    /// The server has answered the login on the client's behalf.
     pub fn logged_in(&mut self, cx: &mut Cx<'_>, why: Why, answers: &Answers) -> Next {
         match answers.refused {
             Some((_, true)) => self.drop_link(cx, why),
@@ -97,14 +97,14 @@ impl Follower {
         let why = match std::mem::replace(&mut self.link, Link::Parked) {
             Link::Levelling(why, asker) | Link::Opening(why, asker) | Link::LoggingIn(why, asker) => {
                 cx.say_that_rights_are_unknown();
-                // What it has told it takes for told.
+                // The server takes the flags that it has told for known.
                 self.flags.ask.extend(asker.finish().flags.iter().map(|(uid, ..)| uid.get()));
                 Some(why)
             }
             Link::Held(_) | Link::Parked => cx.client.is_leaving().then_some(Why::Done),
         };
         if cx.path().is_some_and(|path| self.backlog.ends(path)) {
-            // Which is why the server has closed.
+            // The server has closed because the mailbox is gone.
             return Next::deleted();
         }
         if !cx.common.can_reenter() {

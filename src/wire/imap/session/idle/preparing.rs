@@ -98,7 +98,7 @@ impl State {
         }
         let uids = match (answers.numbers.whole(), answers.listing) {
             (Some(uids), Listing::Told | Listing::Moved) => uids.clone(),
-            // The mailbox does not stand still.
+            // The mailbox changed while the UIDs were listed.
             (_, Listing::Moved | Listing::Torn) if before < SNAPSHOTS => {
                 self.ask_snapshot(cx, backlog, before + 1);
                 return Next::Stay;

@@ -43,7 +43,7 @@ impl Cx<'_> {
     pub(super) fn judge_rights(&mut self, asked: Option<&RightsReport>, backlog: Option<&Backlog>) -> Permission {
         let Some(RightsReport { mailbox, answer, is_outdated }) = asked else { return Permission::Granted };
         if self.path() != Some(mailbox) {
-            // It has another name by now.
+            // The rights were asked for under a name that the mailbox has no more.
             return Permission::Unknown;
         }
         let (rights, permission) = match answer {
@@ -53,7 +53,7 @@ impl Cx<'_> {
                 (Some(*rights).filter(|_| !is_outdated), Permission::Granted)
             }
             RightsAnswer::Rights(rights) => (Some(*rights), Permission::Over(Next::revoked())),
-            // Under its old name there is nothing.
+            // The mailbox has another name: the old one does not exist any more.
             RightsAnswer::Denied if backlog.is_some_and(|backlog| backlog.moves(mailbox)) => return Permission::Unknown,
             RightsAnswer::Denied if backlog.is_some_and(|backlog| backlog.ends(mailbox)) => {
                 return Permission::Over(Next::deleted());

@@ -16,7 +16,7 @@ impl State {
             return Next::Finish;
         }
         self.settle(&mut cx.common.facts);
-        // What was told and what was open is history: the server speaks from here on.
+        // Nothing of what was to be asked matters any more: the server speaks from here on.
         for timer in [Timer::Registration, Timer::Retry, Timer::Check, Timer::Park] {
             cx.common.timers.stop(timer);
         }
@@ -41,7 +41,7 @@ impl State {
     /// The server has begun to idle.
     pub fn server_idles(&mut self, cx: &mut Cx<'_>) -> Next {
         let Self::ServersIdle(progress, _) = self else { return Next::Stay };
-        // What it says from here on has no end that could be waited for.
+        // The tagged response comes only after DONE: no time limit.
         cx.common.timers.stop(Timer::Answer);
         *progress = ServersIdle::Running;
         cx.tell_idling();
@@ -85,7 +85,7 @@ impl State {
         match self {
             Self::ServersIdle(progress @ ServersIdle::Running, _) => progress.leave(cx),
             Self::Polling(None) => return Next::Prepare,
-            // Once that is answered.
+            // The rights are asked for once the server has answered that.
             _ => {}
         }
         Next::Stay
@@ -108,7 +108,7 @@ impl State {
     }
 }
 
-/// Whether there is still a reason for the server's own IDLE.
+/// Whether the server should go on idling itself.
 fn is_servers_business_still(cx: &Cx<'_>) -> bool {
     let is_nameless = cx.common.facts.namespaces.is_some() && cx.common.path().is_none();
     let is_awaited = cx.watch.as_ref().is_some_and(|watch| watch.registration.is_none());

@@ -93,7 +93,7 @@ impl State {
         if cx.common.facts.selected.is_some() {
             return Next::Prepare;
         }
-        // Valid, and silent.
+        // IDLE without a mailbox is valid (RFC 2177), and there is nothing to tell.
         cx.tell_idling();
         Next::Stay
     }
@@ -270,11 +270,11 @@ impl State {
             return Next::Stay;
         }
         match self {
-            // An answer to come may be from before.
+            // The answer on its way may be from before the doubt.
             Self::Snapshot { backlog, .. } => backlog.again = true,
             Self::Following(follower) => follower.level(cx, Why::Refresh),
             Self::Preparing(..) | Self::ServersIdle(..) | Self::Polling(_) => return self.ask_servers_rights(cx),
-            // It is asked with the snapshot.
+            // The rights are asked for with the snapshot.
             Self::Registering(_) | Self::Silent(_) => {}
         }
         Next::Stay
@@ -293,7 +293,7 @@ impl State {
         if let Self::Following(follower) = self {
             return follower.lost(cx);
         }
-        // Which is why the server has closed.
+        // The server has closed because the mailbox is gone.
         let is_deleted = self.backlog().zip(cx.path()).is_some_and(|(backlog, path)| backlog.ends(path));
         if is_deleted { Next::deleted() } else { Next::lost() }
     }
@@ -358,8 +358,8 @@ impl State {
         Next::Stay
     }
 
-    /// Asks the server although nothing speaks for it: it must not log the client out, and nothing
-    /// may stay unnoticed.
+    /// The audit: the server must not log the client out, and what no event told of must not stay
+    /// unnoticed.
     fn audit(&mut self, cx: &mut Cx<'_>) -> Next {
         let due = cx.now + cx.common.jittered(cx.common.rules.audit);
         cx.common.timers.set(Timer::Audit, due);
