@@ -17,8 +17,10 @@ export class Chart {
   #high = h("span");
   #low = h("span");
 
-  /** `lines` are their names; values of the last `span` milliseconds are seen. `decades` draws by powers of ten: of latencies the
-   * slowest would press all others flat otherwise. */
+  /**
+   * `lines` are their names; values of the last `span` milliseconds are seen. `decades` draws by
+   * powers of ten: of latencies the slowest would press all others flat otherwise.
+   */
   constructor(title, lines, span, format, { decades = false } = {}) {
     this.#span = span;
     this.#format = format;

@@ -89,9 +89,11 @@ export function lay(parent, elements) {
   elements.forEach((element, at) => parent.children[at] !== element && parent.insertBefore(element, parent.children[at] ?? null));
 }
 
-/** The children of an element, by key. What is on the screen stays there and is only told anew what it shows: a button that is
- * replaced between press and release gets no click, and a selection or a screen reader's place is
- * lost with its element. */
+/**
+ * The children of an element, by key. What is on the screen stays there and is only told anew what
+ * it shows: a button that is replaced between press and release gets no click, and a selection or a
+ * screen reader's place is lost with its element.
+ */
 export class Kept {
   #parent;
   #make;

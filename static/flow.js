@@ -52,8 +52,11 @@ export class Flow {
     }
   }
 
-  /** Behind a load balancer each reading may be of another node, and two nodes' counters have nothing to do with each other: the
-   * first node that answered is told of for as long as it does so now and then. */
+  /**
+   * Behind a load balancer each reading may be of another node, and two nodes' counters have
+   * nothing to do with each other: the first node that answered is told of for as long as it does
+   * so now and then.
+   */
   take(node, samples, at) {
     const last = this.#readings.at(-1);
     if (last && node !== this.#node) {

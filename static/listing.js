@@ -20,8 +20,10 @@ export function idOf({ session, key }) {
   return `${session} ${key.mailbox === undefined ? `a${key.account}` : `m${key.mailbox}`}`;
 }
 
-/** Whether a key is what somebody typed: "same", "perhaps" (the server may spell it so: in lower case, with its default domain),
- * or "other". */
+/**
+ * Whether a key is what somebody typed: "same", "perhaps" (the server may spell it so: in lower
+ * case, with its default domain), or "other".
+ */
 export function likeness(typed, key) {
   const known = key.mailbox ?? key.account;
   if (typed.startsWith("#") !== (key.mailbox !== undefined)) return "other";
@@ -42,8 +44,10 @@ export class Listing {
   next;
   last;
 
-  /** `page` is the server's answer, `size` how much a page holds, `typed` the key that is looked for, `after` the last row of the
-   * page before. */
+  /**
+   * `page` is the server's answer, `size` how much a page holds, `typed` the key that is looked
+   * for, `after` the last row of the page before.
+   */
   constructor({ subscriptions, next, partial }, { size, typed, after }) {
     this.#size = size;
     this.#typed = typed;
@@ -59,8 +63,10 @@ export class Listing {
     return [...this.#rows.values()].sort(inOrder);
   }
 
-  /** Takes a change in; gives whether that is seen ("changed", "same"), or whether only a new listing helps ("anew"). `heard` has
-   * the nodes that this stream, or one before it, has told of. */
+  /**
+   * Takes a change in; gives whether that is seen ("changed", "same"), or whether only a new
+   * listing helps ("anew"). `heard` has the nodes that this stream, or one before it, has told of.
+   */
   take(name, data, heard) {
     if (name === "snapshot") return this.#snapshot(data.node, heard);
     if (name === "partial") {

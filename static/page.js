@@ -192,9 +192,11 @@ function signOut(reason = "") {
 
 document.addEventListener("bad-token", ({ detail }) => signOut(detail));
 
-/** A token in the fragment, which no server ever sees, as `mailpush dev` prints it. It only fills in the form: a link must not be
- * able to sign somebody in as somebody else. It leaves the address bar, and this tab's history, at
- * once. */
+/**
+ * A token in the fragment, which no server ever sees, as `mailpush dev` prints it. It only fills in
+ * the form: a link must not be able to sign somebody in as somebody else. It leaves the address
+ * bar, and this tab's history, at once.
+ */
 function takeFragment() {
   const [, token] = /^#token=(.+)$/.exec(location.hash) ?? [];
   if (token === undefined) return false;

@@ -1,4 +1,5 @@
-//! How many may follow the subscriptions at once: each of them costs a task, and one connection to every other node.
+//! How many may follow the subscriptions at once: each of them costs a task, and one connection to
+//! every other node.
 
 use std::collections::HashMap;
 use std::sync::Arc;

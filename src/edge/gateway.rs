@@ -104,8 +104,8 @@ impl Gateway {
         }
     }
 
-    /// Verifies a token that is presented from an address, and counts a refusal. Waits a moment where a key set may have to
-    /// be fetched first.
+    /// Verifies a token that is presented from an address, and counts a refusal. Waits a moment
+    /// where a key set may have to be fetched first.
     pub async fn verify(&self, token: &str, from: IpAddr) -> Result<Identity, AuthError> {
         let verdict = self.auth.verify_or_refresh(token, from).await;
         verdict.inspect_err(|error| Metrics::count(&self.metrics.tokens_refused, "reason", error.name()))
@@ -126,8 +126,8 @@ impl Gateway {
         Ok(session)
     }
 
-    /// How long a user with too many sessions should stay away: by then a WebSocket whose client is gone has missed its
-    /// heartbeat, and no longer counts.
+    /// How long a user with too many sessions should stay away: by then a WebSocket whose client is
+    /// gone has missed its heartbeat, and no longer counts.
     pub fn until_ghosts_are_gone(&self) -> Duration {
         self.rules.heartbeat + self.rules.pong_timeout
     }

@@ -1,4 +1,5 @@
-//! The doors: HTTP, WebSocket, SSE. Thin loops around the pure protocols of `wire` and the moving parts of `push`.
+//! The doors: HTTP, WebSocket, SSE. Thin loops around the pure protocols of `wire` and the moving
+//! parts of `push`.
 
 pub mod auth;
 pub mod followers;

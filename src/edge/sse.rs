@@ -78,7 +78,7 @@ pub async fn open_by_form(
 }
 
 async fn begin(gateway: Arc<Gateway>, peer: SocketAddr, headers: &HeaderMap, query: Query) -> Result<Response, Problem> {
-    // What can be refused without a look at a ticket is: a ticket works once.
+    // Whatever can be refused before the ticket is redeemed is: a ticket works only once.
     if let Some(refusal) = gateway.refusal() {
         return Err(Problem::unavailable(refusal));
     }
@@ -90,7 +90,7 @@ async fn begin(gateway: Arc<Gateway>, peer: SocketAddr, headers: &HeaderMap, que
     let request = read_parameters(&gateway, &query);
     let identity = match (token, ticket) {
         (Some(token), _) => gateway.verify(token, peer.ip()).await.map_err(|error| Problem::token(&error))?,
-        // A ticket is of use again with the right parameters.
+        // With wrong parameters the ticket is not redeemed, and can be used again.
         (None, Some(ticket)) if request.is_ok() => redeem(&gateway, ticket).await?,
         (None, _) => return Err(request.err().unwrap_or_else(Problem::no_token)),
     };
@@ -130,7 +130,7 @@ async fn begin(gateway: Arc<Gateway>, peer: SocketAddr, headers: &HeaderMap, que
     stream.notice = stream.expires.checked_sub(gateway.settings.sessions.expiring_notice_ms.duration());
     let due = stream.due();
     stream.timer.as_mut().reset(due.into());
-    // Looked at once the session is in the table: a drain that did not see it there is seen here.
+    // Checked after the session was added to the table: a drain that began before is noticed here.
     if let Some(refusal) = gateway.refusal() {
         return Err(Problem::unavailable(refusal));
     }
@@ -281,7 +281,7 @@ impl SseSession {
                     Resync::Keys(keys) => keys.into_iter().collect(),
                     Resync::All => self.session.subscriptions().into_iter().map(|(key, _)| key).collect(),
                 };
-                // Where nothing stands, nothing can have been missed.
+                // Without a subscription, nothing can have been missed.
                 if !keys.is_empty() {
                     Metrics::count(&self.gateway.metrics.resyncs, "reason", reason.as_str());
                     self.push("resync", None, &push::resync(&keys, reason.as_str()));
@@ -297,7 +297,7 @@ impl SseSession {
                     }
                     Err(failure) => {
                         self.refuse(tag, refusal(failure).0);
-                        // Where nothing stands nor is coming, the client does better to come back.
+                        // No subscription stands and none is pending: the client should reconnect.
                         self.over |= self.outstanding == 0 && self.session.subscriptions().is_empty();
                     }
                 }
@@ -321,7 +321,7 @@ impl Stream for SseSession {
                 return Poll::Ready(None);
             }
             self.ready = VecDeque::new();
-            // First of all: a stream that always has something to tell must not outlive its token.
+            // First, so that a busy stream does not outlive its token.
             if Instant::now() >= self.expires {
                 self.end(CloseReason::TokenExpired.into());
                 continue;

@@ -1,7 +1,7 @@
 //! Tickets: for clients that can send neither a header nor a first frame (`EventSource`).
 //!
-//! Single-use and short-lived, for a URL ends in logs. The node that gave a ticket out redeems it; its name is in
-//! the ticket, so that any node behind a load balancer knows whom to ask.
+//! Single-use and short-lived, for a URL ends in logs. The node that gave a ticket out redeems it;
+//! its name is in the ticket, so that any node behind a load balancer knows whom to ask.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -53,7 +53,8 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    /// `NODE.NUMBER`; `None` for anything else. The number goes into a path: it holds nothing but what we give out.
+    /// `NODE.NUMBER`; `None` for anything else. The number goes into a path: it holds nothing but
+    /// what we give out.
     pub fn parse(text: &str) -> Option<Self> {
         let (node, number) = text.split_once('.')?;
         let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';

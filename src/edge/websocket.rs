@@ -56,7 +56,7 @@ const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
 /// What a refused subscription should wait before it is tried again.
 const RETRY_AFTER_MS: u64 = 2_000;
 
-/// A socket before it is one.
+/// A connection between its handshake and its first frame.
 struct Door {
     gateway: Arc<Gateway>,
     peer: SocketAddr,
@@ -84,7 +84,7 @@ struct Connection {
     handle: Option<Arc<LiveSession>>,
     resuming: Option<Box<Resuming>>,
     verifying: VecDeque<Verifying>,
-    /// What was read and not acted upon yet: while a `connect` is worked on, what follows it waits.
+    /// Input that waits: while a `connect` is being handled, nothing behind it is.
     steps: VecDeque<Step>,
     limiter: DefaultDirectRateLimiter,
     pending: VecDeque<Bytes>,
@@ -95,7 +95,8 @@ struct Connection {
     /// When the socket last took something, while something is pending.
     stalled_since: Option<Instant>,
     unauthenticated: Option<OwnedSemaphorePermit>,
-    /// Tells of a drain as long as this is in no table of sessions that a drain goes through.
+    /// Resolves when the node drains. Set until the user is known: a drain tells the sessions in
+    /// the table, and this one is not in it before that.
     drained: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     ending: Option<Ending>,
     reason: &'static str,
@@ -126,7 +127,7 @@ enum Wake {
     Wrote(usize),
     Read(Vec<Input>, Result<(), CloseReason>, Vec<u8>),
     Outgoing(VecDeque<Outgoing>),
-    /// Bytes of no interest came, or the socket is shut.
+    /// Bytes came that are dropped, or our side was shut.
     Nothing,
     Draining,
     Timeout,
@@ -219,7 +220,7 @@ impl Connection {
     }
 
     fn poll_wake(&mut self, cx: &mut Context<'_>, timer: Pin<&mut Sleep>) -> Poll<Wake> {
-        // First: no flood in either direction may put off a deadline.
+        // First, so that constant traffic cannot delay a deadline.
         if timer.poll(cx).is_ready() {
             return Poll::Ready(Wake::Timeout);
         }
@@ -243,7 +244,7 @@ impl Connection {
         {
             return Poll::Ready(wake);
         }
-        // Only when all is written: what waits in the outbox is bounded, and can still collapse.
+        // Only when everything is written: the outbox is bounded and merges what waits in it.
         if self.pending.is_empty()
             && let Some(handle) = &self.handle
             && let Poll::Ready(outgoing) = handle.poll_take(cx)
@@ -323,7 +324,7 @@ impl Connection {
         }
         self.stalled_since = (!self.pending.is_empty()).then_some(time.monotonic);
         if self.pending.is_empty() {
-            // A burst's memory goes back.
+            // The memory of a burst is freed.
             self.pending = VecDeque::new();
             if let Some(consumed) = self.oldest.take() {
                 self.gateway.metrics.written((time.monotonic - consumed).as_secs_f64());
@@ -389,8 +390,8 @@ impl Connection {
         }
     }
 
-    /// The goodbye of a drain to a socket that is in no table of sessions; spread by what is at
-    /// hand.
+    /// The goodbye of a drain to a connection without a session. The client's port spreads when
+    /// they come back.
     fn until_later(&self) -> Goodbye {
         let reconnect_after = Duration::from_millis(u64::from(self.peer.port()) % 1_000);
         Goodbye { reason: CloseReason::Draining, reconnect_after: Some(reconnect_after) }
@@ -409,7 +410,7 @@ impl Connection {
             return;
         }
         let actions = self.session.handle_timeout(time);
-        // Its half of the closing handshake did not come: it need not be waited for any longer.
+        // The client did not finish the closing handshake in time.
         self.over = actions.contains(&Action::End);
         self.act(actions);
     }
@@ -473,7 +474,7 @@ impl Connection {
             Outgoing::Revoked { key } if self.resuming.is_some() => self.lost_while_resuming(&key),
             Outgoing::Moved { from, to } if self.resuming.is_some() => {
                 self.lost_while_resuming(&from);
-                // Nothing was told of the new name: the client looks for it.
+                // The client was not told the new name, so the subscription is dropped.
                 if let (Some(to), Some(handle)) = (to, &self.handle) {
                     self.gateway.subscriptions.unsubscribe(handle, &to);
                 }
@@ -491,7 +492,7 @@ impl Connection {
         }
     }
 
-    /// What stood already of a returning client's subscriptions is gone before the client was told.
+    /// A returning client has lost a subscription before it was told that it stands.
     fn lost_while_resuming(&mut self, key: &Key) {
         if let Some(result) = self.resuming.iter_mut().flat_map(|r| &mut r.results).find(|result| result.key == *key) {
             (result.rights, result.error) = (None, Some(CommandError::not_found()));
@@ -515,28 +516,28 @@ impl Connection {
     }
 }
 
-// However its task ends, the session holds nothing afterwards.
+// Also where the task panics or is cancelled, the session gives up what it holds.
 impl Drop for Connection {
     fn drop(&mut self) {
         self.leave();
     }
 }
 
-/// How it is told that a subscription does not stand, and whether what stood before still does.
+/// The error for a refused subscription, and whether the subscription that stood before still does.
 pub fn refusal(failure: SubscribeFailure) -> (CommandError, bool) {
     match failure {
         SubscribeFailure::Unavailable { kept } => {
             (CommandError::unavailable("the registry did not answer in time", RETRY_AFTER_MS), kept)
         }
         SubscribeFailure::RightsUnknown { kept } => {
-            (CommandError::unavailable("nobody could say in time what you may see", RETRY_AFTER_MS), kept)
+            (CommandError::unavailable("your rights could not be determined in time", RETRY_AFTER_MS), kept)
         }
         SubscribeFailure::Withdrawn => (CommandError::not_subscribed(), false),
         SubscribeFailure::NotFound => (CommandError::not_found(), false),
     }
 }
 
-/// How a node's wish to end a session is told.
+/// The goodbye for a session that the node ends.
 pub fn goodbye(end: End) -> Goodbye {
     match end {
         End::Draining { reconnect_after } => Goodbye { reason: CloseReason::Draining, reconnect_after: Some(reconnect_after) },

@@ -202,7 +202,7 @@ impl Outside {
             self.tasks.pop_front();
         }
         self.tasks.push_back(AbortOnDropHandle::new(tokio::spawn(async move {
-            // Whether they heard it is their affair.
+            // If the client does not read it, nothing can be done.
             let _ = tokio::time::timeout(TURN_AWAY, turn_away(&mut stream, router)).await;
         })));
     }
@@ -218,7 +218,7 @@ async fn turn_away<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, router: Ro
         }
         io::Result::Ok(())
     };
-    // To whoever says nothing it is said unasked.
+    // A client that sends nothing is told without being asked.
     tokio::time::timeout(SAY_SOON, reading).await.unwrap_or(Ok(()))?;
     let answer = match probe(&head) {
         Some(path) => answer_probe(router, path).await.unwrap_or_else(|| FULL.to_vec()),

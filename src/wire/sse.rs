@@ -1,4 +1,5 @@
-//! Server-Sent Events (WHATWG HTML 9.2): the same pushes as on a WebSocket, for `curl -N` and `EventSource`.
+//! Server-Sent Events (WHATWG HTML 9.2): the same pushes as on a WebSocket, for `curl -N` and
+//! `EventSource`.
 
 use bytes::{BufMut, Bytes, BytesMut};
 

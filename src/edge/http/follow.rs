@@ -222,7 +222,7 @@ struct Follower {
     taken: Taken,
     query: String,
     sink: Sink,
-    /// Whether its silence has been told.
+    /// Whether a `partial` was sent for it.
     told: bool,
 }
 
@@ -246,12 +246,19 @@ impl Follower {
         }
     }
 
+    /// The part of the cursor that concerns the node, once its id is known: the whole of a large
+    /// cluster's would not fit into a URL.
+    fn since(&self) -> StreamCursor {
+        let Some(id) = &self.id else { return self.cursor.clone() };
+        StreamCursor(self.cursor.0.get_key_value(id).map(|(id, seq)| (id.clone(), *seq)).into_iter().collect())
+    }
+
     /// As the stream's reader knows it.
     fn name(&self) -> String {
         self.id.as_ref().map_or_else(|| self.peer.name(), NodeId::to_string)
     }
 
-    /// Takes the node whose line this is; `false` if somebody else has it.
+    /// Claims the node that sent this line; `false` if another follower has it.
     fn take(&mut self, node: NodeId) -> bool {
         let mut taken = self.taken.lock();
         let name = self.peer.name();
@@ -274,7 +281,7 @@ impl Follower {
     async fn follow(&mut self) -> Broken {
         let because = |reason: &str| Broken::Because(reason.to_owned());
         let url = self.peer.url.trim_end_matches('/');
-        let url = format!("{url}/v1/local/subscriptions/stream?{}&since={}", self.query, self.cursor.to_text());
+        let url = format!("{url}/v1/local/subscriptions/stream?{}&since={}", self.query, self.since().to_text());
         let request = self.gateway.client.get(url).bearer_auth(&self.token).send();
         let response = match tokio::time::timeout(self.gateway.settings.http.peer_timeout_ms.duration(), request).await {
             Ok(Ok(response)) if response.status().is_success() => response,
@@ -312,7 +319,7 @@ impl Follower {
     }
 }
 
-/// Where a node stands once it has said a line: a broken connection is taken up behind it.
+/// How far a node's stream has been read: after a broken connection it goes on from there.
 #[derive(Deserialize)]
 struct Stands {
     node: NodeId,

@@ -1,8 +1,8 @@
-//! Tells the cluster of the ACL changes that a client made through the door: no mail server does it
-//! for us.
+//! Publishes the ACL changes that a client made through the gateway: mail servers do not report
+//! them.
 //!
-//! One task for each connection that makes any, so that its changes keep their order. It outlives
-//! the connection until everything is told.
+//! Each connection that changes ACLs has one task, so that its changes keep their order. The task
+//! outlives the connection until everything is published.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// How long each attempt may take.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What one connection has to tell.
+/// The ACL changes of one connection that wait to be published.
 #[derive(Debug, Default)]
 pub(super) struct Announcements {
     /// `None` until there is something.

@@ -41,10 +41,10 @@ use crate::push::outbox::End;
 use crate::push::session::{LiveSession, Transport};
 use crate::wire::imap::session::{Action, Input, Session, Setting};
 
-/// So many bytes waiting for a client stop reading from itself: it asks, and does not take the
-/// answers.
+/// How many bytes may wait for a client, in bytes, before its commands are not read any more: it
+/// sends commands and does not read the answers.
 const CLIENT_BACKLOG: usize = 4 * BUFFER_LIMIT;
-/// How long a session may take over its last words.
+/// How long a session may take to write its goodbye.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a server may be silent over the commands of a client that has shut its side.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
@@ -72,8 +72,8 @@ enum Underway {
     CloseUpstream,
 }
 
-/// The last part: what is due is written, then our side is shut, then what still comes is thrown
-/// away.
+/// The end of a connection: what waits for the client is written, then our side is shut, then what
+/// the client still sends is read and dropped.
 struct Ending {
     deadline: Instant,
     shut: bool,
@@ -91,21 +91,22 @@ pub struct Connection {
     underway: Underway,
     handle: Option<Arc<LiveSession>>,
     announcements: Announcements,
-    /// What is due to the client waits until what it did is told to the cluster.
+    /// Until the cluster has been told of an ACL change of the client's, nothing is written to it.
     promise: Option<Promise>,
-    /// When the oldest event among what waits for the client was consumed.
+    /// When the oldest event among those that wait to be written came out of the queue.
     oldest: Option<Instant>,
     /// The client has shut its side, but may still read. When it did, or when the server last said
     /// something since.
     half_closed: Option<Instant>,
-    /// The session was told to end: until when it may take over it.
+    /// The session is saying goodbye: when the connection is closed at the latest.
     goodbye_deadline: Option<Instant>,
     ending: Option<Ending>,
     parked: bool,
     reason: &'static str,
     over: bool,
     unauthenticated: Option<OwnedSemaphorePermit>,
-    /// Tells of a drain as long as this is in no table of sessions that a drain goes through.
+    /// Resolves when the node drains. Set until the user is known: a drain tells the sessions in
+    /// the table, and this one is not in it before that.
     drained: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     _permits: Permits,
 }
@@ -214,7 +215,7 @@ impl Connection {
         let verdict = self.admit(user);
         let now = Instant::now();
         self.session.handle(now, Input::Admission(verdict));
-        // The table first, the value second: no change between the two is missed.
+        // After the session was added to the table: a change in between is not missed.
         self.session.handle(now, Input::Health(*self.door.healthy.borrow()));
     }
 
@@ -232,7 +233,7 @@ impl Connection {
             Ok(handle) => {
                 debug!(session = %handle.id, %user, peer = %self.peer, "an IMAP session begins");
                 if gateway.is_draining() {
-                    // The drain may have gone through the table before this was in it.
+                    // The drain may have told all sessions before this one was added.
                     handle.end(End::Draining { reconnect_after: Duration::ZERO });
                 }
                 self.drained = None;
@@ -246,7 +247,7 @@ impl Connection {
     fn open_upstream(&mut self, urgent: bool) {
         match self.upstream {
             Upstream::None => {}
-            // What waits for its turn is let go.
+            // An attempt that waits for its turn is given up.
             Upstream::Opening(_) if urgent => {}
             _ => return,
         }
@@ -327,7 +328,7 @@ impl Connection {
 
     fn timed_out(&mut self) {
         let now = Instant::now();
-        // What is due is written next, before which nothing would take its deadline away.
+        // The wait ends here, so that its deadline does not fire again.
         self.promise.take_if(|promise| now >= promise.deadline());
         if let Some(ending) = &self.ending {
             self.over = now >= ending.deadline;
@@ -339,7 +340,7 @@ impl Connection {
             info!(peer = %self.peer, "an IMAP client takes nothing any more and is given up");
             (self.reason, self.over) = ("too_slow", true);
         } else if stalled(&self.to_upstream) && self.underway == Underway::CloseUpstream {
-            // The session has done with it, and what was due to it will not be taken any more.
+            // The session does not need it any more, and it does not take what waits for it.
             self.drop_upstream();
         } else if stalled(&self.to_upstream) {
             self.upstream_closed();
@@ -352,10 +353,10 @@ impl Connection {
         }
     }
 
-    // What the sockets, the hub and the node bring. `Ready` once something has been done.
+    // Input from the sockets, the hub and the node. `Ready` once something was handled.
 
     fn poll_progress(&mut self, cx: &mut Context<'_>, timer: Pin<&mut Sleep>) -> Poll<()> {
-        // First: no flood in either direction may put off a deadline.
+        // First, so that constant traffic cannot delay a deadline.
         if timer.poll(cx).is_ready() {
             self.timed_out();
             return Poll::Ready(());
@@ -379,7 +380,7 @@ impl Connection {
         if self.poll_upstream_read(cx).is_ready() || self.poll_client_read(cx).is_ready() {
             return Poll::Ready(());
         }
-        // Only when all is written: what waits in the outbox is bounded, and can still collapse.
+        // Only when everything is written: the outbox is bounded and merges what waits in it.
         if self.session.out.to_client.is_empty()
             && self.underway == Underway::Nothing
             && let Some(handle) = &self.handle
@@ -388,7 +389,7 @@ impl Connection {
             self.tell(outgoing);
             return Poll::Ready(());
         }
-        // It is going to wait: a burst's memory goes back.
+        // The task is about to sleep: the memory of a burst is freed.
         for buffer in [&mut self.session.out.to_client, &mut self.session.out.to_upstream] {
             if buffer.is_empty() && buffer.capacity() > 0 {
                 *buffer = Vec::new();
@@ -400,7 +401,7 @@ impl Connection {
     fn poll_client_write(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Some(promise) = &mut self.promise {
             if !promise.is_over(cx) {
-                // It is not the client that takes nothing.
+                // The client is not to blame that nothing is written.
                 self.to_client.stalled_since = None;
                 return Poll::Pending;
             }
@@ -425,7 +426,7 @@ impl Connection {
     fn poll_upstream_write(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Upstream::Open(stream) = &mut self.upstream else { return Poll::Pending };
         if ready!(self.to_upstream.poll_write(cx, stream, &mut self.session.out.to_upstream)).is_err() {
-            // What it said before it broke is still to be read, and then its end.
+            // What it sent before the connection broke is still read, up to its end.
             self.session.out.to_upstream.clear();
             self.to_upstream = Progress::default();
         }
@@ -494,7 +495,7 @@ impl Connection {
     fn poll_upstream_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let room = self.session.out.to_client.len() - self.to_client.written < BUFFER_LIMIT;
         let Upstream::Open(stream) = &mut self.upstream else { return Poll::Pending };
-        // Of a connection that is to be let go the session wants to hear nothing more.
+        // Nothing more is read from a connection that is about to be closed.
         if !room || self.underway != Underway::Nothing {
             return Poll::Pending;
         }
@@ -547,8 +548,8 @@ impl Connection {
         Poll::Ready(())
     }
 
-    /// Shuts our side to the server once it has been sent everything, and not before: it would be
-    /// taken at its word.
+    /// Shuts our side of the server's connection once everything has been sent to it. Earlier, the
+    /// server would close before it has read the commands that still wait here.
     fn poll_half_close(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.session.is_holding() {
             return Poll::Pending;
@@ -587,7 +588,7 @@ impl Connection {
     }
 }
 
-// However its task ends, the session holds nothing afterwards.
+// Also where the task panics or is cancelled, the session gives up what it holds.
 impl Drop for Connection {
     fn drop(&mut self) {
         self.leave();

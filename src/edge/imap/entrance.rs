@@ -112,8 +112,8 @@ struct Arriving {
 }
 
 impl Arriving {
-    /// Whom this connection is from. Of a net that is trusted the header must come first; of others
-    /// none is read.
+    /// The client's address. From a trusted net (`imap.proxy_protocol_from`) a PROXY header must
+    /// come first; from others none is read.
     async fn client(&mut self) -> Result<SocketAddr, proxy_protocol::HeaderError> {
         if !self.door.trusts(self.peer.ip()) {
             return Ok(self.peer);
@@ -162,7 +162,7 @@ async fn refuse(stream: &mut Stream, refusal: Refusal) -> io::Result<()> {
 }
 
 async fn enter(arriving: Arriving, connection: OwnedSemaphorePermit, unauthenticated: OwnedSemaphorePermit) {
-    // In boxes: what a connection needs while it comes in is not kept while it lives.
+    // Boxed, so that the memory needed to let a connection in is not kept for its whole life.
     let Some(mut arrival) = Box::pin(arrive(arriving, connection)).await else { return };
     arrival.unauthenticated = Some(unauthenticated);
     Connection::new(arrival).run().await;

@@ -10,9 +10,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::stream::Stream;
 
-/// What one read takes at most.
+/// The most that one read takes, in bytes.
 const READ_BYTES: usize = 64 * 1024;
-/// So many bytes waiting for one side stop reading from the other.
+/// How many bytes may wait for one side before the other side is not read any more.
 pub const BUFFER_LIMIT: usize = 64 * 1024;
 
 thread_local! {
@@ -69,8 +69,8 @@ pub fn poll_read(cx: &mut Context<'_>, stream: &mut Stream, take: impl FnOnce(&[
     SCRATCH.with_borrow_mut(|scratch| {
         let mut buffer = ReadBuf::new(scratch);
         match ready!(Pin::new(stream).poll_read(cx, &mut buffer)) {
-            // TLS that ends without a close_notify, as many clients end it. Nobody can cut off
-            // anything by that: what is not a whole command is not one.
+            // TLS that ends without a close_notify, as many clients end it. Nobody gains anything
+            // by cutting a connection off so: a command that is not complete is not executed.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Poll::Ready(Ok(0)),
             read => read?,
         }

@@ -1,5 +1,4 @@
-//! Getting in: tokens are verified, sessions admitted, and returning clients given back what they
-//! had.
+//! Authentication: verifies tokens, admits sessions, and subscribes returning clients again.
 
 use super::{Connection, RETRY_AFTER_MS};
 use crate::edge::auth::{AuthError, Identity, Scopes};
@@ -23,8 +22,8 @@ pub(super) struct Resuming {
     pub results: Vec<Resumed>,
 }
 
-/// A token to be looked at, in the order in which they came. May wait for a key set, while this
-/// session waits and no other.
+/// A token that waits to be verified, in the order in which they came. Verifying may wait for a key
+/// set; only this session waits with it.
 pub(super) enum Verifying {
     Connect { id: u32, token: String, resume: Option<Resume> },
     Refresh { id: u32, token: String },
@@ -40,7 +39,7 @@ impl Connection {
             (error, Goodbye { reason: CloseReason::TooManySessions, reconnect_after: Some(after) })
         })?);
         self.unauthenticated = None;
-        // Asked once this is in the table of sessions: a drain that did not see it there is seen
+        // Checked after the session was added to the table: a drain that began before is noticed
         // here.
         if self.gateway.is_draining() {
             return Err((CommandError::unavailable("the node is going down", RETRY_AFTER_MS), self.until_later()));
@@ -63,7 +62,7 @@ impl Connection {
                 };
                 let subject = verdict.as_ref().ok().map(|verified| verified.subject.clone());
                 if let Some(handle) = &self.handle {
-                    // The user may be called otherwise since the last token.
+                    // The user may have been renamed since the last token.
                     self.session.handle_user(handle.user());
                     if let Some(subject) = subject.filter(|subject| subject.user == handle.user()) {
                         self.gateway.subscriptions.change_subject(handle, subject);

@@ -281,8 +281,8 @@ impl Session {
     pub fn handle_settled(&mut self, id: u32, key: &Key, rights: Rights) -> Vec<Action> {
         match &self.phase {
             Phase::Connected(who) if who.subscriptions.contains(key) => vec![Action::Send(push::subscribed(id, key, rights))],
-            // Given up, or moved away from this name, before the reply could go out: it is not to
-            // go on without the client's knowing.
+            // The client has unsubscribed, or the mailbox was renamed, before the reply was sent: a
+            // subscription that the client does not know must not go on.
             Phase::Connected(_) => {
                 let refusal = push::refused(&Refusal { id: Some(id), error: CommandError::not_subscribed() });
                 vec![Action::Unsubscribe(key.clone()), Action::Send(refusal)]
@@ -311,7 +311,7 @@ impl Session {
         }
     }
 
-    /// The user is called so now.
+    /// The user was renamed.
     pub fn handle_user(&mut self, user: UserName) {
         if let Phase::Connected(who) = &mut self.phase {
             who.user = user;
@@ -356,8 +356,8 @@ impl Session {
         }
     }
 
-    /// A client that is told something all the time must answer too: else one that is gone would
-    /// seem to be there for as long as the network takes what is sent.
+    /// When the next heartbeat is due. A client that constantly receives events is asked too:
+    /// otherwise one that is gone would seem alive for as long as the network takes what is sent.
     fn heartbeat_due(&self) -> Instant {
         self.last_sent.min(self.last_heard) + self.rules.heartbeat
     }

@@ -70,7 +70,9 @@ impl Connection {
                 Outgoing::End(End::Draining { .. }) => {
                     self.say_goodbye("draining", "The server is going down, connect again");
                 }
-                Outgoing::End(End::TooSlow) => self.say_goodbye("too_slow", "Too much of what happened could not be told"),
+                Outgoing::End(End::TooSlow) => {
+                    self.say_goodbye("too_slow", "Too many changes are waiting for you, connect again")
+                }
                 Outgoing::End(End::Ended) => self.say_goodbye("ended", "The session was ended by an administrator"),
             }
         }
