@@ -66,7 +66,9 @@ async fn rest_and_sse_answer_alike() {
             (200, ask(Method::GET, "/v1/subscriptions", &[("mailbox", mailbox)])),
             (200, ask(Method::GET, "/v1/local/subscriptions", &[("mailbox", mailbox)])),
             (403, ask(Method::GET, "/v1/subscriptions", &[("mailbox", mailbox), ("user", "alice@example.org")])),
-            (403, ask(Method::GET, "/v1/subscriptions/stream", &[("mailbox", mailbox), ("user", "alice@example.org")])),
+            (403, ask(Method::GET, "/v1/subscriptions/stream", &[("user", "alice@example.org")])),
+            // It takes no mailbox, and says so without naming this one.
+            (400, ask(Method::GET, "/v1/subscriptions/stream", &[("mailbox", mailbox)])),
             (403, ask(Method::GET, &acl, &[])),
             (403, ask(Method::PUT, &acl, &[("identifier", "bob")]).json(&json!({ "rights": "lr" }))),
             (403, ask(Method::DELETE, &acl, &[])),
