@@ -1,4 +1,5 @@
-//! A running node: the only file that names concrete adapters, and that starts, drains and stops them.
+//! A running node: the only file that names concrete adapters, and that starts, drains and stops
+//! them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -57,7 +58,8 @@ const HEALTH_INTERVAL: Duration = Duration::from_secs(2);
 const START_RETRY: Duration = Duration::from_secs(2);
 /// Between batches of `resync`s.
 const TICK: Duration = Duration::from_millis(5);
-/// How long a drain waits for clients, and then for the registry and the queue, once it is told to hurry.
+/// How long a drain waits for clients, and then for the registry and the queue, once it is told to
+/// hurry.
 const HURRIED: Duration = Duration::from_millis(500);
 /// How long a client may take over its half of the closing handshake.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -149,8 +151,8 @@ pub struct Node {
 }
 
 impl Node {
-    /// Binds the listener, opens the node's queue, makes the node known, and serves. Probes are answered from the
-    /// start; sessions are taken in once the queue is being read (I-4).
+    /// Binds the listener, opens the node's queue, makes the node known, and serves. Probes are
+    /// answered from the start; sessions are taken in once the queue is being read (I-4).
     pub async fn start(mut settings: Arc<Settings>, cluster: Cluster) -> Result<Self> {
         if settings.node.origin.is_empty() {
             Arc::make_mut(&mut settings).node.origin = host_name();
@@ -239,12 +241,13 @@ impl Node {
         Ok(Self { gateway, cluster, address, imap, server, stop, background, failed })
     }
 
+    /// The node's id.
     pub fn id(&self) -> &NodeId {
         self.gateway.node()
     }
 
-    /// Returns if the node, or something in the process that it needs, has failed: it would be of no use to its clients any
-    /// more, and should be started anew.
+    /// Returns if the node, or something in the process that it needs, has failed: it would be of
+    /// no use to its clients any more, and should be started anew.
     pub async fn failed(&self) {
         tokio::select! {
             () = self.failed.cancelled() => {}
@@ -252,21 +255,24 @@ impl Node {
         }
     }
 
+    /// Where its HTTP door is bound.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
+    /// Where its IMAP door is bound.
     pub fn imap(&self) -> ImapAddresses {
         self.imap
     }
 
+    /// What its doors share.
     pub fn gateway(&self) -> &Arc<Gateway> {
         &self.gateway
     }
 
-    /// Refuses new sessions, says goodbye to those there are at the configured rate, unregisters, flushes and stops; all
-    /// within the deadline. Once `hurry` is cancelled all that are left are told goodbye at once, and nothing is waited for
-    /// longer than [`HURRIED`].
+    /// Refuses new sessions, says goodbye to those there are at the configured rate, unregisters,
+    /// flushes and stops; all within the deadline. Once `hurry` is cancelled all that are left are
+    /// told goodbye at once, and nothing is waited for longer than [`HURRIED`].
     pub async fn drain(mut self, hurry: CancellationToken) {
         let settings = &self.gateway.settings.node;
         let deadline = settings.drain_deadline_ms.duration();
@@ -275,11 +281,13 @@ impl Node {
         let sessions = self.gateway.sessions.all();
         info!(sessions = sessions.len(), ?deadline, "node drains");
         let began = tokio::time::Instant::now();
-        // The goodbyes take six tenths of the deadline at most; what is left is for the closing handshakes and the registry.
+        // The goodbyes take six tenths of the deadline at most; what is left is for the closing
+        // handshakes and the registry.
         let fastest = sessions.len() as f64 / (deadline.as_secs_f64() * 0.6).max(0.001);
         let pause = Duration::from_secs_f64(1.0 / fastest.max(f64::from(settings.drain_rate.max(1))));
         for (number, session) in sessions.into_iter().enumerate() {
-            // Each is told its own time to stay away, so that they do not come to one other node at once.
+            // Each is told its own time to stay away, so that they do not come to one other node at
+            // once.
             session.end(End::Draining { reconnect_after: Duration::from_millis(number as u64 * 7_919 % 1_000) });
             tokio::select! {
                 () = tokio::time::sleep_until(began + pause * (number as u32 + 1)) => {}
@@ -321,7 +329,8 @@ pub fn host_name() -> String {
     if name.trim().is_empty() { "unknown".to_owned() } else { name.trim().to_owned() }
 }
 
-/// What a new registration must wait before every publisher sees it: nothing where there is no staleness.
+/// What a new registration must wait before every publisher sees it: nothing where there is no
+/// staleness.
 fn settle(settings: &Settings) -> Duration {
     match settings.registry.kind {
         RegistryKind::Zookeeper => settings.registry.settle_ms.duration(),
@@ -502,14 +511,15 @@ async fn watch_queue(
     }
 }
 
-/// Tells the sessions of broken keys to resync, spread over time: they all read their state from one mail store. What
-/// breaks again while it waits to be told waits once.
+/// Tells the sessions of broken keys to resync, spread over time: they all read their state from
+/// one mail store. What breaks again while it waits to be told waits once.
 async fn tell_breaks(gateway: Arc<Gateway>, mut breaks: mpsc::UnboundedReceiver<Break>) {
     let mut pending: BTreeMap<Key, ResyncReason> = BTreeMap::new();
     while let Some(first) = breaks.recv().await {
         let mut per_tick = 1;
         let mut take_in = |broken: Break, pending: &mut BTreeMap<Key, ResyncReason>| {
-            // While it lasts publishers tell every node; what was missed on the way is asked for once it is over.
+            // While it lasts publishers tell every node; what was missed on the way is asked for
+            // once it is over.
             if broken.reason == ResyncReason::RegistryRestored {
                 gateway.subscriptions.access.doubt_keys(&broken.keys);
             }
@@ -533,7 +543,8 @@ async fn tell_breaks(gateway: Arc<Gateway>, mut breaks: mpsc::UnboundedReceiver<
     }
 }
 
-/// Tells every session to resync, spread over time. A further gap while that goes on is told to all again.
+/// Tells every session to resync, spread over time. A further gap while that goes on is told to all
+/// again.
 async fn tell_gaps(gateway: Arc<Gateway>, mut gaps: mpsc::UnboundedReceiver<()>) {
     while gaps.recv().await.is_some() {
         while gaps.try_recv().is_ok() {}
@@ -549,7 +560,8 @@ async fn tell_gaps(gateway: Arc<Gateway>, mut gaps: mpsc::UnboundedReceiver<()>)
     }
 }
 
-/// How many to tell in each [`TICK`], so that so many are told within the configured spread. Few are told sooner.
+/// How many to tell in each [`TICK`], so that so many are told within the configured spread. Few
+/// are told sooner.
 fn per_tick_of(gateway: &Gateway, count: usize) -> usize {
     let spread = gateway.settings.sessions.resync_spread_ms.duration();
     let ticks = (spread.as_millis() / TICK.as_millis()).max(1) as usize;

@@ -1,9 +1,10 @@
 //! Tasks that a process cannot do without.
 //!
-//! A panic ends the task that it happens in, and nothing else. Where everything else depends on that task, the process would
-//! live on half alive: with its port closed, or with keys that are never fetched again. Such a task is wrapped in [`vital`]:
-//! its panic is a failure of the process, which drains and ends, so that its supervisor starts it anew. A task of one
-//! connection, one session or one request is not wrapped: its panic ends that one.
+//! A panic ends the task that it happens in, and nothing else. Where everything else depends on
+//! that task, the process would live on half alive: with its port closed, or with keys that are
+//! never fetched again. Such a task is wrapped in [`vital`]: its panic is a failure of the process,
+//! which drains and ends, so that its supervisor starts it anew. A task of one connection, one
+//! session or one request is not wrapped: its panic ends that one.
 
 use std::sync::LazyLock;
 

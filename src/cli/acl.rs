@@ -19,24 +19,29 @@ pub enum AclCommand {
     Delete(DeleteArgs),
 }
 
+/// The flags of `mailpush acl get`.
 #[derive(Args)]
 pub struct GetArgs {
     #[command(flatten)]
     pub target: Target,
 }
 
+/// The flags of `mailpush acl set`.
 #[derive(Args)]
 pub struct SetArgs {
     #[command(flatten)]
     pub target: Target,
-    /// bob@example.org, group:staff, anyone or authenticated; with - in front the rights are taken, whoever else gives them
+    /// bob@example.org, group:staff, anyone or authenticated; with - in front the rights are taken,
+    /// whoever else gives them
     #[arg(allow_hyphen_values = true)]
     pub identifier: String,
-    /// Letters of lrswipkxtea; with + or - in front they are added to what the identifier has, or taken from it
+    /// Letters of lrswipkxtea; with + or - in front they are added to what the identifier has, or
+    /// taken from it
     #[arg(allow_hyphen_values = true)]
     pub rights: String,
 }
 
+/// The flags of `mailpush acl delete`.
 #[derive(Args)]
 pub struct DeleteArgs {
     #[command(flatten)]
@@ -58,6 +63,7 @@ pub struct Target {
     pub mailbox: String,
 }
 
+/// Asks a node, and prints what it answers.
 pub async fn run(command: AclCommand) -> Result<(), CliError> {
     match command {
         AclCommand::Get(GetArgs { target }) => target.ask(Method::GET, None, None).await,

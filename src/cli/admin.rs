@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::client::Remote;
 use super::{CliError, print};
 
+/// The flags of `mailpush subscriptions`.
 #[derive(Args)]
 pub struct SubscriptionsArgs {
     #[command(flatten)]
@@ -28,6 +29,7 @@ pub struct SubscriptionsArgs {
     pub json: bool,
 }
 
+/// The flags of `mailpush nodes`.
 #[derive(Args)]
 pub struct NodesArgs {
     #[command(flatten)]
@@ -37,6 +39,7 @@ pub struct NodesArgs {
     pub json: bool,
 }
 
+/// Prints all pages of the listing. Nodes that did not answer are named, and make it an error.
 pub async fn subscriptions(args: SubscriptionsArgs) -> Result<(), CliError> {
     let client = args.remote.required()?;
     let filters = [("user", args.user), ("mailbox", args.mailbox), ("node", args.node), ("transport", args.transport)];
@@ -78,6 +81,7 @@ fn incomplete(silent: &[&Value]) -> CliError {
     CliError::Unavailable(format!("the list is incomplete, these nodes did not answer: {}", nodes.join(", ")))
 }
 
+/// Prints the nodes. Those that did not answer are named, and make it an error.
 pub async fn nodes(args: NodesArgs) -> Result<(), CliError> {
     let client = args.remote.required()?;
     let answer = client.send(client.request(Method::GET, "/v1/nodes")).await?;

@@ -18,7 +18,8 @@ pub async fn run(global: &Global) -> Result<(), CliError> {
     let mut settings = global.start(Purpose::Agent)?;
     super::raise_open_files();
     settings.access.source = settings.access.source.resolved_for_agent(&settings);
-    // A wrong one either holds events back while ZooKeeper is away, or leaves ACLs there as they were.
+    // A wrong one either holds events back while ZooKeeper is away, or leaves ACLs there as they
+    // were.
     info!(source = settings.access.source.name(), "the gateways' access.source is taken to be this");
     let cluster = Cluster::connect(&settings).await?;
     let metrics = Arc::new(Metrics::default());

@@ -1,7 +1,8 @@
 //! `mailpush check`: is the configuration good, and is what it names there?
 //!
-//! One line each: `ok`, `FAIL` with its cause, or `WARN` for what works but is seldom meant. Only `FAIL` makes the command
-//! fail. What libraries log is left out unless `-v` asks for it: the causes are in the lines.
+//! One line each: `ok`, `FAIL` with its cause, or `WARN` for what works but is seldom meant. Only
+//! `FAIL` makes the command fail. What libraries log is left out unless `-v` asks for it: the
+//! causes are in the lines.
 
 use std::fmt::Write;
 use std::io::ErrorKind;
@@ -47,7 +48,8 @@ pub struct CheckArgs {
     /// As `mailpush agent` on a mail server, not as a gateway
     #[arg(long)]
     agent: bool,
-    /// With --agent: compare agent.dovecot with the namespaces that the mail server tells this user of; needs a master user
+    /// With --agent: compare agent.dovecot with the namespaces that the mail server tells this user
+    /// of; needs a master user
     #[arg(long, value_name = "NAME", requires = "agent")]
     user: Option<String>,
 }
@@ -90,7 +92,8 @@ impl Probe {
     }
 }
 
-/// What a gateway with these settings needs, each as a probe that has not started yet; they run side by side.
+/// What a gateway with these settings needs, each as a probe that has not started yet; they run
+/// side by side.
 pub fn probe_dependencies(settings: &Settings) -> Vec<Probe> {
     let mut probes = vec![keys(settings.auth.clone()), listen(settings), registry(settings.clone()), queue(settings.clone())];
     if settings.imap.is_on() {

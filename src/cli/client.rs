@@ -18,7 +18,8 @@ pub struct Remote {
     /// A token; better given as MAILPUSH_TOKEN, for command lines are seen by others
     #[arg(long, env = "MAILPUSH_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
-    /// A proxy to ask through, such as http://proxy.example.org:3128; HTTP_PROXY and ALL_PROXY are not heeded
+    /// A proxy to ask through, such as http://proxy.example.org:3128; HTTP_PROXY and ALL_PROXY are
+    /// not heeded
     #[arg(long, env = "MAILPUSH_PROXY", default_value = "", hide_default_value = true)]
     pub proxy: String,
 }
@@ -53,11 +54,13 @@ impl Remote {
 }
 
 impl Client {
+    /// A request for a path of the node's, with the token.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.client.request(method, format!("{}{path}", self.url)).bearer_auth(&self.token)
     }
 
-    /// Sends a request; what is no success becomes an error in the server's own words. The answer's JSON otherwise.
+    /// Sends a request; what is no success becomes an error in the server's own words. The answer's
+    /// JSON otherwise.
     pub async fn send(&self, request: RequestBuilder) -> Result<Value, CliError> {
         let unreachable =
             |error: reqwest::Error| CliError::Unavailable(format!("{} cannot be reached: {}", self.url, words(&error)));

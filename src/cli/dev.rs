@@ -9,6 +9,7 @@ use super::{CliError, Global, print};
 use crate::config::Purpose;
 use crate::dev::{Description, Dev, Ports};
 
+/// The flags of `mailpush dev`.
 #[derive(Args)]
 pub struct DevArgs {
     /// How many nodes
@@ -25,6 +26,7 @@ pub struct DevArgs {
     pub json: bool,
 }
 
+/// Runs until SIGTERM or SIGINT, then drains all nodes.
 pub async fn run(global: &Global, args: DevArgs) -> Result<(), CliError> {
     let mut signals = Signals::listen()?;
     let settings = global.start(Purpose::Dev)?;

@@ -8,6 +8,7 @@ use crate::config::{Purpose, RegistryKind};
 use crate::mail::ids::NodeId;
 use crate::node::Cluster;
 
+/// The flags of `mailpush gc`.
 #[derive(Args)]
 pub struct GcArgs {
     /// Say what would be removed, and leave it
@@ -15,6 +16,8 @@ pub struct GcArgs {
     pub dry_run: bool,
 }
 
+/// Removes the topics, or says which it would remove. Nothing is removed while the registry cannot
+/// say which nodes live.
 pub async fn run(global: &Global, args: GcArgs) -> Result<(), CliError> {
     let settings = global.start(Purpose::Publish)?;
     if settings.registry.kind != RegistryKind::Zookeeper {

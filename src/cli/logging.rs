@@ -1,10 +1,11 @@
 //! Logging: to standard error, one line an event, for people or for machines.
 //!
-//! What may be logged: names of nodes, queues, settings, refusals. Never tokens, passwords, or anything of a mail.
+//! What may be logged: names of nodes, queues, settings, refusals. Never tokens, passwords, or
+//! anything of a mail.
 //!
-//! A log that cannot be written costs log lines and nothing else. Lines wait, within bounds, for a thread of their own: whoever
-//! logs never waits for the reader of a pipe, and never hears of an error. How many lines are lost is told once one can be
-//! written again.
+//! A log that cannot be written costs log lines and nothing else. Lines wait, within bounds, for a
+//! thread of their own: whoever logs never waits for the reader of a pipe, and never hears of an
+//! error. How many lines are lost is told once one can be written again.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::collections::VecDeque;
@@ -26,7 +27,8 @@ use crate::config::{LogFormat, LogSettings};
 /// What waits to be written, at most: bytes.
 const WAITING_BYTES: usize = 1 << 20;
 
-/// Between attempts to write to what takes nothing now (a pipe that somebody has made non-blocking).
+/// Between attempts to write to what takes nothing now (a pipe that somebody has made
+/// non-blocking).
 const FULL_PAUSE: Duration = Duration::from_millis(20);
 
 /// How long [`flush`] waits.
@@ -38,7 +40,8 @@ static LOG: OnceLock<Log> = OnceLock::new();
 pub fn start(settings: &LogSettings) {
     // The filter has been checked with the other settings.
     let filter = EnvFilter::try_new(&settings.filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    // It logs frames with all that is in them, tokens too: whatever the filter says, that stays out.
+    // It logs frames with all that is in them, tokens too: whatever the filter says, that stays
+    // out.
     let filter = match "tungstenite=info".parse() {
         Ok(directive) => filter.add_directive(directive),
         Err(_) => filter,
@@ -125,7 +128,8 @@ impl Shared {
 }
 
 impl Log {
-    /// Starts the thread that writes; it tells how many lines are lost once it can write again. Without it (there may be no thread to be had) all lines are lost.
+    /// Starts the thread that writes; it tells how many lines are lost once it can write again.
+    /// Without it (there may be no thread to be had) all lines are lost.
     fn start(out: impl Write + Send + 'static, tell_lost: impl Fn(u64) + Send + 'static) -> Self {
         let shared = Arc::new(Shared::default());
         let writing = shared.clone();

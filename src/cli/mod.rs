@@ -1,7 +1,7 @@
 //! The command line: one file per command; this one holds what all of them share.
 //!
-//! Results go to standard output, everything else to standard error. Exit codes follow sysexits where scripts and
-//! supervisors care: see [`CliError::exit_code`].
+//! Results go to standard output, everything else to standard error. Exit codes follow sysexits
+//! where scripts and supervisors care: see [`CliError::exit_code`].
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -58,7 +58,8 @@ pub struct Global {
     /// The configuration file (TOML)
     #[arg(long, global = true, value_name = "FILE", env = "MAILPUSH_CONFIG")]
     pub config: Option<PathBuf>,
-    /// Set one setting, such as http.listen=0.0.0.0:8080; wins over file and environment. May be repeated
+    /// Set one setting, such as http.listen=0.0.0.0:8080; wins over file and environment. May be
+    /// repeated
     #[arg(long, global = true, value_name = "SETTING=VALUE")]
     pub set: Vec<String>,
     /// How to log: human or json (the setting log.format)
@@ -166,7 +167,8 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // clap would exit with 2; all usage errors are 64 here. `--help` and `--version` are no errors.
+            // clap would exit with 2; all usage errors are 64 here. `--help` and `--version` are no
+            // errors.
             let _ = error.print();
             return if error.use_stderr() { EXIT_USAGE.into() } else { ExitCode::SUCCESS };
         }
@@ -200,13 +202,14 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
             Command::Token(command) => token::run(&cli.global, command).await,
         }
     });
-    // What still blocks a thread (a library's close, a read of standard input) must not keep the process.
+    // What still blocks a thread (a library's close, a read of standard input) must not keep the
+    // process.
     runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
     outcome
 }
 
-/// As many open files as the system lets the process have: the soft limit, 1,024 on most systems, is for programs that use
-/// `select`, and each client needs one or two.
+/// As many open files as the system lets the process have: the soft limit, 1,024 on most systems,
+/// is for programs that use `select`, and each client needs one or two.
 fn raise_open_files() {
     match files::raise_limit() {
         Ok(limit) => info!(limit, "open files at most"),
@@ -214,7 +217,8 @@ fn raise_open_files() {
     }
 }
 
-/// Writes a result to standard output. Whoever reads it may stop early (`| head`): that is no failure.
+/// Writes a result to standard output. Whoever reads it may stop early (`| head`): that is no
+/// failure.
 pub fn print(text: impl AsRef<str>) -> Result<(), CliError> {
     let mut stdout = io::stdout().lock();
     let written = stdout.write_all(text.as_ref().as_bytes()).and_then(|()| stdout.flush());

@@ -1,4 +1,5 @@
-//! `mailpush publish`: events from flags or standard input, straight into the queues or through a node.
+//! `mailpush publish`: events from flags or standard input, straight into the queues or through a
+//! node.
 
 use std::io::{self, BufRead, Read};
 use std::sync::Arc;
@@ -35,6 +36,7 @@ pub enum Format {
     Msgpack,
 }
 
+/// The flags of `mailpush publish`.
 #[derive(Args)]
 pub struct PublishArgs {
     #[command(flatten)]
@@ -97,6 +99,7 @@ enum Way {
     Node(Client),
 }
 
+/// Publishes, and prints what became of each event. One that was not published is an error.
 pub async fn run(global: &Global, args: PublishArgs) -> Result<(), CliError> {
     let (way, names, origin) = match args.remote.client()? {
         // The node brings names to their normal form.

@@ -19,6 +19,7 @@ pub struct Signals {
 }
 
 impl Signals {
+    /// Listens to all of them.
     pub fn listen() -> Result<Self, CliError> {
         let listen = |kind, name: &str| signal(kind).with_context(|| format!("cannot listen for {name}"));
         Ok(Self {
@@ -30,7 +31,8 @@ impl Signals {
         })
     }
 
-    /// Waits for SIGTERM or SIGINT. SIGHUP, SIGUSR1 and SIGUSR2 mean nothing yet: they are logged, and change nothing.
+    /// Waits for SIGTERM or SIGINT. SIGHUP, SIGUSR1 and SIGUSR2 mean nothing yet: they are logged,
+    /// and change nothing.
     pub async fn stop(&mut self) {
         loop {
             let name = tokio::select! {

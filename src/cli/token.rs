@@ -28,7 +28,8 @@ pub struct IssueArgs {
     /// Whose token it is
     #[arg(long)]
     user: String,
-    /// push, subscriptions:read, sessions:write, events:publish, acl:read or acl:write; may be repeated. Without any: push
+    /// push, subscriptions:read, sessions:write, events:publish, acl:read or acl:write; may be
+    /// repeated. Without any: push
     #[arg(long = "scope", value_name = "SCOPE")]
     scopes: Vec<Scopes>,
     /// A group of the user's; may be repeated
@@ -123,11 +124,13 @@ fn human_report(token: &str, verdict: &Result<Identity, AuthError>) -> String {
         }
         Err(error) => format!("refused: {error} ({})\n", error.name()),
     };
-    // JSON escapes control characters: what a stranger wrote into the token cannot play with the terminal.
+    // JSON escapes control characters: what a stranger wrote into the token cannot play with the
+    // terminal.
     format!("{verdict}header   {}\nclaims   {}\n", part(token, 0), part(token, 1))
 }
 
-/// A part of the token as it claims to be, whether or not the token is any good; null if unreadable.
+/// A part of the token as it claims to be, whether or not the token is any good; null if
+/// unreadable.
 fn part(token: &str, index: usize) -> Value {
     let bytes = token.split('.').nth(index).and_then(|part| BASE64URL_NOPAD.decode(part.as_bytes()).ok());
     bytes.filter(|_| token.len() <= MAX_TOKEN_BYTES).and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()

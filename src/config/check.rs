@@ -28,6 +28,7 @@ pub enum Purpose {
 
 impl Settings {
     /// All that is wrong with these settings as a gateway's; empty if nothing is.
+    #[cfg(test)]
     pub fn check(&self) -> Vec<Fault> {
         check(self, Purpose::Serve, &BTreeSet::new())
     }

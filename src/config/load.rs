@@ -64,6 +64,7 @@ pub(super) struct Given {
 }
 
 /// Loads the settings of a gateway node: [`load_for`] with [`Purpose::Serve`].
+#[cfg(test)]
 pub fn load(sources: &Sources) -> Result<Settings, Vec<Fault>> {
     load_for(sources, Purpose::Serve)
 }

@@ -27,7 +27,9 @@ pub use check::Purpose;
 pub(crate) use check::parse_algorithm;
 pub use check_agent::socket_mode;
 pub use fault::{Fault, Origin};
-pub use load::{CLI_VARIABLES, Sources, load, load_for};
+#[cfg(test)]
+pub use load::load;
+pub use load::{CLI_VARIABLES, Sources, load_for};
 pub use settings::*;
 pub use settings_access::*;
 pub use settings_agent::*;

@@ -29,12 +29,11 @@ use crate::cluster::registry::local::LocalRegistry;
 use crate::config::{ImapTls, QueueKind, RegistryKind, Secret, Settings};
 use crate::edge::auth::Scopes;
 use crate::edge::auth::token::{TokenRequest, issue};
-use crate::mail::{Event, Uid};
+use crate::mail::Event;
 use crate::node::{Cluster, Node};
 use crate::push::clock::unix_ms;
 use crate::push::publisher::Publisher;
 use crate::tasks::vital;
-use store::model::Refusal;
 use store::{Store, StoreOptions};
 
 /// Who is there; everybody's password is their name.
@@ -55,7 +54,8 @@ const RETRY: Duration = Duration::from_millis(100);
 /// A cluster in this process.
 pub struct Dev {
     nodes: Vec<Node>,
-    store: Store,
+    /// Held: it ends when it is dropped.
+    _store: Store,
     _publishing: AbortOnDropHandle<()>,
     description: Description,
 }
@@ -142,17 +142,7 @@ impl Dev {
         // One publisher, as one mail server has: its clients hear only what came out of the queue (I-7).
         let publisher = started.first().context("a cluster has a node")?.gateway().publisher.clone();
         let publishing = AbortOnDropHandle::new(tokio::spawn(vital("dev publisher", publish(publisher, published))));
-        Ok(Self { nodes: started, store, _publishing: publishing, description })
-    }
-
-    /// The mail store behind all nodes.
-    pub fn store(&self) -> &Store {
-        &self.store
-    }
-
-    /// Delivers a message to `alice`, say, as an MTA would.
-    pub fn deliver(&self, user: &str, mailbox: &str, message: &[u8]) -> Result<Uid, Refusal> {
-        self.store.deliver(user, mailbox, message)
+        Ok(Self { nodes: started, _store: store, _publishing: publishing, description })
     }
 
     pub fn description(&self) -> &Description {

@@ -176,6 +176,7 @@ impl Store {
 
     /// Delivers a message, as an MTA would: `MessageNew`. `user` is `alice` or `alice@example.org`, `mailbox` a name of
     /// their own.
+    #[allow(dead_code, reason = "for tests")]
     pub fn deliver(&self, user: &str, mailbox: &str, message: &[u8]) -> Result<Uid, Refusal> {
         let stamp = Stamp { now: Instant::now(), unix_ms: unix_ms(), session: 0 };
         self.shared.change(|model| {
@@ -192,11 +193,13 @@ impl Store {
         StoreRights::new(self.shared.clone())
     }
 
+    #[allow(dead_code, reason = "for tests")]
     pub fn faults(&self) -> Faults {
         self.shared.model().faults
     }
 
     /// Changes how it misbehaves, from now on.
+    #[allow(dead_code, reason = "for tests")]
     pub fn set_faults(&self, faults: Faults) {
         self.shared.model().faults = faults;
         // Whoever waits for the end of a lag looks anew.
@@ -204,6 +207,7 @@ impl Store {
     }
 
     /// Ends every connection that there is, without a word; new ones are taken in.
+    #[allow(dead_code, reason = "for tests")]
     pub fn cut_connections(&self) {
         self.shared.model().cut += 1;
         self.shared.changed.send_modify(|count| *count += 1);

@@ -51,6 +51,7 @@ pub struct Following {
 }
 
 impl Followers {
+    /// A table of followers, with this bound.
     pub fn new(bound: Bound) -> Self {
         Self { bound, open: Arc::default() }
     }

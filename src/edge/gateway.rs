@@ -89,6 +89,7 @@ pub fn now() -> Now {
 }
 
 impl Gateway {
+    /// Whether the node goes down.
     pub fn is_draining(&self) -> bool {
         self.draining.is_cancelled()
     }
@@ -138,10 +139,12 @@ impl Gateway {
         Metrics::count(&self.metrics.closed, "reason", reason);
     }
 
+    /// The node's id.
     pub fn node(&self) -> &NodeId {
         &self.record.id
     }
 
+    /// Remembers that a node has left the cluster. The oldest departures are forgotten.
     pub fn note_departure(&self, id: NodeId) {
         let mut departed = self.departed.lock();
         if departed.len() == DEPARTED {
@@ -150,6 +153,7 @@ impl Gateway {
         departed.push_back(Departed { id, at: unix_ms() });
     }
 
+    /// The nodes that have left, the oldest departure first.
     pub fn departed(&self) -> Vec<Departed> {
         self.departed.lock().iter().cloned().collect()
     }

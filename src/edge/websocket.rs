@@ -61,8 +61,16 @@ struct Door {
     gateway: Arc<Gateway>,
     peer: SocketAddr,
     identity: Option<Identity>,
+    entry: Entry,
     _permit: ConnectionPermit,
     unauthenticated: Option<OwnedSemaphorePermit>,
+}
+
+/// What the handshake has decided of a socket.
+enum Entry {
+    Open,
+    /// It is opened for its client to be told why it is closed.
+    Refused(CloseReason),
 }
 
 impl Door {
@@ -163,7 +171,9 @@ impl Connection {
             _permit: door._permit,
             gateway: door.gateway,
         });
-        if let Some(identity) = door.identity {
+        if let Entry::Refused(reason) = door.entry {
+            connection.close(reason.into());
+        } else if let Some(identity) = door.identity {
             let verified = verified(&identity);
             match connection.admit(&verified) {
                 Err((_, goodbye)) => connection.close(goodbye),

@@ -36,6 +36,7 @@ pub struct Problem {
 }
 
 impl Problem {
+    /// A problem of this status. `detail` says what to do about it.
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         Self {
             kind: "about:blank",
@@ -48,10 +49,12 @@ impl Problem {
         }
     }
 
+    /// 400.
     pub fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, detail)
     }
 
+    /// 401, where a token is missing.
     pub fn no_token() -> Self {
         Self { code: Some(NO_TOKEN), ..Self::new(StatusCode::UNAUTHORIZED, "send Authorization: Bearer and a token") }
     }
@@ -61,22 +64,27 @@ impl Problem {
         Self { code: Some(code), ..self }
     }
 
+    /// 403.
     pub fn forbidden(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, detail)
     }
 
+    /// 404.
     pub fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, detail)
     }
 
+    /// 426: this is for a WebSocket.
     pub fn upgrade_required(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::UPGRADE_REQUIRED, detail)
     }
 
+    /// 415.
     pub fn unsupported(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail)
     }
 
+    /// 429. The client may come back after `Retry-After`.
     pub fn too_many(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::TOO_MANY_REQUESTS, detail)
     }
@@ -86,6 +94,7 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
     }
 
+    /// 502: another system gave an answer that is of no use.
     pub fn bad_gateway(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_GATEWAY, detail)
     }
@@ -96,6 +105,7 @@ impl Problem {
         Self { retry_after: Some(u16::try_from(after.as_millis().div_ceil(1_000)).unwrap_or(u16::MAX)), ..self }
     }
 
+    /// With what became of each event of a batch.
     pub fn with_results(self, results: Value) -> Self {
         Self { results: Some(results), ..self }
     }

@@ -268,6 +268,7 @@ impl EventTypes {
         Self(self.0 | other.0)
     }
 
+    #[cfg(test)]
     pub fn iter(self) -> impl Iterator<Item = EventType> {
         EventType::ALL.iter().copied().filter(move |t| self.contains(*t))
     }

@@ -115,6 +115,7 @@ impl View {
     }
 
     /// Whether the client believes that there are none.
+    #[allow(dead_code, reason = "it goes with `len`")]
     pub fn is_empty(&self) -> bool {
         self.uids.is_empty()
     }
@@ -125,31 +126,37 @@ impl View {
     }
 
     /// The sequence number of a message (RFC 9051 2.3.1.2); `None` if it is not held.
+    #[cfg(test)]
     pub fn seq(&self, uid: Uid) -> Option<u32> {
         self.uids.seq(uid)
     }
 
     /// The UID of the message with this sequence number.
+    #[cfg(test)]
     pub fn uid(&self, seq: u32) -> Option<Uid> {
         self.uids.uid(seq)
     }
 
     /// The UIDs held. A clone costs nothing until either changes.
+    #[cfg(test)]
     pub fn uids(&self) -> &Uids {
         &self.uids
     }
 
     /// One more than the highest UID heard of.
+    #[cfg(test)]
     pub fn uidnext(&self) -> u32 {
         self.next
     }
 
     /// The UIDVALIDITY with which the client selected the mailbox.
+    #[cfg(test)]
     pub fn uidvalidity(&self) -> Option<UidValidity> {
         self.uidvalidity
     }
 
     /// What the client has enabled.
+    #[cfg(test)]
     pub fn features(&self) -> Features {
         self.features
     }

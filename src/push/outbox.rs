@@ -105,6 +105,7 @@ pub enum ResyncReason {
 }
 
 impl ResyncReason {
+    #[allow(dead_code, reason = "for tests")]
     pub const ALL: &[Self] = &[
         Self::Overflow,
         Self::QueueGap,

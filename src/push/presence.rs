@@ -99,12 +99,6 @@ impl std::fmt::Debug for Presence {
     }
 }
 
-impl Lease {
-    pub fn key(&self) -> &Key {
-        &self.key
-    }
-}
-
 #[cfg(test)]
 impl Lease {
     /// A lease of no presence: dropping it does nothing.
@@ -197,6 +191,7 @@ impl Presence {
         self.state.lock().keys.len()
     }
 
+    #[allow(dead_code, reason = "it goes with `len`")]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

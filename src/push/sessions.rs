@@ -186,6 +186,7 @@ impl Sessions {
         self.live.read().len()
     }
 
+    #[allow(dead_code, reason = "it goes with `len`")]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

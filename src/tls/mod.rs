@@ -1,13 +1,13 @@
 //! TLS to clients and to mail servers, of the gateway and of the agent.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use sha2::{Digest, Sha256};
 use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
@@ -54,15 +54,20 @@ struct Loaded {
     looked: Instant,
 }
 
-/// What changes when a file is written anew or replaced.
-type Stamp = (SystemTime, u64, u64);
+/// A digest of what is in a file. Its time of modification says too little: a copy may keep it.
+type Stamp = [u8; 32];
 
+/// `None`: the file cannot be read.
 fn stamp(path: &Path) -> Option<Stamp> {
-    let metadata = fs::metadata(path).ok()?;
-    Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
+    fs::read(path).ok().map(|bytes| Sha256::digest(bytes).into())
 }
 
 impl ServerTls {
+    /// Reads a certificate chain and its key, both in PEM. `oldest` is the oldest version of TLS
+    /// that clients may speak.
+    ///
+    /// # Errors
+    /// A file cannot be read, or certificate and key do not fit together.
     pub fn load(certificate: &Path, key: &Path, oldest: TlsVersion) -> Result<Self, TlsError> {
         let stamps = [stamp(certificate), stamp(key)];
         let config = server_config(certificate, key, oldest)?;
@@ -70,7 +75,8 @@ impl ServerTls {
         Ok(Self { certificate: certificate.into(), key: key.into(), oldest, loaded })
     }
 
-    /// What a handshake that begins now is done with. A renewal that cannot be read leaves what was there before.
+    /// What a handshake that begins now is done with. A renewal that cannot be read leaves what was
+    /// there before.
     pub fn config(&self) -> Arc<ServerConfig> {
         let mut loaded = self.loaded.lock();
         if loaded.looked.elapsed() >= LOOK {
@@ -138,7 +144,8 @@ pub fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TlsErr
     }
     let builder = ClientConfig::builder_with_provider(provider()).with_protocol_versions(&[&TLS12, &TLS13]);
     let builder = builder.map_err(|error| TlsError::Setup(error.to_string()))?;
-    // No ALPN: a server that knows other names than `imap` would refuse, and it is us who chose the port.
+    // No ALPN: a server that knows other names than `imap` would refuse, and it is us who chose the
+    // port.
     Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
 }
 
@@ -167,9 +174,23 @@ mod tests {
         look_again();
         let second = tls.config();
         assert!(!Arc::ptr_eq(&first, &second));
+        // Of the same length, in the same file, with the same time.
+        let (length, modified) =
+            (|path: &Path| fs::metadata(path).unwrap().len(), fs::metadata(&certificate).unwrap().modified());
+        let (was, modified) = ([length(&certificate), length(&key)], modified.unwrap());
+        while {
+            write(folder.path(), "a-much-longer-name.example");
+            [length(&certificate), length(&key)] != was
+        } {}
+        for path in [&certificate, &key] {
+            fs::File::options().append(true).open(path).unwrap().set_modified(modified).unwrap();
+        }
+        look_again();
+        let third = tls.config();
+        assert!(!Arc::ptr_eq(&second, &third));
         fs::write(&certificate, "nonsense").unwrap();
         look_again();
-        assert!(Arc::ptr_eq(&second, &tls.config()));
+        assert!(Arc::ptr_eq(&third, &tls.config()));
     }
 
     #[test]

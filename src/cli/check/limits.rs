@@ -2,7 +2,8 @@
 
 use crate::config::{Purpose, Settings};
 
-/// What is wrong with the limit of open files, if anything. `limits` is the text of Linux's `/proc/self/limits`.
+/// What is wrong with the limit of open files, if anything. `limits` is the text of Linux's
+/// `/proc/self/limits`.
 pub(super) fn open_files(settings: &Settings, purpose: Purpose, limits: &str) -> Option<String> {
     let (needed, what) = settings.open_files(purpose);
     // The hard limit: `serve` raises the soft one to it.

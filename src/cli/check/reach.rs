@@ -1,5 +1,6 @@
-//! Whether servers' ports answer, and if not why, in words for whoever runs them. Libraries hide it: to them a name that
-//! does not resolve and a port that nobody listens on are both "no connection".
+//! Whether servers' ports answer, and if not why, in words for whoever runs them. Libraries hide
+//! it: to them a name that does not resolve and a port that nobody listens on are both "no
+//! connection".
 
 use std::io::{self, ErrorKind};
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! What ZooKeeper's servers say of themselves, so that servers of one ensemble are not taken for ensembles of their own.
+//! What ZooKeeper's servers say of themselves, so that servers of one ensemble are not taken for
+//! ensembles of their own.
 
 use std::time::Duration;
 
@@ -10,9 +11,11 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// The longest answer that is read: bytes.
 const ANSWER: u64 = 16 * 1024;
 
-/// What is wrong with `server` (`host:port`) as an ensemble of its own, if it can be told: it follows or leads others.
+/// What is wrong with `server` (`host:port`) as an ensemble of its own, if it can be told: it
+/// follows or leads others.
 ///
-/// Asked by ZooKeeper's four-letter word `srvr`, which servers answer unless an operator has forbidden it.
+/// Asked by ZooKeeper's four-letter word `srvr`, which servers answer unless an operator has
+/// forbidden it.
 pub(super) async fn belongs_to_others(server: &str) -> Option<String> {
     let answer = tokio::time::timeout(PATIENCE, ask(server)).await.ok()?.ok()?;
     let role = match mode(&answer)? {

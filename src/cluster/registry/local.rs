@@ -75,11 +75,13 @@ pub struct LocalNode {
 impl LocalNode {
     /// For tests: from now on the registry is doing so for this node. Unless it is connected, lookups fall
     /// back to every node, and registrations wait.
+    #[cfg(test)]
     pub fn set_health(&self, health: RegistryHealth) {
         self.health.send_replace(health);
     }
 
     /// For tests: breaks this node's continuity, as an outage would.
+    #[allow(dead_code, reason = "for tests")]
     pub fn tell(&self, discontinuity: Discontinuity) {
         // Nobody may have taken the other end; then nobody wants to know.
         let _ = self.telling.send(discontinuity);

@@ -7,7 +7,8 @@ use super::{AuthError, Identity, Scopes};
 use crate::config::AuthSettings;
 use crate::mail::UserNames;
 
-/// The end of the year 9999, in ms since 1970: later expiries are brought down to it, so that sums do not overflow.
+/// The end of the year 9999, in ms since 1970: later expiries are brought down to it, so that sums
+/// do not overflow.
 const LATEST_MS: f64 = 253_402_300_799_999.0;
 
 /// The claims that are looked at; a claim given twice is refused (RFC 7519 4 allows it).
@@ -31,6 +32,7 @@ pub(super) struct Policy {
 }
 
 impl Policy {
+    /// The policy of these settings.
     pub fn new(settings: &AuthSettings) -> Self {
         let given = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
         Self {
@@ -41,8 +43,8 @@ impl Policy {
         }
     }
 
-    /// Who the token's bearer is, at `now_ms` (ms since 1970). Whether the token is for us is asked before whether
-    /// it is current: a bearer of somebody else's token learns no more than that.
+    /// Who the token's bearer is, at `now_ms` (ms since 1970). Whether the token is for us is asked
+    /// before whether it is current: a bearer of somebody else's token learns no more than that.
     pub fn identify(&self, payload: &[u8], now_ms: u64) -> Result<Identity, AuthError> {
         let claims: Claims = serde_json::from_slice(payload).map_err(|_| AuthError::Malformed)?;
         self.check_issuer(claims.iss.as_ref())?;
@@ -69,7 +71,8 @@ impl Policy {
         if issuer == wanted { Ok(()) } else { Err(AuthError::WrongIssuer) }
     }
 
-    /// RFC 7519 4.1.3: a token with an audience is only for those it names; with none wanted, for nobody here.
+    /// RFC 7519 4.1.3: a token with an audience is only for those it names; with none wanted, for
+    /// nobody here.
     fn check_audience(&self, claim: Option<&Value>) -> Result<(), AuthError> {
         match (&self.audience, claim) {
             (None, None) => Ok(()),

@@ -10,13 +10,15 @@ pub enum AuthError {
     /// Not a signed JWT in compact form (RFC 7519 3, RFC 7515 7.1).
     #[error("the token is malformed")]
     Malformed,
-    /// The header demands an extension (`crit`, RFC 7515 4.1.11) or an encoding that is not understood.
+    /// The header demands an extension (`crit`, RFC 7515 4.1.11) or an encoding that is not
+    /// understood.
     #[error("the token needs an extension that is not supported")]
     UnsupportedHeader,
     /// Not in the list, `none`, or not of the key's kind (RFC 8725 3.1).
     #[error("the token's algorithm is not allowed")]
     AlgorithmNotAllowed,
-    /// The token names a key that is not in the set, also not in one fetched after the token was first presented.
+    /// The token names a key that is not in the set, also not in one fetched after the token was
+    /// first presented.
     #[error("the token's key is not known")]
     UnknownKey,
     #[error("the token's signature is wrong")]
@@ -36,14 +38,15 @@ pub enum AuthError {
     /// No key set could be fetched since the start: not the client's fault, so it may try again.
     #[error("tokens cannot be checked at the moment")]
     KeysUnavailable,
-    /// The keys at hand do not verify the token, and no key set has been fetched since it was first presented:
-    /// it may be signed with a key that is about to be fetched.
+    /// The keys at hand do not verify the token, and no key set has been fetched since it was first
+    /// presented: it may be signed with a key that is about to be fetched.
     #[error("the token's key is not known yet: come back with it in a moment")]
     KeyPending,
 }
 
 impl AuthError {
     /// One of each kind.
+    #[allow(dead_code, reason = "for tests")]
     pub const ALL: &[Self] = &[
         Self::TooLong,
         Self::Malformed,

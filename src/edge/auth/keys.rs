@@ -1,4 +1,5 @@
-//! Keys that verify tokens, each with the algorithms it may be used with (RFC 8725 3.1). Pure: bytes come in.
+//! Keys that verify tokens, each with the algorithms it may be used with (RFC 8725 3.1). Pure:
+//! bytes come in.
 
 use data_encoding::BASE64URL_NOPAD;
 use jsonwebtoken::{Algorithm, DecodingKey};
@@ -25,6 +26,7 @@ pub(super) struct VerifyingKey {
 }
 
 impl VerifyingKey {
+    /// The key itself.
     pub fn key(&self) -> &DecodingKey {
         &self.key
     }
@@ -36,7 +38,8 @@ impl VerifyingKey {
         Self { id: None, algorithms, key: DecodingKey::from_secret(secret) }
     }
 
-    /// A public key (SubjectPublicKeyInfo, or PKCS #1 of RSA) or certificate in PEM. On error, what is wrong with it.
+    /// A public key (SubjectPublicKeyInfo, or PKCS #1 of RSA) or certificate in PEM. On error, what
+    /// is wrong with it.
     pub fn from_pem(pem: &[u8]) -> Result<Self, &'static str> {
         let text = std::str::from_utf8(pem).map_err(|_| "is not PEM")?;
         let label = text.split_once("-----BEGIN ").and_then(|(_, rest)| rest.split_once("-----"));
@@ -73,7 +76,8 @@ impl VerifyingKey {
         Ok(Self { id: None, algorithms, key })
     }
 
-    /// A public key of a set (RFC 7517 4); `None` for what cannot verify signatures here, which sets may well hold.
+    /// A public key of a set (RFC 7517 4); `None` for what cannot verify signatures here, which
+    /// sets may well hold.
     fn from_jwk(jwk: &Jwk) -> Option<Self> {
         // Symmetric keys have no place in a set that is handed around.
         let for_verifying = jwk.public_key_use.as_deref().is_none_or(|name| name == "sig")
@@ -136,6 +140,7 @@ impl Allowed {
         Ok(Self(Some(list).filter(|list| !list.is_empty())))
     }
 
+    /// Whether a token may be signed so.
     pub fn allows(&self, algorithm: Algorithm) -> bool {
         self.0.as_ref().is_none_or(|list| list.contains(&algorithm))
     }
@@ -165,7 +170,8 @@ impl KeySet {
         Ok(Self { keys: vec![key], named: false })
     }
 
-    /// A JSON Web Key Set. Keys that cannot be used are passed over (RFC 7517 5), but not all of them may be.
+    /// A JSON Web Key Set. Keys that cannot be used are passed over (RFC 7517 5), but not all of
+    /// them may be.
     pub fn from_jwks(json: &[u8], allowed: &Allowed) -> Result<Self, &'static str> {
         #[derive(Deserialize)]
         struct Jwks {
@@ -184,6 +190,7 @@ impl KeySet {
         Ok(Self { keys, named: true })
     }
 
+    /// How many keys there are.
     pub fn len(&self) -> usize {
         self.keys.len()
     }

@@ -1,8 +1,9 @@
 //! Who is at the door: bearer tokens (JWT, RFC 7519) and the keys that verify them.
 //!
-//! A token is looked at in the order in which it can do least harm: length, form, algorithm, key, signature, and
-//! only then what it says. RFC 8725 is followed: algorithms are bound to keys (3.1), `none` does not exist here,
-//! issuer and audience are checked (3.8, 3.9), nothing in a header makes us fetch anything (3.10).
+//! A token is looked at in the order in which it can do least harm: length, form, algorithm, key,
+//! signature, and only then what it says. RFC 8725 is followed: algorithms are bound to keys (3.1),
+//! `none` does not exist here, issuer and audience are checked (3.8, 3.9), nothing in a header
+//! makes us fetch anything (3.10).
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -110,8 +111,9 @@ impl From<AuthError> for Refusal {
 }
 
 impl Authenticator {
-    /// Reads the keys. Where they are fetched from a URL and that fails, this succeeds all the same, with no keys
-    /// until a later attempt does: a node must be able to start while the issuer is away. Needs a Tokio runtime.
+    /// Reads the keys. Where they are fetched from a URL and that fails, this succeeds all the
+    /// same, with no keys until a later attempt does: a node must be able to start while the issuer
+    /// is away. Needs a Tokio runtime.
     ///
     /// # Errors
     /// There is no source of keys, a file cannot be read or used, or the algorithms fit no key.
@@ -158,12 +160,14 @@ impl Authenticator {
         self.verify_at(token, now_ms())
     }
 
-    /// As [`Self::verify`], for doors. Where other keys might accept the token, the key set is fetched again, and waited for
-    /// a few seconds. `from` is who presents the token: each address can cause few fetches.
+    /// As [`Self::verify`], for doors. Where other keys might accept the token, the key set is
+    /// fetched again, and waited for a few seconds. `from` is who presents the token: each address
+    /// can cause few fetches.
     ///
     /// # Errors
-    /// [`AuthError::KeyPending`] where other keys might accept the token and no set has been fetched since it was first
-    /// presented: its bearer shall come back with it. Otherwise the refusal is final.
+    /// [`AuthError::KeyPending`] where other keys might accept the token and no set has been
+    /// fetched since it was first presented: its bearer shall come back with it. Otherwise the
+    /// refusal is final.
     pub async fn verify_or_refresh(&self, token: &str, from: IpAddr) -> Result<Identity, AuthError> {
         let Some(changing) = &self.changing else { return self.verify(token) };
         let mut attempts = self.shared.attempts();
@@ -213,7 +217,8 @@ impl Authenticator {
         if keys.len() == 0 {
             return Err(Refusal::ByTheseKeys(AuthError::KeysUnavailable));
         }
-        // A set holds public keys only: no set to come will verify an HMAC, or what the settings do not allow.
+        // A set holds public keys only: no set to come will verify an HMAC, or what the settings do
+        // not allow.
         let is_possible = self.allowed.allows(algorithm) && algorithm.family() != AlgorithmFamily::Hmac;
         let candidates = keys.candidates(parts.header.kid.as_deref(), algorithm).map_err(|why| match why {
             NoKey::Algorithm if is_possible => Refusal::ByTheseKeys(AuthError::AlgorithmNotAllowed),
@@ -232,7 +237,8 @@ impl Authenticator {
     }
 }
 
-/// The header's members that matter (RFC 7515 4.1). `jku`, `jwk`, `x5u` and their like are deliberately not read.
+/// The header's members that matter (RFC 7515 4.1). `jku`, `jwk`, `x5u` and their like are
+/// deliberately not read.
 #[derive(Deserialize)]
 struct Header {
     alg: String,
@@ -262,7 +268,8 @@ impl<'a> Parts<'a> {
         Ok(Self { header, signed, payload, signature })
     }
 
-    /// No extension is understood, so none may be critical (RFC 7515 4.1.11), and the payload is as it seems.
+    /// No extension is understood, so none may be critical (RFC 7515 4.1.11), and the payload is as
+    /// it seems.
     fn algorithm(&self) -> Result<Algorithm, AuthError> {
         let Header { alg, crit, zip, b64, .. } = &self.header;
         if crit.is_some() || zip.is_some() || b64.is_some() {
@@ -283,6 +290,7 @@ async fn read_pem(path: &Path) -> Result<VerifyingKey, KeyError> {
 }
 
 fn now_ms() -> u64 {
-    // A clock before 1970 makes every token valid for longer than it should be: then refuse all of them as expired.
+    // A clock before 1970 makes every token valid for longer than it should be: then refuse all of
+    // them as expired.
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(u64::MAX, |since| since.as_millis() as u64)
 }

@@ -1,8 +1,8 @@
-//! Tokens that the keys at hand do not verify: since when each is presented, and who may have the key set fetched for
-//! them. Pure: the time comes in.
+//! Tokens that the keys at hand do not verify: since when each is presented, and who may have the
+//! key set fetched for them. Pure: the time comes in.
 //!
-//! What a token says of its age (`iat`) is worth nothing while its signature is not verified. So its age is counted from
-//! when it was first presented here.
+//! What a token says of its age (`iat`) is worth nothing while its signature is not verified. So
+//! its age is counted from when it was first presented here.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
@@ -11,7 +11,8 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-/// Tokens remembered at once. One that is forgotten counts as new: it is told to come back once more.
+/// Tokens remembered at once. One that is forgotten counts as new: it is told to come back once
+/// more.
 const TOKENS: usize = 10_000;
 
 /// Addresses remembered at once.

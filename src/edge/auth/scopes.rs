@@ -24,6 +24,7 @@ const NAMES: [(&str, Scopes); 6] = [
 pub struct InvalidScope(String);
 
 impl Scopes {
+    /// No scope.
     pub const NONE: Self = Self(0);
     /// Every scope, those of later versions too.
     pub const ALL: Self = Self(u8::MAX);
@@ -40,16 +41,19 @@ impl Scopes {
     /// `acl:write`: give and take rights, on every mailbox.
     pub const ACL_WRITE: Self = Self(1 << 5);
 
+    /// Whether all of `other` is in this set.
     pub fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
 
+    /// The scopes of both sets.
     #[must_use]
     pub fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// Reads names parted by spaces; unknown ones are ignored, for issuers have scopes for other services too.
+    /// Reads names parted by spaces; unknown ones are ignored, for issuers have scopes for other
+    /// services too.
     pub fn from_claim(text: &str) -> Self {
         text.split_ascii_whitespace().filter_map(|name| name.parse().ok()).collect()
     }

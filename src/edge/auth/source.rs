@@ -36,6 +36,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// Keys that never change.
     pub fn new(keys: KeySet) -> Self {
         Self { keys: RwLock::new(Arc::new(keys)), ..Self::default() }
     }
@@ -50,8 +51,8 @@ impl Shared {
         self.last_error.read().clone()
     }
 
-    /// When the fetch of the newest good set began: what was published before then is in [`Self::keys`], if these are read
-    /// afterwards.
+    /// When the fetch of the newest good set began: what was published before then is in
+    /// [`Self::keys`], if these are read afterwards.
     pub fn fetched(&self) -> Option<Instant> {
         *self.fetched.read()
     }
@@ -118,18 +119,20 @@ enum Place {
 }
 
 impl Source {
+    /// A set in a file.
     pub fn file(path: &Path) -> Self {
         Self { place: Place::File(path.to_owned()), taken: None }
     }
 
+    /// A set that its issuer serves, fetched through `proxy` unless that is empty.
     pub fn url(url: &str, proxy: &str) -> Result<Self, KeyError> {
         let client = client::builder(proxy).and_then(|client| client.timeout(FETCH_TIMEOUT).build());
         let client = client.map_err(|error| KeyError::NotFetched(error.without_url().to_string()))?;
         Ok(Self { place: Place::Url { client, url: url.to_owned() }, taken: None })
     }
 
-    /// An unknown key makes the set be fetched again at most this often: a file is read by us alone, an issuer is asked by
-    /// all nodes.
+    /// An unknown key makes the set be fetched again at most this often: a file is read by us
+    /// alone, an issuer is asked by all nodes.
     pub fn refetch_floor(&self) -> Duration {
         match self.place {
             Place::File(_) => Duration::from_secs(1),
@@ -137,8 +140,9 @@ impl Source {
         }
     }
 
-    /// The set as it is now; `None` where it is the same as at the last success. It is read whole each time: a file may be
-    /// replaced by one with the same time of modification, and keys that are withdrawn must not stay trusted.
+    /// The set as it is now; `None` where it is the same as at the last success. It is read whole
+    /// each time: a file may be replaced by one with the same time of modification, and keys that
+    /// are withdrawn must not stay trusted.
     async fn fetch(&mut self, allowed: &Allowed) -> Result<Option<KeySet>, KeyError> {
         let json = match &self.place {
             Place::File(path) => {
@@ -172,7 +176,8 @@ async fn read(path: &Path) -> std::io::Result<Vec<u8>> {
 
 /// What a URL answers, or as much of it as shows that it is too large.
 async fn download(client: &reqwest::Client, url: &str) -> Result<Vec<u8>, KeyError> {
-    // A URL may hold credentials, and errors are logged. What failed underneath says more than reqwest's own words.
+    // A URL may hold credentials, and errors are logged. What failed underneath says more than
+    // reqwest's own words.
     let not_fetched = |error: reqwest::Error| {
         let error = error.without_url();
         let cause = std::iter::successors(std::error::Error::source(&error), |error| error.source()).last();
@@ -197,12 +202,13 @@ async fn download(client: &reqwest::Client, url: &str) -> Result<Vec<u8>, KeyErr
 pub(super) struct Pace {
     /// When nobody asks.
     pub every: Duration,
-    /// When somebody does, or after a failure: no sooner than this after the last attempt, so that made-up key
-    /// names cannot make us hammer the issuer.
+    /// When somebody does, or after a failure: no sooner than this after the last attempt, so that
+    /// made-up key names cannot make us hammer the issuer.
     pub at_most_every: Duration,
 }
 
-/// Refreshes for as long as the task lives: its handle aborts it. The first attempt has been made by the caller.
+/// Refreshes for as long as the task lives: its handle aborts it. The first attempt has been made
+/// by the caller.
 pub(super) async fn refresh(mut source: Source, allowed: Allowed, shared: Arc<Shared>, pace: Pace, mut good: bool) {
     loop {
         let attempted = Instant::now();

@@ -159,7 +159,8 @@ async fn forms_that_are_not_ours_are_refused() {
     assert_eq!(refusal(&swapped), AuthError::BadSignature);
 }
 
-/// RFC 9864 2.2: `Ed25519` is what `EdDSA` is with the one curve that is known here; in a token, a key and the list.
+/// RFC 9864 2.2: `Ed25519` is what `EdDSA` is with the one curve that is known here; in a token, a
+/// key and the list.
 #[tokio::test]
 async fn ed25519_has_two_names() {
     let folder = tempfile::tempdir().unwrap();

@@ -145,7 +145,8 @@ async fn made_up_keys_do_not_hammer_the_issuer() {
     assert_eq!(issuer.asked.load(Ordering::SeqCst), 1);
 }
 
-/// The issuer signs with a new key first and publishes it second; the gateway has just fetched the set.
+/// The issuer signs with a new key first and publishes it second; the gateway has just fetched the
+/// set.
 #[tokio::test]
 async fn a_token_is_not_refused_for_good_by_a_set_older_than_itself() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! Making tokens: for `mailpush token`, `mailpush dev` and tests. Production tokens come from the mail system's
-//! own issuer, which has the private key; a gateway has not.
+//! Making tokens: for `mailpush token`, `mailpush dev` and tests. Production tokens come from the
+//! mail system's own issuer, which has the private key; a gateway has not.
 
 use std::time::Duration;
 
@@ -54,8 +54,9 @@ struct Claims<'a> {
     scope: Scopes,
 }
 
-/// Signs a token that an [`super::Authenticator`] with these settings accepts (given the matching public key),
-/// valid from `now_ms` (ms since 1970). Reads `auth.private_key_file` where there is no `auth.secret`.
+/// Signs a token that an [`super::Authenticator`] with these settings accepts (given the matching
+/// public key), valid from `now_ms` (ms since 1970). Reads `auth.private_key_file` where there is
+/// no `auth.secret`.
 pub fn issue(settings: &AuthSettings, request: &TokenRequest, now_ms: u64) -> Result<String, IssueError> {
     let user = user_names(settings).normalise(&request.user)?;
     if request.ttl.as_secs() == 0 {
@@ -73,7 +74,8 @@ pub fn issue(settings: &AuthSettings, request: &TokenRequest, now_ms: u64) -> Re
     };
     let (key, fitting) = signing_key(settings)?;
     let allowed = Allowed::new(settings)?;
-    // A private key on P-384 does not sign with ES256 and the other way round: the first that does is its own.
+    // A private key on P-384 does not sign with ES256 and the other way round: the first that does
+    // is its own.
     let mut tried = fitting.into_iter().filter(|algorithm| allowed.allows(*algorithm)).map(|algorithm| {
         let mut header = jsonwebtoken::Header::new(algorithm);
         header.kid = request.key_id.clone();

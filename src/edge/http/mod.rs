@@ -114,6 +114,7 @@ pub fn routes() -> impl Iterator<Item = (&'static str, &'static str)> {
 }
 
 /// The names of the parameters that a method of a path takes in its query.
+#[allow(dead_code, reason = "for tests")]
 pub fn parameters(method: &str, path: &str) -> &'static [&'static str] {
     ROUTES.iter().find(|route| route.name == method && route.path == path).map_or(&[], |route| route.parameters)
 }

@@ -17,6 +17,7 @@ const TOO_MANY_SESSIONS: &str = "too_many_sessions";
 const TICKET: &str = "ticket_invalid";
 
 /// All stable words that a problem of this door can have, each once.
+#[allow(dead_code, reason = "for tests")]
 pub fn codes() -> impl Iterator<Item = &'static str> {
     [NO_TOKEN, TICKET, TOO_MANY_SESSIONS, ACL_ELSEWHERE].into_iter().chain(AuthError::ALL.iter().map(AuthError::name))
 }

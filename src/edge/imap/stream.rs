@@ -1,7 +1,6 @@
 //! A connection, encrypted or not. TLS costs memory only where it is used.
 
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -21,15 +20,6 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 pub enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
-}
-
-impl Stream {
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        match self {
-            Self::Plain(stream) => stream.local_addr(),
-            Self::Tls(stream) => stream.get_ref().0.local_addr(),
-        }
-    }
 }
 
 macro_rules! both {

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use data_encoding::BASE64;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::Door;
+use super::{Door, Entry};
 use crate::edge::auth::Scopes;
 use crate::edge::gateway::{Gateway, may};
 use crate::edge::http::problem::Problem;
@@ -16,7 +16,8 @@ use crate::edge::http::query::Query;
 use crate::edge::http::tickets::redeem;
 use crate::http::bearer;
 use crate::http::server::{ConnectionPermit, Peer};
-use crate::wire::ws::SUBPROTOCOL;
+use crate::wire::ws::close::CloseReason;
+use crate::wire::ws::{SUBPROTOCOL, SUBPROTOCOL_FAMILY};
 
 /// `GET /v1/ws`.
 pub async fn open(
@@ -29,7 +30,14 @@ pub async fn open(
     let headers = request.headers();
     let accept = check_handshake(&request)?;
     check_origin(&gateway, headers)?;
-    let protocol = negotiate(headers)?;
+    let negotiated = negotiate(headers)?;
+    let protocol = match &negotiated {
+        Negotiated::Unnamed => None,
+        Negotiated::Ours => Some(HeaderValue::from_static(SUBPROTOCOL)),
+        // What came in a header can go out in one.
+        Negotiated::OtherVersion(name) => HeaderValue::from_str(name).ok(),
+    };
+    let entry = if let Negotiated::OtherVersion(_) = negotiated { Entry::Refused(CloseReason::Version) } else { Entry::Open };
     if let Some(refusal) = gateway.refusal() {
         return Err(Problem::unavailable(refusal));
     }
@@ -57,7 +65,7 @@ pub async fn open(
     };
 
     let upgrade = hyper::upgrade::on(&mut request);
-    let door = Door { gateway: gateway.clone(), peer, identity, _permit: permit, unauthenticated };
+    let door = Door { gateway: gateway.clone(), peer, identity, entry, _permit: permit, unauthenticated };
     gateway.tasks.spawn(door.serve(upgrade));
 
     let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
@@ -66,8 +74,8 @@ pub async fn open(
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     let accept = HeaderValue::from_str(&accept).map_err(|_| Problem::bad_request("Sec-WebSocket-Key is not valid"))?;
     headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
-    if protocol {
-        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
+    if let Some(protocol) = protocol {
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
     }
     Ok(response)
 }
@@ -111,17 +119,52 @@ fn check_origin(gateway: &Gateway, headers: &HeaderMap) -> Result<(), Problem> {
     allowed.then_some(()).ok_or_else(|| Problem::forbidden("pages of this origin may not connect (http.allowed_origins)"))
 }
 
-/// Whether to name our sub-protocol; an error if the client speaks only others.
-fn negotiate(headers: &HeaderMap) -> Result<bool, Problem> {
+/// What comes of the sub-protocols that a client offers (RFC 6455 4.2.2).
+#[derive(Debug, PartialEq, Eq)]
+enum Negotiated<'a> {
+    /// None is offered, and none is named in the answer: ours is spoken all the same.
+    Unnamed,
+    Ours,
+    /// Only other versions of ours are offered. Pages cannot see why a handshake is refused, and
+    /// would try it again for ever: the first one's name is taken, and the socket is closed with
+    /// the reason.
+    OtherVersion(&'a str),
+}
+
+fn negotiate(headers: &HeaderMap) -> Result<Negotiated<'_>, Problem> {
     let offered: Vec<&str> = headers
         .get_all(header::SEC_WEBSOCKET_PROTOCOL)
         .iter()
         .filter_map(|v| v.to_str().ok())
         .flat_map(|v| v.split(',').map(str::trim))
         .collect();
-    match (offered.is_empty(), offered.contains(&SUBPROTOCOL)) {
-        (true, _) => Ok(false),
-        (false, true) => Ok(true),
-        (false, false) => Err(Problem::bad_request(format!("this server speaks the sub-protocol {SUBPROTOCOL}"))),
+    if offered.is_empty() {
+        return Ok(Negotiated::Unnamed);
+    }
+    if offered.contains(&SUBPROTOCOL) {
+        return Ok(Negotiated::Ours);
+    }
+    let other = offered.into_iter().find(|name| name.starts_with(SUBPROTOCOL_FAMILY)).map(Negotiated::OtherVersion);
+    other.ok_or_else(|| Problem::bad_request(format!("this server speaks the sub-protocol {SUBPROTOCOL}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sub_protocols_are_chosen_by_what_is_offered() {
+        let offer =
+            |value: &'static str| HeaderMap::from_iter([(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(value))]);
+        assert_eq!(negotiate(&HeaderMap::new()).ok(), Some(Negotiated::Unnamed));
+        for (value, expected) in [
+            ("mailpush.v1", Some(Negotiated::Ours)),
+            ("mailpush.v2, mailpush.v1", Some(Negotiated::Ours)),
+            ("chat, mailpush.v3,mailpush.v2", Some(Negotiated::OtherVersion("mailpush.v3"))),
+            ("chat", None),
+            ("mailpush", None),
+        ] {
+            assert_eq!(negotiate(&offer(value)).ok(), expected, "{value}");
+        }
     }
 }

@@ -39,6 +39,7 @@ impl Uids {
         self.len
     }
 
+    #[allow(dead_code, reason = "it goes with `len`")]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -62,6 +63,7 @@ impl Uids {
     }
 
     /// The UID of a message sequence number.
+    #[cfg(test)]
     pub fn uid(&self, seq: u32) -> Option<Uid> {
         self.set.select(seq.checked_sub(1)?).and_then(Uid::new)
     }
@@ -133,6 +135,7 @@ impl Uids {
     }
 
     /// Takes the message with this sequence number out, as `* n EXPUNGE` says (RFC 9051 7.5.1).
+    #[cfg(test)]
     pub fn remove_seq(&mut self, seq: u32) -> Option<Uid> {
         let uid = self.uid(seq)?;
         self.remove(uid.get());

@@ -218,6 +218,7 @@ impl Framer {
     }
 
     /// Gives memory back that the last piece needed; it does so itself with the next bytes.
+    #[cfg(test)]
     pub fn release(&mut self) {
         self.forget_given();
         self.held.shrink_to_fit();

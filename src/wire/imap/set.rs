@@ -8,6 +8,7 @@ use super::scan::Scan;
 
 /// `1,3,5:7` in any order, with repetitions. `None` for anything else: `*`, which only the server
 /// that holds the mailbox can resolve, 0, an empty set.
+#[allow(dead_code, reason = "for the fuzz targets, which compare")]
 pub fn parse(text: &[u8]) -> Option<RoaringBitmap> {
     let mut scan = Scan::new(text);
     let set = scan_set(&mut scan)?;

@@ -99,12 +99,6 @@ fn flag_list(out: &mut Vec<u8>, flags: &Flags, last: Option<&str>) {
     }
 }
 
-/// A line of text, such as the end of a status response; what could break the line becomes a space.
-pub fn text(out: &mut Vec<u8>, words: &str) {
-    out.extend(words.bytes().map(|b| if matches!(b, b'\r' | b'\n' | 0) { b' ' } else { b }));
-    out.extend_from_slice(b"\r\n");
-}
-
 /// Why a string cannot be written in one line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotOneLine {
@@ -146,6 +140,7 @@ fn quoted(out: &mut Vec<u8>, bytes: &[u8]) {
 /// The same for any bytes but NUL: where a line does not do, a literal, which the server lets in
 /// without asking when it has LITERAL+ or LITERAL-. Without those the caller must wait for a
 /// continuation request after each `{n}` line.
+#[allow(dead_code, reason = "for the fuzz targets, which compare")]
 pub fn astring_or_literal(out: &mut Vec<u8>, bytes: &[u8], utf8: bool, non_sync: bool) -> Result<(), NotOneLine> {
     match astring(out, bytes, utf8) {
         Err(NotOneLine::NeedsLiteral) => {

@@ -32,7 +32,6 @@ fn responses() {
         (written(|out| flags(out, &seen)), "* FLAGS ($Work \\Seen)\r\n"),
         (written(|out| permanent_flags(out, &seen, true)), "* OK [PERMANENTFLAGS ($Work \\Seen \\*)] Flags permitted.\r\n"),
         (written(|out| permanent_flags(out, &none, false)), "* OK [PERMANENTFLAGS ()] Flags permitted.\r\n"),
-        (written(|out| text(out, "gone\r\n* BYE\0")), "gone  * BYE \r\n"),
     ] {
         assert_eq!(text, expected);
     }

@@ -42,6 +42,7 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
+    #[allow(dead_code, reason = "for tests")]
     pub const ALL: &[Self] = &[
         Self::ClientClosed,
         Self::ProtocolError,

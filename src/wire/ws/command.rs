@@ -69,6 +69,7 @@ pub enum ErrorName {
 }
 
 impl ErrorName {
+    #[allow(dead_code, reason = "for tests")]
     pub const ALL: &[Self] = &[
         Self::BadRequest,
         Self::UnknownCommand,

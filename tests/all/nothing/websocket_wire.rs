@@ -382,6 +382,24 @@ async fn our_sub_protocol_is_chosen_among_others() {
     assert_eq!(chosen("").await, None, "none asked for, none given");
 }
 
+/// A page that is refused at the handshake is not told why, and would come back for ever.
+#[tokio::test]
+async fn a_client_of_another_version_is_told_so() {
+    let cluster = cluster().await;
+    let bearer = format!("Authorization: Bearer {}\r\n", cluster.token(0));
+    for more in ["", &bearer] {
+        let headers = format!("Sec-WebSocket-Protocol: mailpush.v9\r\n{more}");
+        let mut client = RawClient::open_with(&cluster.http(0), &headers).await;
+        let told = client.json().await;
+        assert_eq!((&told["disconnect"]["code"], &told["disconnect"]["reconnect"]), (&json!(4509), &json!(false)), "{told}");
+        match client.said().await {
+            Said::Frame { payload, .. } => assert_eq!(payload[..2], 4509_u16.to_be_bytes()),
+            other => panic!("{other:?} instead of a close frame"),
+        }
+    }
+    cluster.sessions(0).await;
+}
+
 #[tokio::test]
 async fn an_extension_that_is_offered_is_not_taken() {
     let cluster = cluster().await;

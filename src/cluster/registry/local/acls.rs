@@ -34,6 +34,7 @@ impl LocalAcls {
     }
 
     /// For tests: from now on every call fails, as unreachable for this reason.
+    #[cfg(test)]
     pub fn fail(&self, reason: &str) {
         let mut state = self.lock();
         state.outage = Some(reason.to_owned());
@@ -41,15 +42,11 @@ impl LocalAcls {
     }
 
     /// For tests: ends an outage, and tells so.
+    #[cfg(test)]
     pub fn recover(&self) {
         let mut state = self.lock();
         state.outage = None;
         self.listeners.tell(&AclNews::Everything);
-    }
-
-    /// For tests: tells this, whether true or not.
-    pub fn tell(&self, news: &AclNews) {
-        self.listeners.tell(news);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
