@@ -75,7 +75,7 @@ pub struct LocalNode {
 impl LocalNode {
     /// For tests: from now on the registry is doing so for this node. Unless it is connected, lookups fall
     /// back to every node, and registrations wait.
-    #[cfg(test)]
+    #[allow(dead_code, reason = "for tests")]
     pub fn set_health(&self, health: RegistryHealth) {
         self.health.send_replace(health);
     }
