@@ -10,7 +10,9 @@ let cluster;
 let browser;
 
 before(async () => {
-  [cluster, browser] = await Promise.all([Cluster.start(), Browser.start()]);
+  // A busy machine may take long over what a page does not read meanwhile.
+  const patient = ["sessions.slow_client_timeout_ms=300000"];
+  [cluster, browser] = await Promise.all([Cluster.start(patient), Browser.start()]);
 });
 afterEach(() => browser.tidy());
 after(async () => {
@@ -20,7 +22,7 @@ after(async () => {
 
 const at = (node) => cluster.nodes[node].http;
 const alice = (node, options) => browser.signedIn(at(node), cluster.token("alice"), options);
-const story = (name, act) => test(name, { timeout: 90_000 }, () => cluster.tell(act));
+const story = (name, act) => test(name, { timeout: 180_000 }, () => cluster.tell(act));
 
 story("a token from a link is filled in, leaves the address bar, and is forgotten at the end", async () => {
   const token = cluster.token("alice");

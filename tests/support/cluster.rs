@@ -93,8 +93,6 @@ impl TestCluster {
 
     /// With a server of its own, which the test may harm.
     pub async fn start_owning(own: Own, count: usize, settings: &[&str]) -> Self {
-        // While a test waits for its Kafka to be up again it answers no heartbeat.
-        let patience = (own == Own::Kafka).then_some("sessions.heartbeat_ms=300000");
         let mut cluster = Self {
             zookeeper: match own {
                 Own::Zookeeper => Server::Own(Box::new(TestZookeeper::start().await)),
@@ -108,7 +106,7 @@ impl TestCluster {
             nodes: Vec::new(),
             prefix: format!("t{}", &Uuid::new_v4().simple().to_string()[..8]),
             folder: TempDir::with_prefix("mailpush-").expect("make a folder"),
-            settings: patience.into_iter().chain(settings.iter().copied()).map(str::to_owned).collect(),
+            settings: settings.iter().map(|s| (*s).to_owned()).collect(),
         };
         for _ in 0..count {
             cluster.add_node(&[]).await;
@@ -211,6 +209,8 @@ impl TestCluster {
             "queue.shards=2".to_owned(),
             format!("auth.secret={SECRET}"),
             "sessions.resync_spread_ms=100".to_owned(),
+            // A client of a test answers heartbeats only while it is read.
+            "sessions.heartbeat_ms=300000".to_owned(),
             "http.peer_timeout_ms=1000".to_owned(),
             "node.drain_deadline_ms=8000".to_owned(),
         ];

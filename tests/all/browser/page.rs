@@ -53,8 +53,10 @@ fn chromium() -> PathBuf {
     path
 }
 
-/// Runs files of tests one after the other: each has its own browser.
+/// Runs files of tests one after the other: each has its own browser, and needs the machine's processors for itself.
 async fn run(files: &[&str], environment: &[(&str, String)]) {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+    let _alone = ONE_AT_A_TIME.lock().await;
     let chromium = chromium();
     driver().await;
     for file in files {
