@@ -32,6 +32,7 @@ use crate::http::server::Peer;
 use crate::mail::ids::SessionId;
 use crate::mail::key::Key;
 use crate::mail::rights::Subject;
+use crate::mail::user::UserNames;
 use crate::push::clock::unix_ms;
 use crate::push::hub::Filter;
 use crate::push::metrics::Metrics;
@@ -46,6 +47,9 @@ use crate::wire::ws::push;
 
 /// What `EventSource` waits before it comes back.
 const RETRY_MS: u64 = 3_000;
+/// How many mailboxes and accounts one request may name, unless a session may watch more. Those that
+/// cannot be watched are answered too, and a form is much longer than a URL can be.
+const NAMED: usize = 2_000;
 /// How a form is sent.
 const FORM: &str = "application/x-www-form-urlencoded";
 
@@ -87,7 +91,7 @@ async fn begin(gateway: Arc<Gateway>, peer: SocketAddr, headers: &HeaderMap, que
     if token.is_none() && ticket.is_none() {
         return Err(Problem::no_token());
     }
-    let request = read_parameters(&gateway, &query);
+    let request = read_parameters(&gateway.names, gateway.settings.sessions.subscriptions_per_session, &query);
     let identity = match (token, ticket) {
         (Some(token), _) => gateway.verify(token, peer.ip()).await.map_err(|error| Problem::token(&error))?,
         // With wrong parameters the ticket is not redeemed, and can be used again.
@@ -163,14 +167,18 @@ struct StreamRequest {
     wish: Wish,
 }
 
-fn read_parameters(gateway: &Gateway, query: &Query) -> Result<StreamRequest, Problem> {
-    let limit = gateway.settings.sessions.subscriptions_per_session;
+/// `limit`: how many mailboxes and accounts a session may watch.
+fn read_parameters(names: &UserNames, limit: usize, query: &Query) -> Result<StreamRequest, Problem> {
+    let most = limit.max(NAMED);
+    if query.iter().filter(|(name, _)| matches!(*name, "mailbox" | "account")).nth(most).is_some() {
+        return Err(Problem::bad_request(format!("at most {most} mailboxes and accounts a request")));
+    }
     let (mut places, mut duplicates, mut first) = (Vec::new(), Vec::new(), HashMap::new());
     let mut place = 0;
     for (name, value) in query.iter() {
         let key = match name {
-            "mailbox" => parse_key(Some(value), None, &gateway.names),
-            "account" => parse_key(None, Some(value), &gateway.names),
+            "mailbox" => parse_key(Some(value), None, names),
+            "account" => parse_key(None, Some(value), names),
             _ => continue,
         };
         let room = first.len() < limit;
@@ -345,5 +353,23 @@ impl Stream for SseSession {
                 self.timer.as_mut().reset(due.into());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each name is answered by itself, whether it is watched or not: a form of a megabyte must not
+    /// make a hundred thousand answers.
+    #[test]
+    fn a_request_names_no_more_than_can_be_answered() {
+        let read = |limit, count| {
+            let query = Query::parse("account=a&".repeat(count).as_bytes());
+            read_parameters(&UserNames::default(), limit, &query).map(|request| request.duplicates.len() + request.places.len())
+        };
+        assert_eq!(read(128, NAMED).ok(), Some(NAMED));
+        assert!(read(128, NAMED + 1).is_err());
+        assert_eq!(read(NAMED + 1, NAMED + 1).ok(), Some(NAMED + 1), "what may be watched may be named");
     }
 }

@@ -69,7 +69,7 @@ impl Refusal {
 
 /// Takes connections in until the node drains.
 pub async fn serve(door: Arc<Door>, listener: TcpListener, implicit_tls: bool) {
-    let mut failures = Seldom::default();
+    let (mut failures, mut refusals) = (Seldom::default(), Seldom::default());
     loop {
         let accepted = tokio::select! {
             () = door.gateway.draining.cancelled() => return,
@@ -89,7 +89,14 @@ pub async fn serve(door: Arc<Door>, listener: TcpListener, implicit_tls: bool) {
         if let Err(error) = tune(&stream) {
             debug!(%error, "cannot set socket options");
         }
-        let connection = door.connections.clone().try_acquire_owned().ok().filter(|_| !files::is_scarce(&stream));
+        let is_scarce = files::is_scarce(&stream);
+        let connection = door.connections.clone().try_acquire_owned().ok().filter(|_| !is_scarce);
+        if connection.is_none()
+            && let Some(times) = refusals.again(Instant::now())
+        {
+            let what = if is_scarce { "open files" } else { "connections (imap.max_connections)" };
+            warn!(times, open_files = files::limit(), "new mail apps are refused: no {what} left");
+        }
         let unauthenticated = door.unauthenticated.clone().try_acquire_owned();
         let arriving = Arriving { door: door.clone(), stream, peer, implicit_tls };
         match (door.gateway.refusal(), connection, unauthenticated) {
