@@ -26,6 +26,16 @@ pub enum Park {
     MasterUser,
 }
 
+/// Who publishes the `AclChange` of a SETACL or DELETEACL that a client sends through the door.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AclChangesBy {
+    /// The gateway, which sees that the server accepts it.
+    Gateway,
+    /// The mail server or its agent. The gateway would tell of each change a second time.
+    Origin,
+}
+
 /// The oldest TLS that clients may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TlsVersion {
@@ -72,6 +82,7 @@ pub struct ImapSettings {
     pub park_after_ms: Millis,
     /// Upstream connections taken up again per second.
     pub unpark_per_second: u32,
+    pub acl_changes_by: AclChangesBy,
     pub upstream: UpstreamSettings,
     pub master: MasterSettings,
 }
@@ -101,6 +112,7 @@ impl Default for ImapSettings {
             park: Park::Never,
             park_after_ms: Millis(30_000),
             unpark_per_second: 100,
+            acl_changes_by: AclChangesBy::Gateway,
             upstream: UpstreamSettings::default(),
             master: MasterSettings::default(),
         }

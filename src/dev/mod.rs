@@ -26,7 +26,7 @@ use uuid::Uuid;
 use crate::cluster::queue::local::LocalQueues;
 use crate::cluster::registry::QueueNames;
 use crate::cluster::registry::local::LocalRegistry;
-use crate::config::{ImapTls, QueueKind, RegistryKind, Secret, Settings};
+use crate::config::{AclChangesBy, ImapTls, QueueKind, RegistryKind, Secret, Settings};
 use crate::edge::auth::Scopes;
 use crate::edge::auth::token::{TokenRequest, issue};
 use crate::mail::Event;
@@ -120,6 +120,8 @@ impl Dev {
             settings.imap.upstream.addresses = vec![store.address().to_string()];
             settings.imap.listen_tls = None;
             settings.imap.upstream.tls = ImapTls::None;
+            // The store tells of every change itself.
+            settings.imap.acl_changes_by = AclChangesBy::Origin;
             settings.imap.master.user = store.master().user.clone();
             settings.imap.master.password = Secret::new(store.master().password.as_str());
             settings.http.listen = SocketAddr::new(settings.http.listen.ip(), port);

@@ -31,6 +31,7 @@ use super::arrival::{Arrival, Permits};
 use super::pipe::{BUFFER_LIMIT, Progress, poll_read};
 use super::stream::{Stream, accept_tls};
 use super::upstream::Connected;
+use crate::config::AclChangesBy;
 use crate::edge::gateway::Gateway;
 use crate::mail::ids::SessionId;
 use crate::mail::key::Key;
@@ -183,7 +184,8 @@ impl Connection {
                     gateway.subscriptions.report_rights(handle, &Key::Mailbox(mailbox), rights);
                 }),
                 Action::AclChanged { mailbox, identifier, rights } => {
-                    if let Some(handle) = &self.handle {
+                    let tells = self.door.gateway.settings.imap.acl_changes_by == AclChangesBy::Gateway;
+                    if let Some(handle) = self.handle.as_ref().filter(|_| tells) {
                         let told = self.announcements.acl_changed(&self.door, handle.user(), mailbox, identifier, rights);
                         self.promise = told.map(Promise::new).or(self.promise.take());
                     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::dev::DevCluster;
+use crate::support::imap::ImapClient;
 use crate::support::raw_ws::{RawClient, request, text};
 use crate::support::sse::SseClient;
 use crate::support::wait::eventually;
@@ -336,4 +337,22 @@ async fn sessions_that_are_gone_leave_nothing_behind() {
         (listed["subscriptions"] == json!([])).then_some(())
     };
     eventually("no subscriptions", Duration::from_secs(5), gone).await;
+}
+
+#[tokio::test]
+async fn a_changed_acl_is_told_once() {
+    let cluster = DevCluster::start(1).await;
+    let mut alice = WsClient::connect(&cluster.ws(0), &cluster.token(0)).await;
+    let reply = alice.command("subscribe", json!({ "account": "alice@example.org" })).await;
+    assert!(reply["subscribe"].is_object(), "{reply}");
+    let address = cluster.imap(0);
+    let port = address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
+    let mut mail_app = ImapClient::login(port, "alice", "alice").await;
+    mail_app.ok("SETACL Team carol lr").await;
+    mail_app.ok("CREATE Later").await;
+    let mut types = Vec::new();
+    while types.last().is_none_or(|last| last != "MailboxCreate") {
+        types.push(alice.event().await["event"]["type"].as_str().expect("a type").to_owned());
+    }
+    assert_eq!(types, ["AclChange", "MailboxCreate"]);
 }
