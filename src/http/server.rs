@@ -37,9 +37,11 @@ pub struct Peer(pub SocketAddr);
 
 /// How long the kernel tries to send what a peer does not acknowledge.
 pub const USER_TIMEOUT: Duration = Duration::from_secs(60);
-/// The same over HTTP. A stream has no other way to find that its client is gone than that its
-/// heartbeats are not acknowledged, and until then it counts among the sessions of its user.
-const HTTP_USER_TIMEOUT: Duration = Duration::from_secs(20);
+/// How much longer than it may go without reading a peer of HTTP may go without acknowledging. A
+/// stream has no other way to find that its client is gone than that its heartbeats are not
+/// acknowledged, and until then it counts among the sessions of its user. Not less: the kernel
+/// would reset the connection of a client that only reads slowly, and it would not be told why.
+const USER_TIMEOUT_MARGIN: Duration = Duration::from_secs(5);
 
 /// What connections come in by.
 pub trait Listener: Send + Sync + 'static {
@@ -48,7 +50,7 @@ pub trait Listener: Send + Sync + 'static {
     fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Option<Peer>)>> + Send;
 
     /// Sets the options of a fresh connection.
-    fn tune(stream: &Self::Stream) -> io::Result<()>;
+    fn tune(stream: &Self::Stream, user_timeout: Duration) -> io::Result<()>;
 }
 
 impl Listener for TcpListener {
@@ -59,12 +61,12 @@ impl Listener for TcpListener {
     }
 
     /// Small pushes must not wait for company, and a peer that is gone must be found.
-    fn tune(stream: &TcpStream) -> io::Result<()> {
+    fn tune(stream: &TcpStream, user_timeout: Duration) -> io::Result<()> {
         stream.set_nodelay(true)?;
         let socket = SockRef::from(stream);
         socket
             .set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15)))?;
-        socket.set_tcp_user_timeout(Some(HTTP_USER_TIMEOUT))
+        socket.set_tcp_user_timeout(Some(user_timeout))
     }
 }
 
@@ -75,7 +77,7 @@ impl Listener for UnixListener {
         Self::accept(self).await.map(|(stream, _)| (stream, None))
     }
 
-    fn tune(_: &UnixStream) -> io::Result<()> {
+    fn tune(_: &UnixStream, _: Duration) -> io::Result<()> {
         Ok(())
     }
 }
@@ -150,7 +152,7 @@ pub async fn serve<L: Listener>(listener: L, router: Router, bounds: Bounds, sto
             outside.turn_away(stream, router.clone());
             continue;
         };
-        if let Err(error) = L::tune(&stream) {
+        if let Err(error) = L::tune(&stream, bounds.write_timeout.saturating_add(USER_TIMEOUT_MARGIN)) {
             debug!(%error, "cannot set socket options");
         }
         let permit = ConnectionPermit(Arc::new(permit));
