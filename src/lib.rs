@@ -17,26 +17,25 @@
 //!
 //! # The rooms
 //!
-//! | room | what it holds | what may not go in it |
-//! |---|---|---|
-//! | [`mail`] | the vocabulary: paths, keys, events, their encodings | clocks, sockets, async, anything else of ours |
-//! | [`wire`] | client protocols as state machines | sockets, clocks, tasks |
-//! | [`cluster`] | what nodes share: registry and queue, as traits with their adapters | events, sessions |
-//! | [`push`] | moving events: publisher, consumer, hub, presence | client protocols |
-//! | [`http`] | what every HTTP server and client of ours shares: accept loop, refusals, reading events | routes |
-//! | [`imap`] | asking a mail server something, as its client | what is asked |
-//! | [`lock`] | the locks of every room, and the order in which they may be taken | what they guard |
-//! | [`tasks`] | tasks that a process cannot do without | what they do |
-//! | [`tls`] | certificates and authorities, for servers and for clients | protocols |
-//! | [`edge`] | the doors: HTTP, WebSocket, SSE, IMAP, tokens | rules of a protocol |
-//! | [`agent`] | the origin's side: spool, adapters of mail servers | client protocols |
-//! | [`config`] | typed settings and all that can be wrong with them | reading them anywhere else |
-//! | [`node`] | the composition root: the one place that names concrete adapters | logic |
-//! | [`dev`] | a cluster in one process | anything production needs |
-//! | [`cli`] | the commands | logic |
+//! | room | what it holds | what it may name | what may not go in it |
+//! |---|---|---|---|
+//! | [`mail`] | the vocabulary: paths, keys, events, their encodings | none | clocks, sockets, async |
+//! | [`wire`] | client protocols as state machines | `mail` | clocks, sockets, tasks |
+//! | [`lock`] | the locks of every room, and the order in which they may be taken | none | what they guard |
+//! | [`tasks`] | tasks that a process cannot do without | none | what they do |
+//! | [`config`] | typed settings and all that can be wrong with them | `mail` | reading them anywhere else |
+//! | [`cluster`] | what nodes share: registry and queue, as traits with their adapters | `config`, `lock`, `tasks`, `mail` | events, sessions |
+//! | [`push`] | moving events: publisher, consumer, hub, presence | `cluster`, `lock`, `tasks`, `mail` | client protocols |
+//! | [`http`] | what every HTTP server and client of ours shares: accept loop, refusals, reading events | `push`, `mail` | routes |
+//! | [`imap`] | asking a mail server something, as its client | `wire` | what is asked |
+//! | [`tls`] | certificates and authorities, for servers and for clients | `config`, `lock` | protocols |
+//! | [`edge`] | the doors: HTTP, WebSocket, SSE, IMAP, tokens | `http`, `imap`, `tls`, `push`, `wire`, `cluster`, `config`, `lock`, `tasks`, `mail` | rules of a protocol |
+//! | [`agent`] | the origin's side: spool, adapters of mail servers | `http`, `imap`, `tls`, `push`, `wire`, `config`, `lock`, `tasks`, `mail` | client protocols |
+//! | [`node`] | the composition root: the one place that names concrete adapters | all | logic |
+//! | [`dev`] | a cluster in one process | all | anything production needs |
+//! | [`cli`] | the commands | all | logic |
 //!
-//! `edge → http, imap, tls, push, wire, mail` · `agent → http, imap, tls, push, wire, mail` · `http → push, mail` · `imap → wire, mail` · `push → cluster, mail` · `wire → mail` · `cluster → mail` · `mail → nothing of ours`; a
-//! test (`tests/all/nothing/rooms.rs`) holds this table. Every room but `mail` and `wire` knows [`lock`].
+//! A room names those that its row allows, and no others; `tests/all/nothing/rooms.rs` reads this table and holds it.
 //!
 //! # The invariants that bind
 //!

@@ -21,7 +21,7 @@ use crate::cluster::queue::{QueueError, QueueHealth, QueueName, QueueState, Queu
 use crate::cluster::registry::broadcast::BroadcastRegistry;
 use crate::cluster::registry::zookeeper::ZookeeperRegistry;
 use crate::cluster::registry::{Directory, NodeRecord, Place, QueueId, QueueNames, Registrar};
-use crate::config::{QueueKind, RegistryKind, RightsKind, Settings, Topology};
+use crate::config::{ProxyUrl, QueueKind, RegistryKind, RightsKind, Settings, Topology};
 use crate::edge::auth::{Authenticator, user_names};
 use crate::edge::followers::{self, Followers};
 use crate::edge::gateway::Gateway;
@@ -80,7 +80,7 @@ pub struct Cluster {
 impl Cluster {
     /// The registry and the queue that the settings name. Does not wait for either to be reachable.
     pub async fn connect(settings: &Settings) -> Result<Self> {
-        let names = QueueNames::new(&settings.queue.prefix).context("queue.prefix")?;
+        let names = QueueNames::of(&settings.queue.prefix);
         let queues: Arc<dyn QueueSystem> = match settings.queue.kind {
             QueueKind::Kafka => KafkaQueues::new(&settings.queue).context("the queue's settings")?,
             QueueKind::Local => anyhow::bail!("queue.kind = \"local\" works within one process only: use mailpush dev"),
@@ -104,10 +104,7 @@ impl Cluster {
 
     /// A publisher of this process.
     pub fn publisher(&self, settings: &Settings, metrics: Arc<Metrics>) -> Result<Publisher> {
-        let firehose = match settings.queue.firehose.as_str() {
-            "" => None,
-            topic => Some(QueueName::by_key(topic).context("queue.firehose")?),
-        };
+        let firehose = settings.queue.firehose.as_ref().map(QueueName::firehose);
         let everyone = match settings.queue.topology {
             Topology::PerNode => Everyone::Topics(self.names.node_prefix()),
             Topology::Sharded => Everyone::Queues(self.names.shards(settings.queue.shards)),
@@ -117,7 +114,7 @@ impl Cluster {
         let acls = self.acls.as_ref().map(|acls| {
             let is_registry = |kind: RightsKind| kind.resolved(settings) == RightsKind::Registry;
             let access = &settings.access;
-            let namespaces = access.namespaces().filter_map(|(name, kind)| Some((name.to_owned(), is_registry(kind?))));
+            let namespaces = access.by_namespace.iter().map(|entry| (entry.namespace.clone(), is_registry(entry.source)));
             (acls.clone(), is_registry(access.source), namespaces.collect::<HashMap<_, _>>())
         });
         let acls = acls.filter(|(_, others, by_namespace)| *others || by_namespace.values().any(|kept| *kept));
@@ -157,10 +154,7 @@ impl Node {
         if settings.node.origin.is_empty() {
             Arc::make_mut(&mut settings).node.origin = host_name();
         }
-        let id = match settings.node.id.as_str() {
-            "" => NodeId::random(),
-            id => id.parse().context("node.id")?,
-        };
+        let id = settings.node.id.clone().unwrap_or_else(NodeId::random);
         let place = match settings.queue.topology {
             Topology::PerNode => Place::Own,
             Topology::Sharded => {
@@ -175,10 +169,7 @@ impl Node {
         let listener = TcpListener::bind(settings.http.listen);
         let listener = listener.await.with_context(|| format!("cannot listen on {} (http.listen)", settings.http.listen))?;
         let address = listener.local_addr()?;
-        let url = match settings.http.advertise.trim_end_matches('/') {
-            "" => format!("http://{address}"),
-            url => url.to_owned(),
-        };
+        let url = settings.http.advertise.as_ref().map_or_else(|| format!("http://{address}"), |url| url.as_str().to_owned());
         let record = NodeRecord {
             id: id.clone(),
             queue_id,
@@ -219,8 +210,7 @@ impl Node {
             clock: unix_ms,
         };
         let opened = open_queue(&*cluster.queues, &queue).await?;
-        if !settings.queue.firehose.is_empty() {
-            let firehose = QueueName::by_key(&settings.queue.firehose).context("queue.firehose")?;
+        if let Some(firehose) = settings.queue.firehose.as_ref().map(QueueName::firehose) {
             let made = patiently(&firehose, async || cluster.queues.ensure(&firehose).await).await;
             made.with_context(|| format!("cannot make {firehose} (queue.firehose)"))?;
         }
@@ -409,7 +399,7 @@ fn build(
         started: AtomicBool::new(false),
         draining: CancellationToken::new(),
         tasks: TaskTracker::new(),
-        client: client::builder(&settings.http.peer_proxy)?.build()?,
+        client: client::builder(settings.http.peer_proxy.as_ref().map_or("", ProxyUrl::as_str))?.build()?,
         departed: Mutex::default(),
         upstreams,
         settings: settings.clone(),
@@ -437,7 +427,7 @@ fn access_options(
         (None, RightsKind::Imap) => imap.clone(),
     };
     let access = &settings.access;
-    let namespaces = access.namespaces().filter_map(|(name, kind)| Some((name.to_owned(), via(kind?))));
+    let namespaces = access.by_namespace.iter().map(|entry| (entry.namespace.clone(), via(entry.source)));
     access::Options {
         via: via(access.source),
         by_namespace: namespaces.collect(),

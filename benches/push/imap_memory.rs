@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use mailpush::config::Settings;
 use mailpush::mail::codec::{Defaults, from_json};
-use mailpush::mail::ids::EventId;
 use mailpush::node::Cluster;
-use mailpush::push::clock::unix_ms;
+use mailpush::push::clock::{new_event_id, unix_ms};
 use mailpush::push::metrics::Metrics;
 use mailpush::push::publisher::Publisher;
 
@@ -72,9 +71,9 @@ impl Bench {
         let server = Server::serve_with(zookeeper, kafka, &settings).await;
 
         let mut settings = Settings::default();
-        settings.registry.ensembles = vec![zookeeper.to_owned()];
-        settings.queue.brokers = vec![kafka.to_owned()];
-        settings.queue.prefix = prefix;
+        settings.registry.ensembles = vec![zookeeper.parse().expect("an address")];
+        settings.queue.brokers = vec![kafka.parse().expect("an address")];
+        settings.queue.prefix = prefix.parse().expect("a prefix");
         let cluster = Cluster::connect(&settings).await.expect("the cluster");
         let publisher = cluster.publisher(&settings, Arc::new(Metrics::default())).expect("a publisher");
         Self { server, imap, publisher, parked }
@@ -157,6 +156,6 @@ fn new_message(number: usize, uid: u32) -> mailpush::mail::Event {
         r##"{{"type":"MessageNew","mailbox":"#private:{}:INBOX","uidvalidity":1700000000,"messages":[{{"uid":{uid},"flags":[]}}]}}"##,
         user(number)
     );
-    let defaults = Defaults { id: EventId::now(), at: unix_ms(), origin: "bench" };
+    let defaults = Defaults { id: new_event_id(), at: unix_ms(), origin: "bench" };
     from_json(json.as_bytes(), Some(defaults)).expect("an event")
 }

@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 use mailpush::config::Settings;
 use mailpush::edge::auth::Scopes;
 use mailpush::mail::codec::{Defaults, from_json};
-use mailpush::mail::ids::EventId;
 use mailpush::node::Cluster;
-use mailpush::push::clock::unix_ms;
+use mailpush::push::clock::{new_event_id, unix_ms};
 use mailpush::push::metrics::Metrics;
 use tokio::sync::oneshot;
 
@@ -33,15 +32,15 @@ pub async fn run(report: &mut Report) {
     client.subscribe(MAILBOX).await;
 
     let mut settings = Settings::default();
-    settings.registry.ensembles = vec![zookeeper.address()];
-    settings.queue.brokers = vec![kafka.address()];
+    settings.registry.ensembles = vec![zookeeper.address().parse().expect("an address")];
+    settings.queue.brokers = vec![kafka.address().parse().expect("an address")];
     let cluster = Cluster::connect(&settings).await.expect("the cluster");
     let publisher = Arc::new(cluster.publisher(&settings, Arc::new(Metrics::default())).expect("a publisher"));
 
     let library = measure(&mut client, |number| {
         let publisher = publisher.clone();
         async move {
-            let defaults = Defaults { id: EventId::now(), at: unix_ms(), origin: "bench" };
+            let defaults = Defaults { id: new_event_id(), at: unix_ms(), origin: "bench" };
             let event = from_json(event(number).as_bytes(), Some(defaults)).expect("an event");
             let published = publisher.publish(&event).await.expect("publish");
             assert_eq!(published.queues.len(), 1);

@@ -110,7 +110,9 @@ pub async fn run_registration(report: &mut Report) {
 
     proxy.cut();
     // Until the server has forgotten the sessions: then registrations are really gone.
-    let watcher = publisher(&RegistrySettings { ensembles: vec![zookeeper.address()], ..settings.clone() }).await;
+    let watcher =
+        publisher(&RegistrySettings { ensembles: vec![zookeeper.address().parse().expect("an address")], ..settings.clone() })
+            .await;
     eventually("the sessions are gone", Duration::from_secs(60), || async {
         let found = watcher.lookup(&keys[REGISTERED - 1_000..]).await;
         found.iter().all(|interest| matches!(interest, Interest::Queues(queues) if queues.is_empty())).then_some(())
@@ -136,7 +138,11 @@ pub async fn run_registration(report: &mut Report) {
 }
 
 fn settings(zookeeper: &str) -> RegistrySettings {
-    RegistrySettings { ensembles: vec![zookeeper.to_owned()], lookup_timeout_ms: Millis(5_000), ..RegistrySettings::default() }
+    RegistrySettings {
+        ensembles: vec![zookeeper.parse().expect("an address")],
+        lookup_timeout_ms: Millis(5_000),
+        ..RegistrySettings::default()
+    }
 }
 
 fn names() -> QueueNames {

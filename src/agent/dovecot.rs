@@ -10,9 +10,9 @@ use serde::Deserialize;
 use super::naming::{Naming, Prefixes};
 use crate::mail::event::{Change, Envelope, Event, FlagChange, NewMessage, Status};
 use crate::mail::flags::{Flag, Flags};
-use crate::mail::ids::EventId;
 use crate::mail::path::MailboxPath;
 use crate::mail::uid::{ModSeq, Uid, UidValidity};
+use crate::push::clock::new_event_id;
 
 /// The longest subject, sender or message id that is passed on, in characters: the envelope is a summary.
 const LONGEST_TEXT: usize = 512;
@@ -168,7 +168,7 @@ pub fn translate(json: &[u8], naming: &Naming, stamp: Stamp<'_>) -> Result<Vec<E
         let uidvalidity = changes.uidvalidity.or_else(|| UidValidity::new(told?.uidvalidity?));
         for change in changes.into_changes() {
             events.push(Event {
-                id: EventId::now(),
+                id: new_event_id(),
                 at: stamp.at,
                 origin: stamp.origin.to_owned(),
                 actor: Some(user.as_str().to_owned()),

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{info, warn};
 
-use crate::config::{AgentSettings, Settings, SpoolSync, socket_mode};
+use crate::config::{AgentSettings, FileMode, Settings, SpoolSync};
 use crate::http::server::{Bounds, serve};
 use crate::mail::user::UserNames;
 use crate::push::metrics::Metrics;
@@ -30,7 +30,7 @@ use crate::tasks::{self, vital};
 use crate::wire::imap::credentials::Credentials;
 use complete::FlagSource;
 use metrics::AgentMetrics;
-use naming::{Naming, Prefixes};
+use naming::Naming;
 use pipeline::{Parts, Pipeline, Sink};
 use pool::{Pool, Target};
 use spool::Spool;
@@ -75,14 +75,14 @@ impl Agent {
         let spool = Arc::new(spool.context("agent.spool_dir")?);
         let left = spool.backlog();
         let metrics = Arc::new(AgentMetrics::default());
-        let naming = naming(settings, publishing.names)?;
+        let naming = naming(settings, publishing.names);
         let pool = target(settings, naming.clone())?.map(|target| Arc::new(Pool::new(target)));
         let (closing, stop) = (CancellationToken::new(), CancellationToken::new());
         let flags = pool.clone().map(|pool| pool as Arc<dyn FlagSource>);
         let parts = Parts { spool: spool.clone(), sink: publishing.sink, flags, metrics: metrics.clone() };
         let tcp = TcpListener::bind(agent.listen).await;
         let tcp = tcp.with_context(|| format!("cannot listen on {} (agent.listen)", agent.listen))?;
-        let unix = agent.socket.as_deref().map(|path| listen(path, &agent.socket_mode)).transpose()?;
+        let unix = agent.socket.as_deref().map(|path| listen(path, agent.socket_mode)).transpose()?;
         let address = tcp.local_addr()?;
         let pipeline = Pipeline::start(parts, stop.clone());
         let router = http::router(Arc::new(http::Intake {
@@ -155,8 +155,8 @@ impl Agent {
 }
 
 /// How Dovecot's names are read, as the settings say.
-pub fn naming(settings: &Settings, names: UserNames) -> Result<Naming> {
-    Naming::new(names, &Prefixes::from(&settings.agent.dovecot)).map_err(anyhow::Error::msg).context("agent.dovecot")
+pub fn naming(settings: &Settings, names: UserNames) -> Naming {
+    Naming::of_settings(names, &settings.agent.dovecot)
 }
 
 /// The mail server's IMAP, if a master user is configured.
@@ -165,11 +165,10 @@ pub fn target(settings: &Settings, naming: Naming) -> Result<Option<Target>> {
     if imap.master_user.is_empty() {
         return Ok(None);
     }
-    let host = imap.address.rsplit_once(':').map_or(imap.address.as_str(), |(host, _)| host);
     let domain = settings.auth.default_domain.to_ascii_lowercase();
     Ok(Some(Target {
-        address: imap.address.clone(),
-        tls: Tls::new(imap.tls, imap.ca_file.as_deref(), host).context("agent.imap")?,
+        address: imap.address.to_string(),
+        tls: Tls::new(imap.tls, imap.ca_file.as_deref(), imap.address.host()).context("agent.imap")?,
         master: Credentials::new(imap.master_user.clone(), imap.master_password.expose()),
         strip_domain: Some(domain).filter(|domain| imap.strip_domain && !domain.is_empty()),
         naming,
@@ -181,7 +180,7 @@ pub fn target(settings: &Settings, naming: Naming) -> Result<Option<Target>> {
 }
 
 /// Binds a Unix socket. The spool is ours alone, so a socket that is there already was left over.
-fn listen(path: &Path, mode: &str) -> Result<UnixListener> {
+fn listen(path: &Path, mode: FileMode) -> Result<UnixListener> {
     let shown = || format!("cannot listen on {} (agent.socket)", path.display());
     match std::fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_socket() => std::fs::remove_file(path).with_context(shown)?,
@@ -190,7 +189,7 @@ fn listen(path: &Path, mode: &str) -> Result<UnixListener> {
         Err(error) => return Err(error).with_context(shown),
     }
     let listener = UnixListener::bind(path).with_context(shown)?;
-    let mode = std::fs::Permissions::from_mode(socket_mode(mode).unwrap_or(0o600));
+    let mode = std::fs::Permissions::from_mode(mode.bits());
     std::fs::set_permissions(path, mode).with_context(shown)?;
     Ok(listener)
 }

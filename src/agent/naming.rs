@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use serde::Deserialize;
 
-use crate::config::DovecotSettings;
+use crate::config::{DovecotSettings, Separator};
 use crate::mail::path::MailboxPath;
 use crate::mail::user::{UserName, UserNames};
 use crate::wire::imap::name::{decode_utf7, encode_utf7};
@@ -38,7 +38,7 @@ impl From<&DovecotSettings> for Prefixes {
             shared: Some(settings.shared_prefix.clone()).filter(|prefix| !prefix.is_empty()).into_iter().collect(),
             public: settings.public_prefixes.clone(),
             alias: settings.alias_prefixes.clone(),
-            separator: Some(settings.separator.clone()),
+            separator: Some(settings.separator.to_string()),
         }
     }
 }
@@ -53,10 +53,20 @@ pub struct Naming {
 }
 
 impl Naming {
-    /// An error, in plain words, if the separator is none.
+    /// As the settings say.
+    pub fn of_settings(names: UserNames, settings: &DovecotSettings) -> Self {
+        Self::with(names, &Prefixes::from(settings), settings.separator)
+    }
+
+    /// As the script says. An error, in plain words, if the separator is none.
     pub fn new(names: UserNames, prefixes: &Prefixes) -> Result<Self, String> {
-        let separator = prefixes.separator.as_deref().unwrap_or("/");
-        let [delimiter] = *separator.as_bytes() else { return Err("the separator is not one ASCII character".to_owned()) };
+        let separator = prefixes.separator.as_deref().map_or(Ok(Separator::SLASH), str::parse);
+        let separator = separator.map_err(|_| "the separator is not one ASCII character")?;
+        Ok(Self::with(names, prefixes, separator))
+    }
+
+    fn with(names: UserNames, prefixes: &Prefixes, separator: Separator) -> Self {
+        let delimiter = separator.byte();
         let wire = |prefix: &String| encode_utf7(prefix).into_owned();
         let space = |prefix: &String| Namespace { prefix: wire(prefix), delimiter: Some(delimiter) };
         let all = |prefixes: &[String]| prefixes.iter().map(space).collect::<Vec<_>>();
@@ -65,7 +75,7 @@ impl Naming {
             personal.push(space(&String::new()));
         }
         let namespaces = Namespaces { personal, other_users: all(&prefixes.shared), shared: all(&prefixes.public) };
-        Ok(Self { names, namespaces, aliases: prefixes.alias.iter().map(wire).collect() })
+        Self { names, namespaces, aliases: prefixes.alias.iter().map(wire).collect() }
     }
 
     /// The mailbox that `user` calls `name`, which is UTF-8 as Dovecot tells it.

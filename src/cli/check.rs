@@ -19,7 +19,10 @@ use crate::cluster::queue::QueueSystem;
 use crate::cluster::queue::kafka::KafkaQueues;
 use crate::cluster::registry::zookeeper::ZookeeperRegistry;
 use crate::cluster::registry::{Directory, QueueNames, RegistryError};
-use crate::config::{AuthSettings, DEFAULT_TOML, ImapSettings, ProxyHeader, Purpose, RegistryKind, Settings, UpstreamSettings};
+use crate::config::{
+    AuthSettings, DEFAULT_TOML, Ensemble, HostPort, ImapSettings, ProxyHeader, Purpose, RegistryKind, Settings, UpstreamSettings,
+    join,
+};
 use crate::edge::auth::{Authenticator, user_names};
 use crate::edge::imap::server_tls;
 use crate::edge::imap::upstream::Upstreams;
@@ -109,7 +112,7 @@ fn probe_agent(settings: &Settings, user: Option<&str>) -> Result<Vec<Probe>, Cl
     let Some(user) = user else { return Ok(probes) };
     let names = user_names(&settings.auth);
     let user = names.normalise(user).map_err(|error| CliError::Usage(format!("--user: {error}")))?;
-    let target = agent::target(settings, agent::naming(settings, names)?)?;
+    let target = agent::target(settings, agent::naming(settings, names))?;
     let target = target.ok_or_else(|| CliError::Usage("--user needs agent.imap.master_user".to_owned()))?;
     probes.push(Probe::new(format!("namespaces of {user}"), async move { target.check_names(&user).await }));
     Ok(probes)
@@ -120,10 +123,10 @@ fn registry(settings: Settings) -> Probe {
     if settings.registry.kind != RegistryKind::Zookeeper {
         return Probe::new("registry", async { Ok("none is configured: every node hears everything".to_owned()) });
     }
-    Probe::new(format!("ZooKeeper at {}", settings.registry.ensembles.join(" and ")), async move {
+    Probe::new(format!("ZooKeeper at {}", join(&settings.registry.ensembles, " and ")), async move {
         let mut warnings = Vec::new();
         for ensemble in &settings.registry.ensembles {
-            let tried = reach_all(ensemble.split(',')).await;
+            let tried = reach_all(ensemble.servers()).await;
             if let Some(problem) = tried.problem() {
                 let only = settings.registry.ensembles.len() == 1;
                 return Err(if only { problem } else { format!("{ensemble}: {problem}") });
@@ -131,10 +134,11 @@ fn registry(settings: Settings) -> Probe {
             warnings.extend(tried.warnings());
         }
         if settings.registry.ensembles.len() > 1 && !settings.registry.tls.enabled {
-            let alone = settings.registry.ensembles.iter().filter(|ensemble| !ensemble.contains(','));
-            warnings.extend(join_all(alone.map(|server| zookeeper::belongs_to_others(server))).await.into_iter().flatten());
+            let alone = settings.registry.ensembles.iter().filter(|ensemble| ensemble.servers().len() == 1);
+            let asked = alone.flat_map(Ensemble::servers).map(zookeeper::belongs_to_others);
+            warnings.extend(join_all(asked).await.into_iter().flatten());
         }
-        let names = QueueNames::new(&settings.queue.prefix).map_err(|error| error.to_string())?;
+        let names = QueueNames::of(&settings.queue.prefix);
         let registry = ZookeeperRegistry::connect(&settings.registry, names).await.map_err(|error| error.to_string())?;
         let began = tokio::time::Instant::now();
         loop {
@@ -159,10 +163,10 @@ fn is_final(error: &RegistryError) -> bool {
 
 /// The queue system answers and lets us in.
 fn queue(settings: Settings) -> Probe {
-    Probe::new(format!("Kafka at {}", settings.queue.brokers.join(",")), async move {
+    Probe::new(format!("Kafka at {}", join(&settings.queue.brokers, ",")), async move {
         let queues = KafkaQueues::new(&settings.queue).map_err(|error| error.to_string())?;
-        let names = QueueNames::new(&settings.queue.prefix).map_err(|error| error.to_string())?;
-        let tried = reach_all(settings.queue.brokers.iter().map(String::as_str)).await;
+        let names = QueueNames::of(&settings.queue.prefix);
+        let tried = reach_all(&settings.queue.brokers).await;
         if let Some(problem) = tried.problem() {
             return Err(problem);
         }
@@ -202,7 +206,7 @@ fn imap(settings: &ImapSettings) -> Vec<Probe> {
 }
 
 /// One mail server greets.
-async fn mail_server(address: String, mut settings: UpstreamSettings) -> Result<String, String> {
+async fn mail_server(address: HostPort, mut settings: UpstreamSettings) -> Result<String, String> {
     reach(&address).await?;
     let header = settings.proxy_protocol;
     settings.addresses = vec![address.clone()];
@@ -257,9 +261,7 @@ pub(super) async fn run(global: &Global, args: CheckArgs) -> Result<(), CliError
     if args.offline {
         return print(report);
     }
-    // Only Linux has it; elsewhere nothing is said.
-    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    if let Some(problem) = limits::open_files(&settings, purpose, &limits) {
+    if let Some(problem) = limits::open_files(&settings, purpose) {
         let _ = writeln!(report, "WARN {problem}");
     }
     let probes = match args.agent {

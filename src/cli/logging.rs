@@ -20,7 +20,6 @@ use std::thread;
 use std::time::Duration;
 
 use tracing::{error, warn};
-use tracing_subscriber::EnvFilter;
 
 use crate::config::{LogFormat, LogSettings};
 
@@ -38,8 +37,7 @@ static LOG: OnceLock<Log> = OnceLock::new();
 
 /// Starts logging for the process. A second call changes nothing.
 pub fn start(settings: &LogSettings) {
-    // The filter has been checked with the other settings.
-    let filter = EnvFilter::try_new(&settings.filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = settings.filter.filter();
     // It logs frames with all that is in them, tokens too: whatever the filter says, that stays
     // out.
     let filter = match "tungstenite=info".parse() {

@@ -15,10 +15,9 @@ use crate::edge::auth::user_names;
 use crate::http::events::normalise;
 use crate::mail::codec::{DecodeError, Defaults, from_json, from_msgpack, split_msgpack, to_json};
 use crate::mail::event::{Event, EventType};
-use crate::mail::ids::EventId;
 use crate::mail::user::UserNames;
 use crate::node::{Cluster, host_name};
-use crate::push::clock::unix_ms;
+use crate::push::clock::{new_event_id, unix_ms};
 use crate::push::metrics::Metrics;
 use crate::push::publisher::Publisher;
 
@@ -180,7 +179,7 @@ fn from_flags(event_type: EventType, args: &PublishArgs) -> Value {
     event.into()
 }
 
-type Read1 = Result<Event, DecodeError>;
+type Parsed = Result<Event, DecodeError>;
 
 struct Reader {
     names: UserNames,
@@ -189,14 +188,14 @@ struct Reader {
 
 impl Reader {
     fn defaults(&self) -> Defaults<'_> {
-        Defaults { id: EventId::now(), at: unix_ms(), origin: &self.origin }
+        Defaults { id: new_event_id(), at: unix_ms(), origin: &self.origin }
     }
 
-    fn json(&self, text: &[u8]) -> Read1 {
+    fn json(&self, text: &[u8]) -> Parsed {
         from_json(text, Some(self.defaults())).and_then(|event| normalise(event, &self.names))
     }
 
-    fn json_batch(&self, text: &[u8]) -> Result<Vec<Read1>, CliError> {
+    fn json_batch(&self, text: &[u8]) -> Result<Vec<Parsed>, CliError> {
         let bad = |error: serde_json::Error| CliError::Usage(format!("standard input is not JSON: {error}"));
         match serde_json::from_slice(text).map_err(bad)? {
             Value::Array(events) => Ok(events.iter().map(|event| self.json(event.to_string().as_bytes())).collect()),
@@ -204,7 +203,7 @@ impl Reader {
         }
     }
 
-    fn msgpack_batch(&self, bytes: &[u8]) -> Result<Vec<Read1>, CliError> {
+    fn msgpack_batch(&self, bytes: &[u8]) -> Result<Vec<Parsed>, CliError> {
         let events =
             split_msgpack(bytes).map_err(|error| CliError::Usage(format!("standard input is not MessagePack: {error}")))?;
         let read = |event: &[u8]| from_msgpack(event, Some(self.defaults())).and_then(|event| normalise(event, &self.names));
@@ -220,7 +219,7 @@ struct Tally {
 }
 
 impl Tally {
-    async fn take(&mut self, way: &Way, batch: Vec<Read1>) -> Result<(), CliError> {
+    async fn take(&mut self, way: &Way, batch: Vec<Parsed>) -> Result<(), CliError> {
         let mut events = Vec::with_capacity(batch.len());
         for event in batch {
             match event {

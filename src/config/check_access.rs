@@ -2,40 +2,10 @@
 
 use std::collections::HashSet;
 
-use super::check::Checker;
-use super::{AccessSettings, RegistryKind, RightsKind, Settings};
-use crate::mail::path::MailboxPath;
-
-impl AccessSettings {
-    /// The source of each namespace that has its own.
-    pub fn namespaces(&self) -> impl Iterator<Item = (&str, Option<RightsKind>)> {
-        self.by_namespace.iter().map(|entry| match entry.split_once('=') {
-            Some((namespace, kind)) => (namespace.trim(), RightsKind::named(kind.trim())),
-            None => (entry.as_str(), None),
-        })
-    }
-}
+use super::checker::Checker;
+use super::{RegistryKind, RightsKind, Settings};
 
 impl RightsKind {
-    fn named(name: &str) -> Option<Self> {
-        Some(match name {
-            "registry" => Self::Registry,
-            "imap" => Self::Imap,
-            "owners" => Self::Owners,
-            _ => return None,
-        })
-    }
-
-    /// As it is written in the configuration.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Registry => "registry",
-            Self::Imap => "imap",
-            Self::Owners => "owners",
-        }
-    }
-
     /// What `auto` means with these settings.
     pub fn resolved(self, settings: &Settings) -> Self {
         match self {
@@ -46,8 +16,9 @@ impl RightsKind {
         }
     }
 
-    /// The same for the agent beside a mail server, which must come to what its gateways come to, although they are the ones
-    /// that are told where the mail server is: `imap` where it asks one for flags.
+    /// The same for the agent beside a mail server, which must come to what its gateways come to,
+    /// although they are the ones that are told where the mail server is: `imap` where it asks one
+    /// for flags.
     pub fn resolved_for_agent(self, settings: &Settings) -> Self {
         match self {
             Self::Auto if !settings.agent.imap.master_user.is_empty() => Self::Imap,
@@ -68,19 +39,12 @@ pub(super) fn access(checker: &mut Checker<'_>, settings: &Settings) {
     for (name, value, least) in least {
         checker.at_least(&format!("access.{name}"), value, least);
     }
-    let named = access
-        .namespaces()
-        .enumerate()
-        .map(|(index, (namespace, kind))| (format!("access.by_namespace[{index}]"), namespace, kind));
     let mut seen = HashSet::new();
-    for (setting, namespace, kind) in named {
-        let hint = "Write a namespace, =, and registry, imap or owners: \"#shared=registry\".";
-        let is_namespace = MailboxPath::new(namespace, "", "INBOX").is_ok();
-        checker.require(&[&setting], is_namespace && kind.is_some(), "names no namespace and source", hint);
-        checker.require(&[&setting], seen.insert(namespace), "names a namespace that has a source already", "Name each once.");
-        if let Some(kind) = kind {
-            source(checker, settings, &setting, kind);
-        }
+    for (index, entry) in access.by_namespace.iter().enumerate() {
+        let setting = format!("access.by_namespace[{index}]");
+        let is_new = seen.insert(&entry.namespace);
+        checker.require(&[&setting], is_new, "names a namespace that has a source already", "Name each once.");
+        source(checker, settings, &setting, entry.source);
     }
     source(checker, settings, "access.source", access.source);
 }

@@ -2,13 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::check::Checker;
+use super::checker::Checker;
 use super::{AgentImapSettings, AgentSettings, DovecotSettings, ImapTls, SpoolSync};
-
-/// The permission bits that `agent.socket_mode` names.
-pub fn socket_mode(text: &str) -> Option<u32> {
-    u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777)
-}
 
 pub(super) fn agent(checker: &mut Checker<'_>, agent: &AgentSettings) {
     let hint = "Anybody who reaches it could publish events: listen on 127.0.0.1 or [::1], or set agent.token.";
@@ -20,9 +15,6 @@ pub(super) fn agent(checker: &mut Checker<'_>, agent: &AgentSettings) {
     checker.require(&["agent.token"], length == 0 || length >= 32, "is too short", hint);
     let good = agent.token.expose().bytes().all(|b| b.is_ascii_graphic());
     checker.require(&["agent.token"], good, "cannot stand in a header", "Use letters, digits and punctuation, without spaces.");
-    let good = socket_mode(&agent.socket_mode).is_some();
-    let hint = "Write it in octal, such as 0660.";
-    checker.require(&["agent.socket_mode"], good, format!("is {:?}", agent.socket_mode), hint);
     checker.at_least("agent.max_connections", agent.max_connections as u64, 1);
     checker.at_least("agent.header_timeout_ms", agent.header_timeout_ms.0, 1);
     checker.at_least("agent.body_limit_bytes", agent.body_limit_bytes as u64, 1024);
@@ -44,20 +36,15 @@ pub(super) fn agent(checker: &mut Checker<'_>, agent: &AgentSettings) {
 }
 
 fn imap(checker: &mut Checker<'_>, imap: &AgentImapSettings) {
-    let host = imap.address.rsplit_once(':').filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
-    let hint = "Write host:port, such as 127.0.0.1:143.";
-    checker.require(&["agent.imap.address"], host.is_some(), format!("is {:?}", imap.address), hint);
     checker.together(
         ("agent.imap.master_user", !imap.master_user.is_empty()),
         ("agent.imap.master_password", !imap.master_password.is_empty()),
         "A master user needs a password; without one, set neither.",
     );
-    let host = host.map_or("", |(host, _)| host.trim_matches(['[', ']']));
-    let local = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
     checker.require(
         &["agent.imap.tls", "agent.imap.address"],
-        local || imap.tls != ImapTls::None || imap.master_user.is_empty(),
-        format!("is none although {:?} may be another machine", imap.address),
+        imap.address.is_this_machine() || imap.tls != ImapTls::None || imap.master_user.is_empty(),
+        format!("is none although {} may be another machine", imap.address),
         "The master password would be readable on the way: use starttls or tls.",
     );
     let clean = |text: &str| !text.contains('\0');
@@ -70,9 +57,6 @@ fn imap(checker: &mut Checker<'_>, imap: &AgentImapSettings) {
 }
 
 fn dovecot(checker: &mut Checker<'_>, dovecot: &DovecotSettings) {
-    let good = dovecot.separator.len() == 1;
-    let hint = "Write the one ASCII character between a mailbox and its child, such as '/' or '.'.";
-    checker.require(&["agent.dovecot.separator"], good, format!("is {:?}", dovecot.separator), hint);
     let named = !dovecot.personal_prefixes.is_empty();
     let hint = "Name what users' own mailboxes begin with, \"\" if it is nothing.";
     checker.require(&["agent.dovecot.personal_prefixes"], named, "is empty", hint);
@@ -89,7 +73,7 @@ fn dovecot(checker: &mut Checker<'_>, dovecot: &DovecotSettings) {
     let mut seen = BTreeSet::new();
     for (setting, prefixes, hint) in lists {
         for prefix in prefixes {
-            let ends = !good || prefix.is_empty() || prefix.ends_with(&dovecot.separator);
+            let ends = prefix.is_empty() || prefix.ends_with(char::from(dovecot.separator.byte()));
             let problem = format!("has {prefix:?}, which does not end with the separator");
             checker.require(&[setting, "agent.dovecot.separator"], ends, problem, hint);
             // No shared prefix: there is no such namespace.

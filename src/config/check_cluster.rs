@@ -1,11 +1,7 @@
-//! The checks of what nodes share (registry, queue), of sessions, and of the log.
+//! The checks of what nodes share (registry, queue) and of sessions.
 
-use tracing_subscriber::EnvFilter;
-
-use super::check::{Checker, is_base_url};
-use super::{LogSettings, QueueKind, QueueSettings, RegistryKind, RegistrySettings, Settings, Topology};
-use crate::cluster::queue::QueueName;
-use crate::cluster::registry::QueueNames;
+use super::checker::Checker;
+use super::{QueueKind, QueueSettings, RegistryKind, RegistrySettings, Settings, Topology};
 
 pub(super) fn sessions(checker: &mut Checker<'_>, settings: &Settings) {
     let s = &settings.sessions;
@@ -73,10 +69,6 @@ pub(super) fn cluster(checker: &mut Checker<'_>, settings: &Settings) {
 fn registry(checker: &mut Checker<'_>, registry: &RegistrySettings) {
     checker.at_least("registry.lookup_timeout_ms", registry.lookup_timeout_ms.0, 1);
     checker.at_least("registry.cache_entries", registry.cache_entries as u64, 1);
-    for (index, peer) in registry.peers.iter().enumerate() {
-        let hint = "Write the URL under which that node is reached, such as http://gw-2.example.org:8080.";
-        checker.require(&[&format!("registry.peers[{index}]")], is_base_url(peer), format!("is {peer:?}, not a URL"), hint);
-    }
     checker.require(
         &["registry.peers", "registry.kind"],
         registry.peers.is_empty() || registry.kind == RegistryKind::Broadcast,
@@ -88,19 +80,6 @@ fn registry(checker: &mut Checker<'_>, registry: &RegistrySettings) {
 fn zookeeper(checker: &mut Checker<'_>, registry: &RegistrySettings) {
     let hint = "Name at least one ensemble, such as [\"zk-1:2181,zk-2:2181,zk-3:2181\"].";
     checker.require(&["registry.ensembles"], !registry.ensembles.is_empty(), "is empty", hint);
-    for (index, ensemble) in registry.ensembles.iter().enumerate() {
-        let good = ensemble.split(',').all(is_host_and_port);
-        let hint = "Write host:port,host:port for the servers of one ensemble; the chroot is a setting of its own.";
-        let problem = format!("is {ensemble:?}, not a connect string");
-        checker.require(&[&format!("registry.ensembles[{index}]")], good, problem, hint);
-    }
-    let chroot = &registry.chroot;
-    let names = chroot.strip_prefix('/').map(|rest| rest.split('/').collect::<Vec<_>>()).unwrap_or_default();
-    let plain = |name: &&str| !matches!(*name, "" | "." | "..") && !name.chars().any(char::is_control);
-    // ZooKeeper keeps `/zookeeper` for itself.
-    let good = !names.is_empty() && names.iter().all(plain) && names[0] != "zookeeper" && chroot.len() <= 255;
-    let hint = "Write an absolute path that does not end with '/', such as /mailpush.";
-    checker.require(&["registry.chroot"], good, format!("is {chroot:?}"), hint);
     checker.at_least("registry.session_timeout_ms", registry.session_timeout_ms.0, 1_000);
     checker.at_least("registry.settle_ms", registry.settle_ms.0, 50);
     checker.at_least("registry.audit_ms", registry.audit_ms.0, 100);
@@ -116,12 +95,6 @@ fn zookeeper(checker: &mut Checker<'_>, registry: &RegistrySettings) {
 fn kafka(checker: &mut Checker<'_>, queue: &QueueSettings) {
     let hint = "Name at least one broker, such as [\"kafka-1:9092\", \"kafka-2:9092\"].";
     checker.require(&["queue.brokers"], !queue.brokers.is_empty(), "is empty", hint);
-    for (index, broker) in queue.brokers.iter().enumerate() {
-        let problem = format!("is {broker:?}, not host:port");
-        checker.require(&[&format!("queue.brokers[{index}]")], is_host_and_port(broker), problem, "Write it as host:port.");
-    }
-    let hint = "Use 1 to 100 letters, digits, '.', '_' or '-'.";
-    checker.require(&["queue.prefix"], QueueNames::new(&queue.prefix).is_ok(), format!("is {:?}", queue.prefix), hint);
     checker.at_least("queue.shards", queue.shards.into(), 1);
     checker.at_most("queue.shards", queue.shards.into(), 10_000);
     checker.at_least("queue.replication", queue.replication.into(), 1);
@@ -147,22 +120,15 @@ fn kafka(checker: &mut Checker<'_>, queue: &QueueSettings) {
 }
 
 fn firehose(checker: &mut Checker<'_>, queue: &QueueSettings) {
-    let name = &queue.firehose;
-    let hint = "Use 1 to 249 letters, digits, '.', '_' or '-', or leave it empty for no firehose.";
-    let good = name.is_empty() || QueueName::topic(name).is_ok();
-    checker.require(&["queue.firehose"], good, format!("is {name:?}, not a topic"), hint);
-    let own = name.strip_prefix(queue.prefix.as_str()).and_then(|rest| rest.strip_prefix('.'));
+    let Some(topic) = &queue.firehose else { return };
+    let own = topic.as_str().strip_prefix(queue.prefix.as_str()).and_then(|rest| rest.strip_prefix('.'));
     let clash = own.is_some_and(|rest| rest == "all" || rest == "shards" || rest.starts_with("node."));
     checker.require(&["queue.firehose", "queue.prefix"], !clash, "is the name of a queue", "Choose another topic.");
 }
 
 fn sasl(checker: &mut Checker<'_>, queue: &QueueSettings) {
     const ALL: [&str; 3] = ["queue.sasl_mechanism", "queue.sasl_user", "queue.sasl_password"];
-    let mechanism = queue.sasl_mechanism.as_str();
-    let known = matches!(mechanism, "" | "PLAIN" | "SCRAM-SHA-256" | "SCRAM-SHA-512");
-    let hint = "Use PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512, or leave it empty.";
-    checker.require(&ALL[..1], known, format!("is {mechanism:?}"), hint);
-    let set = [!mechanism.is_empty(), !queue.sasl_user.is_empty(), !queue.sasl_password.is_empty()];
+    let set = [queue.sasl_mechanism.is_some(), !queue.sasl_user.is_empty(), !queue.sasl_password.is_empty()];
     let hint = "SASL needs a mechanism, a user and a password; without it, set none of them.";
     for (name, is_set) in ALL.into_iter().zip(set) {
         let good = is_set || !set.contains(&true);
@@ -170,7 +136,8 @@ fn sasl(checker: &mut Checker<'_>, queue: &QueueSettings) {
     }
 }
 
-/// librdkafka's properties that other settings or the producer's guarantees (in order, at least once) decide.
+/// librdkafka's properties that other settings or the producer's guarantees (in order, at least
+/// once) decide.
 fn is_reserved(property: &str) -> bool {
     const NAMES: [&str; 14] = [
         "acks",
@@ -189,21 +156,4 @@ fn is_reserved(property: &str) -> bool {
         "transactional.id",
     ];
     NAMES.contains(&property)
-}
-
-pub(super) fn log(checker: &mut Checker<'_>, log: &LogSettings) {
-    let good = EnvFilter::try_new(&log.filter).is_ok();
-    let hint = "Write a level (error, warn, info, debug, trace) or pairs such as mailpush=debug,info.";
-    checker.require(&["log.filter"], good, format!("is {:?}", log.filter), hint);
-}
-
-/// `host:port`, the host a name, an IPv4 address or an IPv6 address in brackets.
-pub(super) fn is_host_and_port(text: &str) -> bool {
-    let Some((host, port)) = text.rsplit_once(':') else { return false };
-    let bracketed = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-    let good_host = match bracketed {
-        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b)),
-    };
-    good_host && port.parse::<u16>().is_ok_and(|port| port > 0)
 }

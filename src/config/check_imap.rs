@@ -1,9 +1,7 @@
 //! The checks of the IMAP door.
 
-use super::check::{Checker, Purpose};
-use super::check_cluster::is_host_and_port;
-use super::{ImapSettings, ImapTls, Park, Settings};
-use crate::edge::imap::nets::Net;
+use super::checker::Checker;
+use super::{ImapSettings, ImapTls, Park, Purpose, Settings};
 
 /// RFC 9051 5.4: an autologout timer must be at least 30 minutes.
 const AUTOLOGOUT_MS: u64 = 30 * 60 * 1000;
@@ -12,11 +10,6 @@ pub(super) fn imap(checker: &mut Checker<'_>, settings: &Settings, purpose: Purp
     let imap = &settings.imap;
     numbers(checker, imap, purpose);
     certificate(checker, imap);
-    for (index, net) in imap.proxy_protocol_from.iter().enumerate() {
-        let hint = "Write a net such as 10.1.0.0/16 or fd00::/8, or one address.";
-        let setting = format!("imap.proxy_protocol_from[{index}]");
-        checker.require(&[&setting], net.parse::<Net>().is_ok(), format!("is {net:?}, not a net"), hint);
-    }
     upstream(checker, imap, purpose);
     parking(checker, imap);
     let domain = &settings.auth.default_domain;
@@ -78,20 +71,12 @@ fn upstream(checker: &mut Checker<'_>, imap: &ImapSettings, purpose: Purpose) {
         "is empty although the IMAP door is open",
         "Name at least one mail server, such as [\"mail-1.example.org:143\"].",
     );
-    for (index, address) in upstream.addresses.iter().enumerate() {
-        let setting = format!("imap.upstream.addresses[{index}]");
-        let problem = format!("is {address:?}, not host:port");
-        checker.require(&[&setting], is_host_and_port(address), problem, "Write it as host:port.");
-    }
     let plain = upstream.tls == ImapTls::None;
-    for (name, set) in [("ca_file", upstream.ca_file.is_some()), ("tls_name", !upstream.tls_name.is_empty())] {
+    for (name, set) in [("ca_file", upstream.ca_file.is_some()), ("tls_name", upstream.tls_name.is_some())] {
         let setting = format!("imap.upstream.{name}");
         let hint = "Set imap.upstream.tls to starttls or tls, or remove it: as it is, nothing would be encrypted.";
         checker.require(&[&setting, "imap.upstream.tls"], !(plain && set), "is set although imap.upstream.tls is none", hint);
     }
-    let good = upstream.tls_name.is_empty() || rustls_pki_types::ServerName::try_from(upstream.tls_name.as_str()).is_ok();
-    let hint = "Write a host's name or an IP address, without a port.";
-    checker.require(&["imap.upstream.tls_name"], good, format!("is {:?}", upstream.tls_name), hint);
 }
 
 fn parking(checker: &mut Checker<'_>, imap: &ImapSettings) {

@@ -25,7 +25,8 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One thing wrong with a configuration. Holds no secret: values of secret settings are never quoted.
+/// One thing wrong with a configuration. Holds no secret: values of secret settings are never
+/// quoted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     /// The setting (`http.listen`), or what stands in its place: a file, a variable, a flag.

@@ -7,13 +7,13 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::fault::{Fault, Origin};
-use super::load::Given;
+use super::raw_setting::RawSetting;
 use super::schema::{self, Kind};
 
 /// What a file gave, and what is wrong with it.
 #[derive(Default)]
 pub(super) struct FileLayer {
-    pub given: Vec<Given>,
+    pub given: Vec<RawSetting>,
     pub faults: Vec<Fault>,
     /// The file could not be read as a whole: what it would have set is not known.
     pub unreadable: bool,
@@ -42,7 +42,8 @@ pub(super) fn parse(path: &Path, text: &str) -> FileLayer {
         let problem = format!("is not valid TOML: {}", error.message().replace('\n', "; "));
         reader.layer.faults.push(Fault::new("the configuration file", problem, "Correct the line.").from(origin));
     }
-    // After a syntax error the rest may have slid into the wrong section: guesses about it would mislead.
+    // After a syntax error the rest may have slid into the wrong section: guesses about it would
+    // mislead.
     if errors.is_empty() {
         reader.section("", table.get_ref());
     }
@@ -80,7 +81,8 @@ impl Reader<'_> {
         }
     }
 
-    /// `fetch.min.bytes = 1` makes nested tables where the quotes were forgotten: the dots are put back.
+    /// `fetch.min.bytes = 1` makes nested tables where the quotes were forgotten: the dots are put
+    /// back.
     fn free_table(&mut self, prefix: &str, table: &DeTable<'_>) {
         for (key, value) in table {
             let path = format!("{prefix}.{}", key.get_ref());
@@ -89,16 +91,18 @@ impl Reader<'_> {
                 DeValue::Table(table) => self.free_table(&path, table),
                 DeValue::Integer(number) => {
                     let text = Value::String(number.to_string());
-                    self.layer.given.push(Given { path, value: text, origin });
+                    self.layer.given.push(RawSetting { path, value: text, origin });
                 }
-                DeValue::Boolean(flag) => self.layer.given.push(Given { path, value: Value::String(flag.to_string()), origin }),
+                DeValue::Boolean(flag) => {
+                    self.layer.given.push(RawSetting { path, value: Value::String(flag.to_string()), origin })
+                }
                 _ => self.leaf(path, value, origin),
             }
         }
     }
 
     fn leaf(&mut self, path: String, value: &Spanned<DeValue<'_>>, origin: Origin) {
-        self.layer.given.push(Given { path, value: json(value.get_ref()), origin });
+        self.layer.given.push(RawSetting { path, value: json(value.get_ref()), origin });
     }
 }
 

@@ -1,4 +1,5 @@
-//! Which settings there are: read off the typed [`Settings`] themselves, so that the two cannot drift apart.
+//! Which settings there are: read off the typed [`Settings`] themselves, so that the two cannot
+//! drift apart.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -10,8 +11,8 @@ use super::Settings;
 /// What environment variables of settings begin with.
 pub const ENVIRONMENT_PREFIX: &str = "MAILPUSH_";
 
-/// Settings whose values are never printed, and which may be read from a file named in the environment.
-/// A test holds this list to the [`super::Secret`] fields.
+/// Settings whose values are never printed, and which may be read from a file named in the
+/// environment. A test holds this list to the [`super::Secret`] fields.
 pub const SECRETS: [&str; 6] = [
     "agent.imap.master_password",
     "agent.token",
@@ -46,7 +47,8 @@ pub fn known() -> &'static BTreeMap<String, Kind> {
     static KNOWN: OnceLock<BTreeMap<String, Kind>> = OnceLock::new();
     KNOWN.get_or_init(|| {
         let mut known = BTreeMap::new();
-        // Plain structs of texts, numbers and lists always serialise; were it otherwise, every test would fail.
+        // Plain structs of texts, numbers and lists always serialise; were it otherwise, every test
+        // would fail.
         if let Ok(Value::Object(sections)) = serde_json::to_value(Settings::default()) {
             sections.iter().for_each(|(name, value)| collect(name.clone(), value, &mut known));
         }

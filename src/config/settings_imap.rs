@@ -5,24 +5,31 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Millis, Secret};
+use super::net::Net;
+use super::values::{HostPort, Millis, Secret, TlsName};
 
 /// Whether passwords are accepted from clients whose connection is not encrypted (RFC 8314 4.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PlaintextAuth {
+    /// Not accepted.
     Never,
     /// From this machine only.
     Loopback,
+    /// Accepted, and readable by anybody on the way.
     Always,
 }
 
-/// Whether the mail server's connection of an idling client is let go, and how it is taken up again.
+/// Whether the mail server's connection of an idling client is let go, and how it is taken up
+/// again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Park {
+    /// It is kept.
     Never,
+    /// With the client's own credentials, kept in memory.
     Credentials,
+    /// As the master user.
     MasterUser,
 }
 
@@ -39,8 +46,10 @@ pub enum AclChangesBy {
 /// The oldest TLS that clients may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TlsVersion {
+    /// TLS 1.2 (RFC 5246).
     #[serde(rename = "1.2")]
     V1_2,
+    /// TLS 1.3 (RFC 8446).
     #[serde(rename = "1.3")]
     V1_3,
 }
@@ -49,8 +58,11 @@ pub enum TlsVersion {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ProxyHeader {
+    /// None.
     None,
+    /// Version 1: a line of text.
     V1,
+    /// Version 2: binary.
     V2,
 }
 
@@ -58,32 +70,55 @@ pub enum ProxyHeader {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ImapSettings {
+    /// Where clients begin in the clear.
     pub listen: Option<SocketAddr>,
+    /// Where clients begin with TLS (RFC 8314).
     pub listen_tls: Option<SocketAddr>,
+    /// The certificate chain, in PEM.
     pub certificate_file: Option<PathBuf>,
+    /// Its key, in PEM.
     pub key_file: Option<PathBuf>,
+    /// The oldest TLS accepted.
     pub tls_min: TlsVersion,
+    /// Whether passwords are accepted without encryption.
     pub plaintext_auth: PlaintextAuth,
-    /// Nets (`10.0.0.0/8`) whose connections begin with a PROXY header.
-    pub proxy_protocol_from: Vec<String>,
+    /// Nets whose connections begin with a PROXY header.
+    pub proxy_protocol_from: Vec<Net>,
+    /// Connections at once.
     pub max_connections: usize,
+    /// Connections of one user on this node.
     pub connections_per_user: usize,
+    /// Connections from one address (IPv6: one /64).
     pub connections_per_address: usize,
+    /// Connections that have not logged in.
     pub unauthenticated_connections: usize,
+    /// How long a client may take to log in.
     pub login_deadline_ms: Millis,
+    /// A client's longest line, literals not counted.
     pub line_limit_bytes: usize,
+    /// After so long in silence an idling client is sent something.
     pub keepalive_ms: Millis,
+    /// A client that idles for so long is logged out (RFC 9051 5.4).
     pub idle_timeout_ms: Millis,
+    /// How long IDLE waits for its registration.
     pub register_timeout_ms: Millis,
+    /// How long a server that lags is waited for at the end of IDLE.
     pub catch_up_ms: Millis,
+    /// How often the server is asked while a client idles.
     pub audit_ms: Millis,
+    /// How often a server without IDLE is asked while the cluster is ill.
     pub poll_ms: Millis,
+    /// Whether an idling client's connection to the server is let go.
     pub park: Park,
+    /// After how long in IDLE.
     pub park_after_ms: Millis,
     /// Upstream connections taken up again per second.
     pub unpark_per_second: u32,
+    /// Who tells of changed ACLs.
     pub acl_changes_by: AclChangesBy,
+    /// `[imap.upstream]`
     pub upstream: UpstreamSettings,
+    /// `[imap.master]`
     pub master: MasterSettings,
 }
 
@@ -130,14 +165,17 @@ impl ImapSettings {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct UpstreamSettings {
-    /// `host:port` of each; all serve the same mail store.
-    pub addresses: Vec<String>,
+    /// All serve the same mail store.
+    pub addresses: Vec<HostPort>,
+    /// How they are spoken to.
     pub tls: ImapTls,
     /// Empty: the system's certificate authorities.
     pub ca_file: Option<PathBuf>,
-    /// The name in the servers' certificates. Empty: the host in the address.
-    pub tls_name: String,
+    /// The name in the servers' certificates. None: the host in the address.
+    pub tls_name: Option<TlsName>,
+    /// How long one may take until its greeting, TLS included.
     pub connect_timeout_ms: Millis,
+    /// The header that tells them the client's address.
     pub proxy_protocol: ProxyHeader,
 }
 
@@ -147,7 +185,7 @@ impl Default for UpstreamSettings {
             addresses: Vec::new(),
             tls: ImapTls::None,
             ca_file: None,
-            tls_name: String::new(),
+            tls_name: None,
             connect_timeout_ms: Millis(5_000),
             proxy_protocol: ProxyHeader::None,
         }
@@ -158,16 +196,22 @@ impl Default for UpstreamSettings {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MasterSettings {
+    /// Its name. Empty: there is none.
     pub user: String,
+    /// Its password.
     pub password: Secret,
     /// Whether the server knows users of `auth.default_domain` without their domain.
     pub strip_domain: bool,
 }
 
+/// How a mail server is spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ImapTls {
+    /// In the clear.
     None,
+    /// In the clear until STARTTLS.
     Starttls,
+    /// With TLS from the start.
     Tls,
 }

@@ -1,16 +1,17 @@
-//! Values written as plain text, in the environment and after `--set`, read by their setting's kind.
+//! Values written as plain text, in the environment and after `--set`, read by their setting's
+//! kind.
 
 use serde_json::Value;
 
 use super::fault::Origin;
-use super::load::Given;
+use super::raw_setting::RawSetting;
 use super::schema::{self, Kind, SEMICOLON_LISTS};
 
 /// What `value` gives to the setting `path`: one value, or one per key of the free table.
 ///
 /// A text that is not of the setting's kind stays a text: deserialising it then says what is wrong.
-pub(super) fn parse(path: &str, value: &str, origin: &Origin) -> Vec<Given> {
-    let one = |value: Value| vec![Given { path: path.to_owned(), value, origin: origin.clone() }];
+pub(super) fn parse(path: &str, value: &str, origin: &Origin) -> Vec<RawSetting> {
+    let one = |value: Value| vec![RawSetting { path: path.to_owned(), value, origin: origin.clone() }];
     match schema::kind(path) {
         Some(Kind::Flag) => one(value.trim().parse().map_or_else(|_| value.into(), Value::Bool)),
         Some(Kind::Number) => one(number(value)),
@@ -20,8 +21,8 @@ pub(super) fn parse(path: &str, value: &str, origin: &Origin) -> Vec<Given> {
     }
 }
 
-/// Scripts and Kubernetes' secrets leave a line end at the end of a variable. A text of several lines (a certificate among
-/// the free keys) keeps its own.
+/// Scripts and Kubernetes' secrets leave a line end at the end of a variable. A text of several
+/// lines (a certificate among the free keys) keeps its own.
 fn without_line_end(text: &str) -> &str {
     let line = text.trim_end_matches(['\r', '\n']);
     if line.contains('\n') { text } else { line }
@@ -33,7 +34,8 @@ fn number(text: &str) -> Value {
     unsigned.or_else(|_| digits.parse::<i64>().map(Value::from)).unwrap_or_else(|_| text.into())
 }
 
-/// `a,b` or, as in the file, `["a", "b"]`. A bracket alone does not mean the latter: `[::1]:9092` is an address.
+/// `a,b` or, as in the file, `["a", "b"]`. A bracket alone does not mean the latter: `[::1]:9092`
+/// is an address.
 fn list(path: &str, text: &str) -> Value {
     let text = text.trim();
     let in_brackets = text.strip_prefix('[').map(str::trim_start);
@@ -45,13 +47,13 @@ fn list(path: &str, text: &str) -> Value {
 }
 
 /// `key=value,key=value`.
-fn pairs(path: &str, text: &str, origin: &Origin) -> Vec<Given> {
+fn pairs(path: &str, text: &str, origin: &Origin) -> Vec<RawSetting> {
     let pairs = text.split(',').map(str::trim).filter(|pair| !pair.is_empty());
     let given = |pair: &str| match pair.split_once('=') {
         Some((key, value)) => {
-            Given { path: format!("{path}.{}", key.trim()), value: value.trim().into(), origin: origin.clone() }
+            RawSetting { path: format!("{path}.{}", key.trim()), value: value.trim().into(), origin: origin.clone() }
         }
-        None => Given { path: path.to_owned(), value: pair.into(), origin: origin.clone() },
+        None => RawSetting { path: path.to_owned(), value: pair.into(), origin: origin.clone() },
     };
     pairs.map(given).collect()
 }
@@ -96,7 +98,8 @@ mod tests {
             ("queue.brokers", r#" [ "a:1", "b:2" ] "#, json!(["a:1", "b:2"])),
             ("queue.brokers", "[]", json!([])),
             ("queue.brokers", "[ ]", json!([])),
-            // Taken as one element, which its setting refuses by itself, or as a text that is no list.
+            // Taken as one element, which its setting refuses by itself, or as a text that is no
+            // list.
             ("queue.brokers", "[a:1]", json!(["[a:1]"])),
             ("queue.brokers", "['a:1']", json!("['a:1']")),
         ] {

@@ -1,8 +1,9 @@
-//! Settings that work and yet are seldom what was meant. Pure, as the checks are; `mailpush check` and the log tell them.
+//! Settings that work and yet are seldom what was meant. Pure, as the checks are; `mailpush check`
+//! and the log tell them.
 
 use std::fmt;
 
-use super::{ImapTls, ProxyHeader, Purpose, QueueKind, RegistryKind, Settings};
+use super::{ImapTls, ProxyHeader, Purpose, QueueKind, RegistryKind, SaslMechanism, Settings, join};
 
 /// A setting that works, with a consequence that is seldom meant. Holds no secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,13 +22,10 @@ impl fmt::Display for Warning {
     }
 }
 
-/// Open files beside those that the limits allow to connections: listeners, registry, queue, logs, key sets.
-const OWN_FILES: u64 = 64;
-
 impl Settings {
     /// What is seldom meant in these settings, for this purpose; empty if all is well.
     pub fn warnings(&self, purpose: Purpose) -> Vec<Warning> {
-        let mut found = Found(Vec::new());
+        let mut found = Warnings(Vec::new());
         if matches!(purpose, Purpose::Serve | Purpose::Publish | Purpose::Agent) {
             ensembles(&mut found, self);
             sasl(&mut found, self);
@@ -41,28 +39,29 @@ impl Settings {
         found.0
     }
 
-    /// How many files the process has open where every limit on connections is reached, and the settings that say so.
+    /// How many sockets the limits on connections allow, and the settings that say so.
     pub fn open_files(&self, purpose: Purpose) -> (u64, &'static str) {
         let (imap, agent) = (&self.imap, &self.agent);
+        let sum = |one: usize, other: usize| (one as u64).saturating_add(other as u64);
         match purpose {
             // A relayed client's connection has another one to the mail server.
             Purpose::Serve if imap.is_on() => {
-                let sockets = (self.http.max_connections as u64).saturating_add((imap.max_connections as u64).saturating_mul(2));
-                (sockets.saturating_add(OWN_FILES), "http.max_connections and twice imap.max_connections")
+                let sockets = sum(self.http.max_connections, imap.max_connections.saturating_mul(2));
+                (sockets, "http.max_connections and twice imap.max_connections")
             }
-            Purpose::Serve => ((self.http.max_connections as u64).saturating_add(OWN_FILES), "http.max_connections"),
+            Purpose::Serve => (sum(self.http.max_connections, 0), "http.max_connections"),
             Purpose::Agent => {
-                let sockets = (agent.max_connections as u64).saturating_add(agent.imap.max_connections as u64);
-                (sockets.saturating_add(OWN_FILES), "agent.max_connections and agent.imap.max_connections")
+                let sockets = sum(agent.max_connections, agent.imap.max_connections);
+                (sockets, "agent.max_connections and agent.imap.max_connections")
             }
-            Purpose::Dev | Purpose::Publish | Purpose::Token => (OWN_FILES, "mailpush"),
+            Purpose::Dev | Purpose::Publish | Purpose::Token => (0, "connections"),
         }
     }
 }
 
-struct Found(Vec<Warning>);
+struct Warnings(Vec<Warning>);
 
-impl Found {
+impl Warnings {
     fn warn_if(&mut self, met: bool, setting: &str, problem: impl Into<String>, hint: impl Into<String>) {
         if met {
             self.0.push(Warning { setting: setting.to_owned(), problem: problem.into(), hint: hint.into() });
@@ -71,9 +70,9 @@ impl Found {
 }
 
 /// `["zk-1:2181", "zk-2:2181", "zk-3:2181"]` is how every other program is told of one ensemble.
-fn ensembles(found: &mut Found, settings: &Settings) {
+fn ensembles(found: &mut Warnings, settings: &Settings) {
     let registry = &settings.registry;
-    let lonely = registry.ensembles.iter().filter(|ensemble| !ensemble.contains(',')).count();
+    let lonely = registry.ensembles.iter().filter(|ensemble| ensemble.servers().len() == 1).count();
     let met = registry.kind == RegistryKind::Zookeeper && registry.ensembles.len() > 1 && lonely > 0;
     let which = if lonely == registry.ensembles.len() {
         "each of one server".to_owned()
@@ -87,13 +86,13 @@ fn ensembles(found: &mut Found, settings: &Settings) {
         format!(
             "Each keeps its share of all registrations, and where its server is away nobody can register or be found there. If these are \
              the servers of one ensemble, write them as one text: [\"{}\"].",
-            registry.ensembles.join(",")
+            join(&registry.ensembles, ",")
         ),
     );
 }
 
 /// Nodes make topics, nobody else.
-fn replication(found: &mut Found, settings: &Settings) {
+fn replication(found: &mut Warnings, settings: &Settings) {
     let queue = &settings.queue;
     found.warn_if(
         queue.kind == QueueKind::Kafka && queue.replication == 1,
@@ -103,34 +102,38 @@ fn replication(found: &mut Found, settings: &Settings) {
     );
 }
 
-fn sasl(found: &mut Found, settings: &Settings) {
+fn sasl(found: &mut Warnings, settings: &Settings) {
     let queue = &settings.queue;
     found.warn_if(
-        queue.kind == QueueKind::Kafka && queue.sasl_mechanism == "PLAIN" && !queue.tls.enabled,
+        queue.kind == QueueKind::Kafka && queue.sasl_mechanism == Some(SaslMechanism::Plain) && !queue.tls.enabled,
         "queue.sasl_mechanism",
         "is PLAIN although queue.tls.enabled is false",
         "The password can be read on the network: use TLS, or SCRAM-SHA-512.",
     );
 }
 
-fn advertise(found: &mut Found, settings: &Settings) {
+fn advertise(found: &mut Warnings, settings: &Settings) {
     let http = &settings.http;
     let hint = "Other nodes cannot ask this one, and their cluster-wide answers will lack it: set http.advertise to a URL that they reach, \
                 such as http://gw-1.example.org:8080.";
-    let missing = http.advertise.is_empty() && http.listen.ip().is_unspecified();
-    found.warn_if(missing, "http.advertise", format!("is missing although http.listen is {}", http.listen), hint);
-    let host = reqwest::Url::parse(&http.advertise).ok();
-    let address = host.and_then(|url| url.host_str()?.trim_matches(['[', ']']).parse::<std::net::IpAddr>().ok());
-    let is_nowhere = address.is_some_and(|ip| ip.is_unspecified());
-    found.warn_if(is_nowhere, "http.advertise", format!("is {:?}, which is no machine's address", http.advertise), hint);
+    match &http.advertise {
+        None => {
+            let problem = format!("is missing although http.listen is {}", http.listen);
+            found.warn_if(http.listen.ip().is_unspecified(), "http.advertise", problem, hint);
+        }
+        Some(url) => {
+            let is_nowhere = url.address().is_some_and(|ip| ip.is_unspecified());
+            found.warn_if(is_nowhere, "http.advertise", format!("is {url}, which is no machine's address"), hint);
+        }
+    }
 }
 
-fn imap(found: &mut Found, settings: &Settings) {
+fn imap(found: &mut Warnings, settings: &Settings) {
     let imap = &settings.imap;
     if !imap.is_on() {
         return;
     }
-    for net in imap.proxy_protocol_from.iter().filter(|net| net.ends_with("/0")) {
+    for net in imap.proxy_protocol_from.iter().filter(|net| net.is_everything()) {
         found.warn_if(
             true,
             "imap.proxy_protocol_from",
@@ -146,7 +149,7 @@ fn imap(found: &mut Found, settings: &Settings) {
         "To the mail servers all clients come from this machine: their limits and penalties for one address then meet everybody (Dovecot: \
          mail_max_userip_connections, auth penalty). Set v2 here and let them expect it (Dovecot: haproxy = yes), or raise those limits.",
     );
-    let plain = imap.upstream.tls == ImapTls::None && imap.upstream.addresses.iter().any(|address| !is_this_machine(address));
+    let plain = imap.upstream.tls == ImapTls::None && imap.upstream.addresses.iter().any(|server| !server.is_this_machine());
     found.warn_if(
         plain,
         "imap.upstream.tls",
@@ -155,14 +158,9 @@ fn imap(found: &mut Found, settings: &Settings) {
     );
 }
 
-/// Whether `host:port` is surely on this machine.
-fn is_this_machine(address: &str) -> bool {
-    let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
-/// A blank at an end of a secret is kept, for it may be meant; who copies the secret by hand will leave it out.
-fn blanks(found: &mut Found, settings: &Settings) {
+/// A blank at an end of a secret is kept, for it may be meant; who copies the secret by hand will
+/// leave it out.
+fn blanks(found: &mut Warnings, settings: &Settings) {
     let secrets = [
         ("agent.imap.master_password", &settings.agent.imap.master_password),
         ("agent.token", &settings.agent.token),
@@ -218,7 +216,7 @@ mod tests {
             (vec!["http.listen=0.0.0.0:80", "http.advertise=http://gw-1"], vec![]),
             (
                 vec!["http.listen=0.0.0.0:80", "http.advertise=http://0.0.0.0:80"],
-                vec!["http.advertise is \"http://0.0.0.0:80\", which is no machine's address"],
+                vec!["http.advertise is http://0.0.0.0:80, which is no machine's address"],
             ),
             (vec!["http.listen=192.0.2.1:80"], vec![]),
             (
@@ -282,13 +280,13 @@ mod tests {
     #[test]
     fn open_files_are_what_the_limits_allow() {
         let serve = settings(&["http.max_connections=1000"], Purpose::Serve);
-        assert_eq!(serve.open_files(Purpose::Serve), (1_064, "http.max_connections"));
+        assert_eq!(serve.open_files(Purpose::Serve), (1_000, "http.max_connections"));
         let door =
             ["http.max_connections=1000", "imap.max_connections=500", "imap.listen=[::]:143", "imap.upstream.addresses=a:1"];
         let serve = settings(&door, Purpose::Serve);
-        assert_eq!(serve.open_files(Purpose::Serve), (2_064, "http.max_connections and twice imap.max_connections"));
+        assert_eq!(serve.open_files(Purpose::Serve), (2_000, "http.max_connections and twice imap.max_connections"));
         let agent = settings(&["agent.max_connections=10", "agent.imap.max_connections=5"], Purpose::Agent);
-        assert_eq!(agent.open_files(Purpose::Agent).0, 79);
+        assert_eq!(agent.open_files(Purpose::Agent).0, 15);
         let much = settings(&["http.max_connections=18446744073709551615"], Purpose::Serve);
         assert_eq!(much.open_files(Purpose::Serve).0, u64::MAX);
     }

@@ -6,11 +6,16 @@ use super::schema::{self, Kind};
 
 /// What is wrong with `value` as the setting `path`, and what to write instead.
 ///
-/// `reason` is serde's; only what it *expected* is read from it, for it may quote the value, which may be a secret.
+/// `reason` is serde's; only what it *expected* is read from it, for it may quote the value, which
+/// may be a secret.
 pub(super) fn misfit(path: &str, value: &Value, reason: &str) -> (String, String) {
     let shown = show(path, value);
     let expected = reason.rsplit_once("expected ").map_or("", |(_, expected)| expected);
     match schema::kind(path) {
+        _ if path == "node.id" && value.is_string() => {
+            let hint = "Use 1 to 40 letters, digits, '-' or '_', unique in the cluster; leave it empty for a random one.";
+            (format!("is {shown}"), hint.to_owned())
+        }
         Some(Kind::Flag) => (format!("is {shown}, neither true nor false"), "Write true or false.".to_owned()),
         Some(Kind::Number) => {
             let range = match expected {

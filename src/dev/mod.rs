@@ -1,12 +1,14 @@
 //! `mailpush dev`: a whole cluster in one process with nothing installed.
 //!
-//! The registry and the queue are the in-process ones, everything else is what production runs: each node has its
-//! own port, hub, consumer and queue, and an event that enters at one node reaches a client of another through the
-//! queue alone (I-7). One mail store, in memory, is behind all of them; what changes in it goes the same way.
+//! The registry and the queue are the in-process ones, everything else is what production runs:
+//! each node has its own port, hub, consumer and queue, and an event that enters at one node
+//! reaches a client of another through the queue alone (I-7). One mail store, in memory, is behind
+//! all of them; what changes in it goes the same way.
 
 pub mod imap;
 pub mod rights;
 pub mod server;
+mod shared;
 pub mod store;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -95,7 +97,8 @@ pub struct DevUser {
 }
 
 impl Dev {
-    /// Starts the mail store and `nodes` nodes. `settings` are the operator's own, with what dev needs laid over them.
+    /// Starts the mail store and `nodes` nodes. `settings` are the operator's own, with what dev
+    /// needs laid over them.
     pub async fn start(mut settings: Settings, nodes: usize, ports: Ports) -> Result<Self> {
         settings.registry.kind = RegistryKind::Local;
         settings.queue.kind = QueueKind::Local;
@@ -107,17 +110,17 @@ impl Dev {
         }
         let (events, published) = mpsc::channel(EVENTS);
         let store = Store::start(StoreOptions { events: Some(events), ..StoreOptions::default() }).await?;
-        let names = QueueNames::new(&settings.queue.prefix).context("queue.prefix")?;
+        let names = QueueNames::of(&settings.queue.prefix);
         let registry = LocalRegistry::new(names.clone());
         let queues = LocalQueues::new(settings.queue.retention_ms.duration(), RECORDS);
         let mut started = Vec::with_capacity(nodes);
         for number in 0..nodes {
             let mut settings = settings.clone();
-            settings.node.id = format!("dev-{}", number + 1);
+            settings.node.id = Some(format!("dev-{}", number + 1).parse()?);
             let port = nth(ports.http, number).context("--port is too high")?;
             let imap_port = nth(ports.imap, number).context("--imap-port is too high")?;
             settings.imap.listen = Some(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), imap_port));
-            settings.imap.upstream.addresses = vec![store.address().to_string()];
+            settings.imap.upstream.addresses = vec![store.address().into()];
             settings.imap.listen_tls = None;
             settings.imap.upstream.tls = ImapTls::None;
             // The store tells of every change itself.
@@ -127,7 +130,7 @@ impl Dev {
             settings.http.listen = SocketAddr::new(settings.http.listen.ip(), port);
             if port != 0 {
                 // The page under the name that people type.
-                settings.http.allowed_origins.push(format!("http://localhost:{port}"));
+                settings.http.allowed_origins.push(format!("http://localhost:{port}").parse()?);
             }
             let local = registry.node();
             let cluster = Cluster {
@@ -141,7 +144,8 @@ impl Dev {
             started.push(Node::start(Arc::new(settings), cluster).await?);
         }
         let description = describe(&settings, &started, &store)?;
-        // One publisher, as one mail server has: its clients hear only what came out of the queue (I-7).
+        // One publisher, as one mail server has: its clients hear only what came out of the queue
+        // (I-7).
         let publisher = started.first().context("a cluster has a node")?.gateway().publisher.clone();
         let publishing = AbortOnDropHandle::new(tokio::spawn(vital("dev publisher", publish(publisher, published))));
         Ok(Self { nodes: started, _store: store, _publishing: publishing, description })
@@ -167,8 +171,8 @@ fn nth(first: u16, number: usize) -> Option<u16> {
     if first == 0 { Some(0) } else { first.checked_add(u16::try_from(number).ok()?) }
 }
 
-/// Publishes the store's events in their order. What cannot be published is tried again: the store has no other way to
-/// tell of it.
+/// Publishes the store's events in their order. What cannot be published is tried again: the store
+/// has no other way to tell of it.
 async fn publish(publisher: Arc<Publisher>, mut events: mpsc::Receiver<Event>) {
     let mut batch = Vec::new();
     while events.recv_many(&mut batch, BATCH).await > 0 {

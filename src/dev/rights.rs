@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
-use super::server::Shared;
+use super::shared::Shared;
 use crate::cluster::acls::AclNews;
 use crate::mail::MailboxPath;
 use crate::mail::path::PRIVATE;

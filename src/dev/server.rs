@@ -1,4 +1,5 @@
-//! The store's sockets: a loopback listener and a task for each connection; and the store as the rest of dev sees it.
+//! The store's sockets: a loopback listener and a task for each connection; and the store as the
+//! rest of dev sees it.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use anyhow::{Context, Result};
 use data_encoding::BASE64URL_NOPAD;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, warn};
@@ -17,13 +18,12 @@ use uuid::Uuid;
 
 use super::imap::session::{Session, Traits};
 use super::rights::StoreRights;
+use super::shared::Shared;
 use super::store::mailbox::{Content, Stamp};
 use super::store::messages::Arrival;
 use super::store::model::{Faults, Limits, Model, Refusal};
 use super::store::names::Style;
-use crate::cluster::acls::AclNews;
 use crate::http::seldom::Seldom;
-use crate::lock::{Mutex, MutexGuard};
 use crate::mail::rights::Rights;
 use crate::mail::{Event, Flags, Uid, UserName};
 use crate::push::clock::unix_ms;
@@ -55,7 +55,8 @@ pub struct StoreOptions {
     pub faults: Faults,
     /// Where the events say that they happened.
     pub origin: String,
-    /// Takes the event of every change, in the order of the changes and after they were made; `None`: nobody hears.
+    /// Takes the event of every change, in the order of the changes and after they were made;
+    /// `None`: nobody hears.
     pub events: Option<mpsc::Sender<Event>>,
 }
 
@@ -87,52 +88,6 @@ pub struct Store {
     _tasks: [AbortOnDropHandle<()>; 2],
 }
 
-#[derive(Debug)]
-pub(super) struct Shared {
-    model: Mutex<Model>,
-    /// Counts changes.
-    changed: watch::Sender<u64>,
-    /// Who wants to hear of rights.
-    listeners: Mutex<Vec<mpsc::UnboundedSender<AclNews>>>,
-}
-
-impl Shared {
-    pub(super) fn model(&self) -> MutexGuard<'_, Model> {
-        self.model.lock()
-    }
-
-    /// Carries out something, and wakes whoever waits for changes if there was one.
-    pub(super) fn change<T>(&self, act: impl FnOnce(&mut Model) -> T) -> T {
-        let mut model = self.model();
-        let before = model.changes();
-        let result = act(&mut model);
-        let changed = model.changes() != before;
-        let news = std::mem::take(&mut model.news);
-        drop(model);
-        self.tell_news(news);
-        if changed {
-            self.changed.send_modify(|count| *count += 1);
-        }
-        result
-    }
-}
-
-impl Shared {
-    /// News of rights, from now on.
-    pub(super) fn listen(&self) -> mpsc::UnboundedReceiver<AclNews> {
-        let (sender, receiver) = mpsc::unbounded_channel();
-        self.listeners.lock().push(sender);
-        receiver
-    }
-
-    fn tell_news(&self, news: Vec<AclNews>) {
-        if !news.is_empty() {
-            let mut listeners = self.listeners.lock();
-            listeners.retain(|listener| news.iter().all(|told| listener.send(told.clone()).is_ok()));
-        }
-    }
-}
-
 impl Store {
     pub async fn start(options: StoreOptions) -> Result<Self> {
         let listener =
@@ -152,8 +107,7 @@ impl Store {
                 model.add_subscription(user, &alice, "Team");
             }
         }
-        let (changed, _) = watch::channel(0);
-        let shared = Arc::new(Shared { model: Mutex::new(model), changed, listeners: Mutex::default() });
+        let shared = Arc::new(Shared::new(model));
         let random = [Uuid::new_v4().into_bytes(), Uuid::new_v4().into_bytes()].concat();
         let master = Credentials::new(MASTER, BASE64URL_NOPAD.encode(&random));
         let traits =
@@ -174,8 +128,8 @@ impl Store {
         &self.master
     }
 
-    /// Delivers a message, as an MTA would: `MessageNew`. `user` is `alice` or `alice@example.org`, `mailbox` a name of
-    /// their own.
+    /// Delivers a message, as an MTA would: `MessageNew`. `user` is `alice` or `alice@example.org`,
+    /// `mailbox` a name of their own.
     #[allow(dead_code, reason = "for tests")]
     pub fn deliver(&self, user: &str, mailbox: &str, message: &[u8]) -> Result<Uid, Refusal> {
         let stamp = Stamp { now: Instant::now(), unix_ms: unix_ms(), session: 0 };

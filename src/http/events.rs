@@ -7,11 +7,10 @@ use serde_json::value::RawValue;
 use super::problem::Problem;
 use crate::mail::codec::{DecodeError, Defaults, from_json, from_msgpack, split_msgpack};
 use crate::mail::event::{Change, Event};
-use crate::mail::ids::EventId;
 use crate::mail::path::InvalidPath;
 use crate::mail::rights::{Entry, RightsChange};
 use crate::mail::user::{InvalidUser, UserNames};
-use crate::push::clock::unix_ms;
+use crate::push::clock::{new_event_id, unix_ms};
 
 /// Events in one request, at most: they are published side by side.
 const BATCH: usize = 1_000;
@@ -52,7 +51,7 @@ impl EventReader<'_> {
     }
 
     fn one(&self, read: impl FnOnce(Defaults<'_>) -> Result<Event, DecodeError>) -> Result<Event, DecodeError> {
-        let event = read(Defaults { id: EventId::now(), at: unix_ms(), origin: self.origin })?;
+        let event = read(Defaults { id: new_event_id(), at: unix_ms(), origin: self.origin })?;
         normalise(event, self.names)
     }
 

@@ -41,7 +41,12 @@ pub fn limit() -> u64 {
 
 /// How many of them no new client gets.
 pub fn reserve() -> u64 {
-    (limit() / 8).clamp(16, 256)
+    reserve_of(limit())
+}
+
+/// The same of a limit.
+pub fn reserve_of(limit: u64) -> u64 {
+    (limit / 8).clamp(16, 256)
 }
 
 /// Whether a socket that has just been opened is one of those that no new client gets. The system

@@ -7,9 +7,9 @@ use super::publisher::{PublishError, Publisher};
 use crate::cluster::acls::Acls;
 use crate::cluster::registry::RegistryError;
 use crate::mail::event::{Change, Event};
-use crate::mail::ids::EventId;
 use crate::mail::path::MailboxPath;
 use crate::mail::rights::{Acl, AclEdit, Entry, Identifier, Rights};
+use crate::push::clock::new_event_id;
 
 /// Changes ACLs in somebody's name. Cheap to make.
 pub struct AclKeeper {
@@ -68,7 +68,7 @@ impl AclKeeper {
 
     fn event(&self, mailbox: &MailboxPath, entry: &Entry, rights: Rights) -> Event {
         Event {
-            id: EventId::now(),
+            id: new_event_id(),
             at: (self.clock)(),
             origin: self.origin.clone(),
             actor: Some(self.actor.clone()),

@@ -107,7 +107,7 @@ impl AclNode {
         settings.http.listen = "127.0.0.1:0".parse().expect("an address");
         settings.auth.secret = Secret::new(SECRET);
         settings.auth.default_domain = "example.org".to_owned();
-        settings.queue.firehose = FIREHOSE.to_owned();
+        settings.queue.firehose = Some(FIREHOSE.parse().expect("a topic"));
         (settings.registry.kind, settings.queue.kind) = (RegistryKind::Local, QueueKind::Local);
         change(&mut settings);
         let registrar = registry.node();

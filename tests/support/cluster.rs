@@ -215,8 +215,8 @@ impl TestCluster {
             "node.drain_deadline_ms=8000".to_owned(),
         ];
         let login = self.kafka().settings(&self.prefix);
-        let sasl = (!login.sasl_mechanism.is_empty()).then(|| {
-            let (mechanism, user) = (login.sasl_mechanism, login.sasl_user);
+        let sasl = login.sasl_mechanism.map(|mechanism| {
+            let (mechanism, user) = (mechanism.name(), login.sasl_user);
             let password = super::kafka::PASSWORD;
             [
                 format!("queue.sasl_mechanism={mechanism}"),

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use mailpush::config::{Millis, QueueSettings, Secret, TlsSettings};
+use mailpush::config::{Millis, QueueSettings, SaslMechanism, Secret, TlsSettings};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
@@ -85,14 +85,14 @@ impl TestKafka {
     /// Settings for this Kafka, with short timeouts and topics that begin with `prefix`.
     pub fn settings(&self, prefix: &str) -> QueueSettings {
         let mut settings = QueueSettings {
-            brokers: vec![self.address()],
-            prefix: prefix.to_owned(),
+            brokers: vec![self.address().parse().expect("an address")],
+            prefix: prefix.parse().expect("a prefix"),
             shards: 4,
             send_timeout_ms: Millis(5_000),
             ..QueueSettings::default()
         };
         if self.security != Security::Plaintext {
-            settings.sasl_mechanism = "PLAIN".to_owned();
+            settings.sasl_mechanism = Some(SaslMechanism::Plain);
             settings.sasl_user = USER.to_owned();
             settings.sasl_password = Secret::new(PASSWORD);
         }

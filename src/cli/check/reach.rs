@@ -8,19 +8,21 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokio::net::{TcpStream, lookup_host};
 
+use crate::config::HostPort;
+
 /// How long a port may take to answer.
 const PATIENCE: Duration = Duration::from_secs(3);
 const NO_NAME: &str = "the name does not resolve";
 const REFUSED: &str = "connection refused";
 
 /// What came of trying each server of a list.
-pub(super) struct Tried {
+pub(super) struct Reachability {
     reached: usize,
     /// `host:port`, and why it cannot be reached.
     failures: Vec<(String, String)>,
 }
 
-impl Tried {
+impl Reachability {
     /// Why none can be reached; `None` if one can.
     pub fn problem(&self) -> Option<String> {
         match &self.failures[..] {
@@ -38,10 +40,10 @@ impl Tried {
     }
 }
 
-/// Tries all `host:port`, side by side.
-pub(super) async fn reach_all(addresses: impl IntoIterator<Item = &str>) -> Tried {
-    let tries = addresses.into_iter().map(|address| async move { (address.to_owned(), reach(address).await) });
-    let mut tried = Tried { reached: 0, failures: Vec::new() };
+/// Tries all servers, side by side.
+pub(super) async fn reach_all(servers: &[HostPort]) -> Reachability {
+    let tries = servers.iter().map(|server| async move { (server.to_string(), reach(server).await) });
+    let mut tried = Reachability { reached: 0, failures: Vec::new() };
     for (address, outcome) in join_all(tries).await {
         match outcome {
             Ok(()) => tried.reached += 1,
@@ -51,10 +53,10 @@ pub(super) async fn reach_all(addresses: impl IntoIterator<Item = &str>) -> Trie
     tried
 }
 
-/// Connects to `host:port` and hangs up. The error is the cause, such as "connection refused".
-pub(super) async fn reach(address: &str) -> Result<(), String> {
+/// Connects to the server and hangs up. The error is the cause, such as "connection refused".
+pub(super) async fn reach(server: &HostPort) -> Result<(), String> {
     let attempt = async {
-        let found: Vec<_> = lookup_host(address).await.map_err(|error| name_error(&error))?.collect();
+        let found: Vec<_> = lookup_host((server.host(), server.port())).await.map_err(|error| name_error(&error))?.collect();
         TcpStream::connect(&found[..]).await.map(drop).map_err(|error| cause(&error))
     };
     let outcome = tokio::time::timeout(PATIENCE, attempt).await;
@@ -101,21 +103,21 @@ mod tests {
     #[tokio::test]
     async fn a_cause_is_told_in_plain_words() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let open = listener.local_addr().unwrap().to_string();
+        let open = HostPort::from(listener.local_addr().unwrap());
         let closed = {
             let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            gone.local_addr().unwrap().to_string()
+            HostPort::from(gone.local_addr().unwrap())
         };
         assert_eq!(reach(&open).await, Ok(()));
         assert_eq!(reach(&closed).await, Err(REFUSED.to_owned()));
         // RFC 6761: never resolves. Where there is no name server at all, that is told.
-        let unknown = reach("mx.invalid:143").await.unwrap_err();
+        let unknown = reach(&"mx.invalid:143".parse().unwrap()).await.unwrap_err();
         assert!(unknown == NO_NAME || unknown.contains("name server"), "{unknown}");
 
-        let some = reach_all([open.as_str(), &closed]).await;
+        let some = reach_all(&[open.clone(), closed.clone()]).await;
         assert_eq!((some.problem(), some.warnings()), (None, vec![format!("{closed}: {REFUSED}")]));
-        assert_eq!(reach_all([closed.as_str()]).await.problem().as_deref(), Some(REFUSED));
-        let none = reach_all([closed.as_str(), &closed]).await.problem().unwrap();
+        assert_eq!(reach_all(std::slice::from_ref(&closed)).await.problem().as_deref(), Some(REFUSED));
+        let none = reach_all(&[closed.clone(), closed.clone()]).await.problem().unwrap();
         assert_eq!(none, format!("{closed}: {REFUSED}; {closed}: {REFUSED}"));
     }
 

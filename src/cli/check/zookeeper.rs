@@ -6,17 +6,19 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::config::HostPort;
+
 /// How long a server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// The longest answer that is read: bytes.
 const ANSWER: u64 = 16 * 1024;
 
-/// What is wrong with `server` (`host:port`) as an ensemble of its own, if it can be told: it
-/// follows or leads others.
+/// What is wrong with `server` as an ensemble of its own, if it can be told: it follows or leads
+/// others.
 ///
 /// Asked by ZooKeeper's four-letter word `srvr`, which servers answer unless an operator has
 /// forbidden it.
-pub(super) async fn belongs_to_others(server: &str) -> Option<String> {
+pub(super) async fn belongs_to_others(server: &HostPort) -> Option<String> {
     let answer = tokio::time::timeout(PATIENCE, ask(server)).await.ok()?.ok()?;
     let role = match mode(&answer)? {
         "leader" => "leads",
@@ -28,8 +30,8 @@ pub(super) async fn belongs_to_others(server: &str) -> Option<String> {
     ))
 }
 
-async fn ask(server: &str) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect(server).await?;
+async fn ask(server: &HostPort) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect((server.host(), server.port())).await?;
     stream.write_all(b"srvr").await?;
     let mut answer = String::new();
     stream.take(ANSWER).read_to_string(&mut answer).await?;
@@ -49,7 +51,7 @@ mod tests {
 
     async fn said_of(answer: &'static str) -> Option<String> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let server = listener.local_addr().unwrap().to_string();
+        let server = listener.local_addr().unwrap().into();
         let answering = tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut word = [0; 4];
@@ -70,6 +72,6 @@ mod tests {
         assert_eq!(said_of("Mode: standalone\n").await, None);
         assert_eq!(said_of("srvr is not executed because it is not in the whitelist.\n").await, None);
         assert_eq!(said_of("").await, None);
-        assert_eq!(belongs_to_others("127.0.0.1:1").await, None);
+        assert_eq!(belongs_to_others(&"127.0.0.1:1".parse().unwrap()).await, None);
     }
 }

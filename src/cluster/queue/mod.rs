@@ -8,6 +8,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::config::{TopicName, TopicPrefix};
+
 pub mod gc;
 pub mod kafka;
 pub mod local;
@@ -50,11 +52,18 @@ impl QueueName {
         Ok(Self { topic: topic.into(), partition: Partition::ByKey })
     }
 
-    /// Kafka's own rule for topics.
+    /// A topic of a cluster: `PREFIX.name`, where `name` is one of ours and short.
+    pub(super) fn below(prefix: &TopicPrefix, name: &str) -> Self {
+        Self { topic: format!("{prefix}.{name}").into(), partition: Partition::Only }
+    }
+
+    /// The topic that receives every event: its records are spread by their keys.
+    pub fn firehose(topic: &TopicName) -> Self {
+        Self { topic: topic.as_str().into(), partition: Partition::ByKey }
+    }
+
     fn check(topic: &str) -> Result<(), InvalidQueue> {
-        let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
-        let good = (1..=249).contains(&topic.len()) && topic.bytes().all(plain) && topic != "." && topic != "..";
-        good.then_some(()).ok_or(InvalidQueue)
+        TopicName::is_valid(topic).then_some(()).ok_or(InvalidQueue)
     }
 
     pub fn topic_name(&self) -> &str {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 
 use super::queue::QueueName;
+use crate::config::TopicPrefix;
 use crate::mail::ids::{InvalidId, NodeId};
 use crate::mail::key::Key;
 
@@ -76,18 +77,20 @@ impl From<QueueId> for String {
 /// The names of a cluster's queues: all follow from one prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueueNames {
-    prefix: String,
+    prefix: TopicPrefix,
     shared: QueueName,
 }
 
 impl QueueNames {
     /// `prefix` begins every topic of the cluster: letters, digits, `.`, `_`, `-`, at most 100.
+    #[allow(dead_code, reason = "for tests: settings have a prefix already")]
     pub fn new(prefix: &str) -> Result<Self, super::queue::InvalidQueue> {
-        QueueName::topic(prefix)?;
-        if prefix.len() > 100 {
-            return Err(super::queue::InvalidQueue);
-        }
-        Ok(Self { prefix: prefix.to_owned(), shared: QueueName::topic(&format!("{prefix}.all"))? })
+        prefix.parse().map(|prefix| Self::of(&prefix)).map_err(|_| super::queue::InvalidQueue)
+    }
+
+    /// The names that follow from a prefix.
+    pub fn of(prefix: &TopicPrefix) -> Self {
+        Self { prefix: prefix.clone(), shared: QueueName::below(prefix, "all") }
     }
 
     /// What the topics of all nodes begin with.

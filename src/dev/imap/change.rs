@@ -1,4 +1,5 @@
-//! Commands on messages that change something: APPEND, STORE, COPY, MOVE, EXPUNGE; and those that let a mailbox go.
+//! Commands on messages that change something: APPEND, STORE, COPY, MOVE, EXPUNGE; and those that
+//! let a mailbox go.
 
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ use crate::mail::{Flags, Uid, UserName};
 const NOTHING_SELECTED: &str = "Select a mailbox first";
 
 /// What STORE is to do.
-struct Storing {
+struct StoreCommand {
     uid: bool,
     by: FlagsBy,
     flags: Flags,
@@ -77,7 +78,7 @@ impl Session {
                 };
                 let silent = response == StoreResponse::Silent;
                 let unchanged = modifiers.iter().map(|StoreModifier::UnchangedSince(modseq)| *modseq).next();
-                let how = Storing { uid, by, flags: flags_of(&flags), silent, unchanged_since: unchanged };
+                let how = StoreCommand { uid, by, flags: flags_of(&flags), silent, unchanged_since: unchanged };
                 self.store(context, user, &sequence_set, &how)
             }
             CommandBody::Copy { sequence_set, mailbox, uid } => {
@@ -139,8 +140,8 @@ impl Session {
         }
     }
 
-    fn store(&mut self, context: &mut Context<'_>, user: &UserName, set: &SequenceSet, how: &Storing) -> Answer {
-        let Storing { uid, by, ref flags, silent, unchanged_since } = *how;
+    fn store(&mut self, context: &mut Context<'_>, user: &UserName, set: &SequenceSet, how: &StoreCommand) -> Answer {
+        let StoreCommand { uid, by, ref flags, silent, unchanged_since } = *how;
         let rights = self.rights(context);
         let Some(selected) = &self.selected else { return Answer::bad(NOTHING_SELECTED) };
         if selected.read_only {
@@ -192,7 +193,8 @@ impl Session {
             let surprising = now.flags != expected;
             let new_modseq = now.modseq != selected.told[at].message.modseq;
             selected.told[at].message = now;
-            // .SILENT: told only of what the client cannot know by itself (RFC 9051 6.4.6), such as a new MODSEQ.
+            // .SILENT: told only of what the client cannot know by itself (RFC 9051 6.4.6), such as
+            // a new MODSEQ.
             if !silent || surprising {
                 write_flags_of(out, at, &selected.told[at], enabled, uid);
             } else if enabled.condstore && new_modseq {

@@ -10,7 +10,7 @@ use super::grammar::{date_time, string};
 use super::select::{is_in, ranges, vanished};
 use super::session::{Answer, Context, Session};
 use super::structure::{envelope, section, structure};
-use super::view::{Selected, Told, flags_item};
+use super::view::{KnownMessage, Selected, flags_item};
 use crate::dev::store::messages::FlagsBy;
 use crate::mail::{Flags, Uid};
 
@@ -19,7 +19,7 @@ impl Selected {
     pub(super) fn places(&self, set: &SequenceSet, uid: bool) -> Vec<usize> {
         let last = if uid { self.told.last().map(|told| told.message.uid.get()) } else { Some(self.told.len() as u32) };
         let ranges = ranges(set, last.filter(|last| *last > 0));
-        let number = |at: usize, told: &Told| if uid { told.message.uid.get() } else { at as u32 + 1 };
+        let number = |at: usize, told: &KnownMessage| if uid { told.message.uid.get() } else { at as u32 + 1 };
         self.told.iter().enumerate().filter(|(at, told)| is_in(&ranges, number(*at, told))).map(|(at, _)| at).collect()
     }
 
@@ -92,7 +92,7 @@ impl Session {
         }
         for at in places {
             let now = selected.now(&selected.told[at]).clone();
-            let told = Told { message: now, recent: selected.told[at].recent };
+            let told = KnownMessage { message: now, recent: selected.told[at].recent };
             write(out, at, &told, &items);
             if items.contains(&Item::Flags) {
                 selected.told[at] = told;
@@ -137,7 +137,7 @@ fn dedup(items: &mut Vec<Item<'_>>) {
     }
 }
 
-fn write(out: &mut Vec<u8>, at: usize, told: &Told, items: &[Item<'_>]) {
+fn write(out: &mut Vec<u8>, at: usize, told: &KnownMessage, items: &[Item<'_>]) {
     let content = &told.message.content;
     let raw = content.raw.as_slice();
     let plain = |item: &Item<'_>| {

@@ -7,7 +7,7 @@ const MAX_SMALL_LITERAL: usize = 64 * 1024;
 
 /// What has come in.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Framed {
+pub enum Input {
     /// A command with its literals, or any other line; its last line ends in CRLF.
     Whole(Vec<u8>),
     /// The client waits for `+` before it sends its literal.
@@ -20,7 +20,7 @@ pub enum Framed {
 
 /// Collects commands.
 #[derive(Debug, Default)]
-pub struct Framer {
+pub struct CommandReader {
     incoming: Vec<u8>,
     /// How much of `incoming` has been taken.
     taken: usize,
@@ -33,7 +33,7 @@ pub struct Framer {
     too_large: bool,
 }
 
-impl Framer {
+impl CommandReader {
     pub fn push(&mut self, bytes: &[u8]) {
         self.incoming.drain(..self.taken);
         self.taken = 0;
@@ -46,7 +46,7 @@ impl Framer {
     }
 
     /// The next thing, if it is complete. `message_bytes`: the longest literal of APPEND.
-    pub fn next(&mut self, message_bytes: usize) -> Option<Framed> {
+    pub fn next(&mut self, message_bytes: usize) -> Option<Input> {
         loop {
             let rest = &self.incoming[self.taken..];
             if self.literal > 0 {
@@ -64,7 +64,7 @@ impl Framer {
             let end = memchr::memchr(b'\n', rest);
             let line_so_far = self.command.len() - self.in_literals + end.unwrap_or(rest.len());
             if line_so_far > MAX_LINE {
-                return Some(Framed::Hopeless);
+                return Some(Input::Hopeless);
             }
             let end = end?;
             self.taken += end + 1;
@@ -76,18 +76,14 @@ impl Framer {
             let Some((length, waits)) = announced else {
                 let command = std::mem::take(&mut self.command);
                 self.in_literals = 0;
-                return Some(if std::mem::take(&mut self.too_large) {
-                    Framed::TooLarge(command)
-                } else {
-                    Framed::Whole(command)
-                });
+                return Some(if std::mem::take(&mut self.too_large) { Input::TooLarge(command) } else { Input::Whole(command) });
             };
             let limit = if is_append(&self.command) { message_bytes } else { MAX_SMALL_LITERAL };
             if length.saturating_add(self.in_literals) > limit || self.too_large {
                 if waits {
                     self.too_large = false;
                     self.in_literals = 0;
-                    return Some(Framed::TooLarge(std::mem::take(&mut self.command)));
+                    return Some(Input::TooLarge(std::mem::take(&mut self.command)));
                 }
                 self.too_large = true;
             } else {
@@ -95,7 +91,7 @@ impl Framer {
             }
             self.literal = length;
             if waits {
-                return Some(Framed::Continue);
+                return Some(Input::Continue);
             }
         }
     }
@@ -123,34 +119,34 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn all(framer: &mut Framer, limit: usize) -> Vec<Framed> {
+    fn all(framer: &mut CommandReader, limit: usize) -> Vec<Input> {
         std::iter::from_fn(|| framer.next(limit)).collect()
     }
 
-    fn whole(text: &str) -> Framed {
-        Framed::Whole(text.as_bytes().to_vec())
+    fn whole(text: &str) -> Input {
+        Input::Whole(text.as_bytes().to_vec())
     }
 
     #[test]
     fn literals_belong_to_their_command() {
-        let mut framer = Framer::default();
+        let mut framer = CommandReader::default();
         framer.push(b"a LOGIN {5}\r\n");
-        assert_eq!(all(&mut framer, 9), [Framed::Continue]);
+        assert_eq!(all(&mut framer, 9), [Input::Continue]);
         framer.push(b"al\nce {3+}\r\nx\r\n\r\nb NOOP\n");
         assert_eq!(all(&mut framer, 9), [whole("a LOGIN {5}\r\nal\nce {3+}\r\nx\r\n\r\n"), whole("b NOOP\r\n")]);
     }
 
     #[test]
     fn what_is_too_large_is_not_kept() {
-        let mut framer = Framer::default();
+        let mut framer = CommandReader::default();
         framer.push(b"a APPEND x {10}\r\nb APPEND x {10+}\r\n0123456789\r\nc NOOP\r\n");
-        let refused = |text: &str| Framed::TooLarge(text.as_bytes().to_vec());
+        let refused = |text: &str| Input::TooLarge(text.as_bytes().to_vec());
         let expected = [refused("a APPEND x {10}\r\n"), refused("b APPEND x {10+}\r\n\r\n"), whole("c NOOP\r\n")];
         assert_eq!(all(&mut framer, 9), expected);
         framer.push(&vec![b'x'; MAX_LINE]);
         assert!(framer.next(9).is_none() && framer.has_room(), "or nobody would ever see that it is too long");
         framer.push(b"x");
-        assert_eq!(framer.next(9), Some(Framed::Hopeless));
+        assert_eq!(framer.next(9), Some(Input::Hopeless));
         assert_eq!(announced_literal(b"{99999999999999999999999}"), Some((usize::MAX, true)));
         assert_eq!(announced_literal(b"{}"), None);
     }
@@ -162,7 +158,7 @@ mod tests {
             let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(text.len())).collect();
             cuts.extend([0, text.len()]);
             cuts.sort_unstable();
-            let mut framer = Framer::default();
+            let mut framer = CommandReader::default();
             let mut found = Vec::new();
             for pair in cuts.windows(2) {
                 framer.push(&text[pair[0]..pair[1]]);

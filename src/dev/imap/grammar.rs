@@ -1,5 +1,5 @@
-//! Reading what imap-codec's grammar lacks: ACL's commands (RFC 4314), extended LIST (RFC 5258) and ESEARCH (RFC 4731);
-//! and writing strings, sets and dates.
+//! Reading what imap-codec's grammar lacks: ACL's commands (RFC 4314), extended LIST (RFC 5258) and
+//! ESEARCH (RFC 4731); and writing strings, sets and dates.
 //!
 //! Responses are written by hand: literals come straight from the store's bytes.
 
@@ -12,7 +12,8 @@ use jiff::tz::TimeZone;
 use crate::mail::Uid;
 use crate::wire::imap::name::{decode_utf7, encode_utf7};
 
-/// Reads a command from left to right. Every method gives `None` and leaves off where the grammar is broken.
+/// Reads a command from left to right. Every method gives `None` and leaves off where the grammar
+/// is broken.
 #[derive(Debug, Clone, Copy)]
 pub struct Reader<'a> {
     rest: &'a [u8],

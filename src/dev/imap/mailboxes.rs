@@ -26,7 +26,7 @@ pub(super) fn name_of(mailbox: &Mailbox<'_>) -> String {
 
 /// What LIST is asked for (RFC 5258, RFC 5819, RFC 6154).
 #[derive(Default)]
-struct Asked {
+struct ListCommand {
     subscribed_only: bool,
     special_only: bool,
     subscribed: bool,
@@ -36,7 +36,7 @@ struct Asked {
 
 /// One name of LIST.
 #[derive(Default)]
-struct Listed {
+struct ListEntry {
     attributes: Vec<&'static str>,
     id: Option<u64>,
 }
@@ -74,7 +74,7 @@ impl Session {
     /// `LIST [(selection)] reference pattern(s) [RETURN (options)]`; `None` if that is broken.
     pub(super) fn list(&mut self, context: &mut Context<'_>, user: &UserName, reader: Reader<'_>) -> Option<Answer> {
         let mut reader = reader;
-        let mut asked = Asked::default();
+        let mut asked = ListCommand::default();
         if let Some(selection) = { reader }.options() {
             reader.options()?;
             reader.space()?;
@@ -134,13 +134,19 @@ impl Session {
         Some(Answer::ok("That is all"))
     }
 
-    fn matching(&self, context: &Context<'_>, user: &UserName, patterns: &[String], asked: &Asked) -> BTreeMap<String, Listed> {
+    fn matching(
+        &self,
+        context: &Context<'_>,
+        user: &UserName,
+        patterns: &[String],
+        asked: &ListCommand,
+    ) -> BTreeMap<String, ListEntry> {
         let model = &*context.model;
         let style = model.style;
         let all = model.listed(user);
         let subscriptions = model.subscriptions(user);
         let covered = |name: &str| patterns.iter().any(|pattern| style.covers(pattern, name));
-        let mut found: BTreeMap<String, Listed> = BTreeMap::new();
+        let mut found: BTreeMap<String, ListEntry> = BTreeMap::new();
         for (name, mailbox) in &all {
             let is_subscribed = subscriptions.contains(name);
             if asked.subscribed_only && !is_subscribed || asked.special_only && mailbox.special.is_none() {
@@ -155,7 +161,7 @@ impl Session {
                 if is_subscribed && (asked.subscribed || asked.subscribed_only) {
                     attributes.push("\\Subscribed");
                 }
-                found.insert(name.clone(), Listed { attributes, id: Some(mailbox.id) });
+                found.insert(name.clone(), ListEntry { attributes, id: Some(mailbox.id) });
             } else if asked.subscribed_only {
                 continue;
             }
@@ -169,14 +175,14 @@ impl Session {
                 };
                 if !in_owner && covered(above) && !all.iter().any(|(other, _)| other == above) {
                     let attributes = vec!["\\Noselect", "\\HasChildren"];
-                    found.entry(above.to_owned()).or_insert(Listed { attributes, id: None });
+                    found.entry(above.to_owned()).or_insert(ListEntry { attributes, id: None });
                 }
             }
         }
         if asked.subscribed_only {
             for name in subscriptions.into_iter().filter(|name| covered(name)) {
                 let attributes = vec!["\\NonExistent", "\\Subscribed"];
-                found.entry(name).or_insert(Listed { attributes, id: None });
+                found.entry(name).or_insert(ListEntry { attributes, id: None });
             }
         }
         found

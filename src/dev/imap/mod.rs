@@ -1,4 +1,5 @@
-//! An IMAP4rev1 server's protocol, sans-IO: bytes in, bytes out, the model and the time as arguments.
+//! An IMAP4rev1 server's protocol, sans-IO: bytes in, bytes out, the model and the time as
+//! arguments.
 //!
 //! imap-codec reads the commands; what its grammar lacks is read in [`grammar`].
 

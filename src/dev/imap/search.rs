@@ -8,7 +8,7 @@ use super::grammar::set;
 use super::select::{is_in, ranges};
 use super::session::{Answer, Context, Session};
 use super::structure::body_of;
-use super::view::{Selected, Told};
+use super::view::{KnownMessage, Selected};
 use crate::dev::store::mailbox::Message;
 
 const DAY: i64 = 24 * 3600;
@@ -17,7 +17,7 @@ const DAY: i64 = 24 * 3600;
 struct Candidate<'a> {
     selected: &'a Selected,
     at: usize,
-    told: &'a Told,
+    told: &'a KnownMessage,
     now: &'a Message,
     /// In seconds since 1970.
     clock: i64,
@@ -54,7 +54,7 @@ impl Session {
             let candidate = Candidate { selected, at: *at, told, now: selected.now(told), clock };
             criteria.as_ref().iter().all(|key| candidate.matches(key))
         });
-        let number = |at: usize, told: &Told| if uid { told.message.uid.get() } else { at as u32 + 1 };
+        let number = |at: usize, told: &KnownMessage| if uid { told.message.uid.get() } else { at as u32 + 1 };
         let (numbers, modseqs): (Vec<u32>, Vec<u64>) =
             found.map(|(at, told)| (number(at, told), selected.now(told).modseq)).unzip();
         let modseq = modseqs.iter().max().filter(|_| by_modseq);
@@ -161,7 +161,8 @@ impl Candidate<'_> {
         MessageParser::default().parse_headers(self.raw())
     }
 
-    /// The Date header's day as it is written, without its time zone (RFC 9051: "disregarding time and timezone").
+    /// The Date header's day as it is written, without its time zone (RFC 9051: "disregarding time
+    /// and timezone").
     fn sent(&self) -> Option<i64> {
         let parsed = self.headers()?;
         let date = parsed.date()?;

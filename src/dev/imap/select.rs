@@ -1,4 +1,5 @@
-//! SELECT and EXAMINE, with CONDSTORE's and QRESYNC's parameters (RFC 7162), and how a mailbox is let go.
+//! SELECT and EXAMINE, with CONDSTORE's and QRESYNC's parameters (RFC 7162), and how a mailbox is
+//! let go.
 
 use imap_codec::imap_types::command::SelectParameter;
 use imap_codec::imap_types::mailbox::Mailbox;
@@ -10,7 +11,8 @@ use super::session::{Answer, Context, Session};
 use super::view::{Selected, write_flags_of};
 use crate::mail::{Uid, UserName};
 
-/// The ranges of a set, each ascending; `*` is `last`, and with an empty mailbox it is nothing (RFC 9051: `seq-number`).
+/// The ranges of a set, each ascending; `*` is `last`, and with an empty mailbox it is nothing (RFC
+/// 9051: `seq-number`).
 pub(super) fn ranges(set: &SequenceSet, last: Option<u32>) -> Vec<(u32, u32)> {
     let number = |bound: SeqOrUid| match bound {
         SeqOrUid::Value(number) => Some(number.get()),

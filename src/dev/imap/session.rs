@@ -11,9 +11,9 @@ use imap_codec::imap_types::command::{Command, CommandBody};
 use imap_codec::imap_types::extensions::enable::CapabilityEnable;
 use zeroize::Zeroizing;
 
-use super::framing::{Framed, Framer};
+use super::framing::{CommandReader, Input};
 use super::grammar::Reader;
-use super::view::{Enabled, Selected};
+use super::view::{Extensions, Selected};
 use crate::dev::store::mailbox::Stamp;
 use crate::dev::store::model::{Model, Refusal};
 use crate::mail::UserName;
@@ -85,18 +85,18 @@ enum Phase {
     Closed,
 }
 
-/// See the module's words.
+/// One client's connection to the store, sans-IO.
 #[derive(Debug)]
 pub struct Session {
     /// The caller writes and empties it.
     pub to_client: Vec<u8>,
     id: u64,
     pub(super) traits: Traits,
-    framer: Framer,
+    framer: CommandReader,
     phase: Phase,
     heard: Instant,
     pub(super) user: Option<UserName>,
-    pub(super) enabled: Enabled,
+    pub(super) enabled: Extensions,
     pub(super) selected: Option<Selected>,
 }
 
@@ -113,11 +113,11 @@ impl Session {
             to_client: Vec::new(),
             id,
             traits,
-            framer: Framer::default(),
+            framer: CommandReader::default(),
             phase: Phase::Command,
             heard: now,
             user: None,
-            enabled: Enabled::default(),
+            enabled: Extensions::default(),
             selected: None,
         };
         let greeting = format!("* OK [CAPABILITY {}] mailpush dev store ready\r\n", session.capabilities());
@@ -159,13 +159,13 @@ impl Session {
         while self.to_client.len() < MAX_UNWRITTEN && !self.is_closed() {
             let Some(framed) = self.framer.next(model.limits.message_bytes) else { return };
             match framed {
-                Framed::Continue => self.line("+ Go on"),
-                Framed::Hopeless => self.bye("Too long a line"),
-                Framed::TooLarge(command) => {
+                Input::Continue => self.line("+ Go on"),
+                Input::Hopeless => self.bye("Too long a line"),
+                Input::TooLarge(command) => {
                     let tag = tag_of(&command).unwrap_or("*").to_owned();
                     self.finish(&tag, Answer::no("The literal is too large").code("TOOBIG"));
                 }
-                Framed::Whole(line) => {
+                Input::Whole(line) => {
                     let line = Zeroizing::new(line);
                     self.handle_line(&mut Context { model, stamp }, &line);
                 }
@@ -313,7 +313,7 @@ impl Session {
                             enabled.push("CONDSTORE");
                         }
                         other if self.traits.condstore && other.to_string().eq_ignore_ascii_case("QRESYNC") => {
-                            self.enabled = Enabled { condstore: true, qresync: true };
+                            self.enabled = Extensions { condstore: true, qresync: true };
                             enabled.push("QRESYNC");
                         }
                         _ => {}

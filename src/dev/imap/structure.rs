@@ -262,8 +262,8 @@ fn numbers(part: &Part) -> Vec<u32> {
     part.0.as_ref().iter().map(|number| number.get()).collect()
 }
 
-/// Finds a part by its numbers (RFC 9051 6.4.5): within a multipart they count, anything else has a part 1 that is its
-/// body, and a message's numbers go on with those of what is in it.
+/// Finds a part by its numbers (RFC 9051 6.4.5): within a multipart they count, anything else has a
+/// part 1 that is its body, and a message's numbers go on with those of what is in it.
 fn locate<'a, 'x>(message: &'a Message<'x>, part: &Part) -> Option<(&'a Message<'x>, &'a MessagePart<'x>)> {
     let (mut message, mut part_now) = (message, message.parts.first()?);
     let mut is_root = true;

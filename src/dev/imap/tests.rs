@@ -434,12 +434,12 @@ fn limits() {
 
 /// What a client knows that believes only responses.
 #[derive(Default)]
-struct Believer {
+struct ResponseReader {
     /// UID, once known, and flags, by sequence number.
     messages: Vec<(Option<u32>, Option<String>)>,
 }
 
-impl Believer {
+impl ResponseReader {
     fn hear(&mut self, answer: &str, by_number: bool) {
         for line in answer.lines() {
             let words: Vec<&str> = line.splitn(4, ' ').collect();
@@ -514,7 +514,7 @@ proptest! {
         let mut clients = [Client::logged_in(&mut model, 1, "alice"), Client::logged_in(&mut model, 2, "alice")];
         let inbox = model.named(&user("alice"), "INBOX").unwrap();
         clients[1].now = clients[0].now;
-        let mut believers = [Believer::default(), Believer::default()];
+        let mut believers = [ResponseReader::default(), ResponseReader::default()];
         for (client, believer) in clients.iter_mut().zip(&mut believers) {
             believer.say(client, &mut model, "s SELECT INBOX");
         }
@@ -566,7 +566,8 @@ proptest! {
             for (((uid, flags), before), (real, real_flags)) in believer.messages.iter().zip(known).zip(&truth) {
                 prop_assert_eq!(*uid, Some(real.get()));
                 prop_assert_eq!(flags.as_deref(), Some(real_flags.as_str()));
-                // What was known before was right; a STORE's .SILENT leaves its arithmetic to the client.
+                // What was known before was right; a STORE's .SILENT leaves its arithmetic to the
+                // client.
                 if let Some(uid) = before.0 {
                     prop_assert_eq!(uid, real.get());
                 }

@@ -13,7 +13,7 @@ const SYSTEM: [&str; 5] = ["\\Answered", "\\Flagged", "\\Deleted", "\\Seen", "\\
 
 /// A message that the client knows of; its place in the list is its sequence number.
 #[derive(Debug, Clone)]
-pub struct Told {
+pub struct KnownMessage {
     /// As it was told.
     pub message: Message,
     /// This session is the first to know of it (RFC 3501 2.3.2).
@@ -22,7 +22,7 @@ pub struct Told {
 
 /// What the client asked for by ENABLE and by what implies it.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Enabled {
+pub struct Extensions {
     pub condstore: bool,
     pub qresync: bool,
 }
@@ -33,7 +33,7 @@ pub struct Selected {
     pub mailbox: u64,
     pub read_only: bool,
     pub basis: Basis,
-    pub told: Vec<Told>,
+    pub told: Vec<KnownMessage>,
     /// What FLAGS listed.
     keywords: Flags,
     recent: usize,
@@ -62,7 +62,7 @@ impl Selected {
     }
 
     /// The message now, or as it was last known where it is gone.
-    pub fn now<'a>(&'a self, told: &'a Told) -> &'a Message {
+    pub fn now<'a>(&'a self, told: &'a KnownMessage) -> &'a Message {
         self.basis.get(told.message.uid).unwrap_or(&told.message)
     }
 
@@ -88,9 +88,10 @@ impl Selected {
         }
     }
 
-    /// Tells what is new, in the order that clients know: FETCH by the old numbers, EXPUNGE from the last to the first,
-    /// EXISTS, RECENT. Without `expunge`, what is gone stays until it may be told (RFC 9051 7.5.1).
-    pub fn tell(&mut self, out: &mut Vec<u8>, mailbox: &mut Mailbox, rights: Rights, enabled: Enabled, expunge: bool) {
+    /// Tells what is new, in the order that clients know: FETCH by the old numbers, EXPUNGE from
+    /// the last to the first, EXISTS, RECENT. Without `expunge`, what is gone stays until it may be
+    /// told (RFC 9051 7.5.1).
+    pub fn tell(&mut self, out: &mut Vec<u8>, mailbox: &mut Mailbox, rights: Rights, enabled: Extensions, expunge: bool) {
         if !self.behind {
             return;
         }
@@ -138,7 +139,7 @@ impl Selected {
         let recent_from = mailbox.recent_from;
         let new = self.basis.messages[from..]
             .iter()
-            .map(|message| Told { recent: message.uid.get() >= recent_from, message: message.clone() });
+            .map(|message| KnownMessage { recent: message.uid.get() >= recent_from, message: message.clone() });
         self.told.extend(new);
         if !self.read_only {
             mailbox.recent_from = recent_from.max(self.basis.uidnext);
@@ -148,7 +149,7 @@ impl Selected {
 }
 
 /// `* n FETCH (FLAGS (…))`, with UID and MODSEQ where they are due (RFC 7162 3.1, 3.2.4).
-pub fn write_flags_of(out: &mut Vec<u8>, at: usize, told: &Told, enabled: Enabled, uid: bool) {
+pub fn write_flags_of(out: &mut Vec<u8>, at: usize, told: &KnownMessage, enabled: Extensions, uid: bool) {
     let mut text = format!("* {} FETCH (", at + 1);
     if uid || enabled.qresync {
         text += &format!("UID {} ", told.message.uid);
@@ -162,7 +163,7 @@ pub fn write_flags_of(out: &mut Vec<u8>, at: usize, told: &Told, enabled: Enable
 }
 
 /// `FLAGS (…)`.
-pub fn flags_item(told: &Told) -> String {
+pub fn flags_item(told: &KnownMessage) -> String {
     let mut flags: Vec<&str> = told.message.flags.iter().map(|flag| flag.as_str()).collect();
     if told.recent {
         flags.push("\\Recent");

@@ -1,14 +1,14 @@
 //! A mailbox as one session may see it: the truth, or the truth of a while ago when the store lags.
 //!
-//! A session's own changes are seen at once, and so is whatever came before a message it added itself: messages appear
-//! in the order of their UIDs.
+//! A session's own changes are seen at once, and so is whatever came before a message it added
+//! itself: messages appear in the order of their UIDs.
 
 use std::time::{Duration, Instant};
 
-use super::mailbox::{Entry, Logged, Mailbox, Message};
+use super::mailbox::{Entry, LogEntry, Mailbox, Message};
 use crate::mail::Uid;
 
-/// See the module's words.
+/// A mailbox's messages as one session may see them.
 #[derive(Debug, Clone)]
 pub struct Basis {
     /// In UID order.
@@ -53,7 +53,7 @@ impl Basis {
         let from = usize::try_from(from).unwrap_or(usize::MAX).min(mailbox.log.len());
         let entries = mailbox.log.range(from..);
         let due = entries.clone().position(|entry| !is_due(entry, now, lag)).unwrap_or(entries.len());
-        let own = |entry: &Entry| entry.session == session && matches!(entry.what, Logged::Added(_));
+        let own = |entry: &Entry| entry.session == session && matches!(entry.what, LogEntry::Added(_));
         let forced = entries.clone().rposition(own).map_or(0, |at| at + 1).max(due);
         let mut changed = false;
         for (at, entry) in entries.enumerate() {
@@ -74,21 +74,21 @@ impl Basis {
         mailbox.log.get(from).map(|entry| entry.at + lag)
     }
 
-    fn apply(&mut self, what: &Logged) -> bool {
+    fn apply(&mut self, what: &LogEntry) -> bool {
         match what {
-            Logged::Added(message) => {
+            LogEntry::Added(message) => {
                 let Err(at) = self.position(message.uid) else { return false };
                 self.messages.insert(at, message.clone());
                 self.uidnext = self.uidnext.max(message.uid.get().saturating_add(1));
             }
-            Logged::Flags { after, .. } => {
+            LogEntry::Flags { after, .. } => {
                 let Ok(at) = self.position(after.uid) else { return false };
                 if self.messages[at].modseq >= after.modseq {
                     return false;
                 }
                 self.messages[at] = after.clone();
             }
-            Logged::Expunged(message) => {
+            LogEntry::Expunged(message) => {
                 let Ok(at) = self.position(message.uid) else { return false };
                 self.messages.remove(at);
             }
@@ -100,16 +100,16 @@ impl Basis {
         self.cursor -= 1;
         self.highest = entry.highest.0;
         match &entry.what {
-            Logged::Added(message) => {
+            LogEntry::Added(message) => {
                 self.messages.retain(|held| held.uid != message.uid);
                 self.uidnext = message.uid.get();
             }
-            Logged::Flags { before, .. } => {
+            LogEntry::Flags { before, .. } => {
                 if let Ok(at) = self.position(before.uid) {
                     self.messages[at] = before.clone();
                 }
             }
-            Logged::Expunged(message) => {
+            LogEntry::Expunged(message) => {
                 if let Err(at) = self.position(message.uid) {
                     self.messages.insert(at, message.clone());
                 }

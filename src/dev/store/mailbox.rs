@@ -40,7 +40,7 @@ pub struct Stamp {
 
 /// A change as the log holds it, with what it takes to undo it.
 #[derive(Debug, Clone)]
-pub enum Logged {
+pub enum LogEntry {
     Added(Message),
     Flags { before: Message, after: Message },
     Expunged(Message),
@@ -52,7 +52,7 @@ pub struct Entry {
     pub session: u64,
     /// HIGHESTMODSEQ before the change and after it.
     pub highest: (u64, u64),
-    pub what: Logged,
+    pub what: LogEntry,
 }
 
 /// A mailbox as it truly is.
@@ -143,7 +143,7 @@ impl Mailbox {
             self.uidnext += 1;
             self.note_keywords(&message.flags);
             self.messages.push(message.clone());
-            self.note(stamp, modseq, Logged::Added(message.clone()));
+            self.note(stamp, modseq, LogEntry::Added(message.clone()));
             added.push(message);
         }
         Some(added)
@@ -165,7 +165,7 @@ impl Mailbox {
             changes.push(FlagChange { uid: *uid, changed, flags: Some(flags.clone()), modseq: Some(ModSeq(modseq)) });
             let after = Message { flags, modseq, ..before.clone() };
             self.messages[at] = after.clone();
-            self.note(stamp, modseq, Logged::Flags { before, after });
+            self.note(stamp, modseq, LogEntry::Flags { before, after });
         }
         changes
     }
@@ -177,7 +177,7 @@ impl Mailbox {
         for uid in uids {
             let Ok(at) = self.messages.binary_search_by_key(uid, |message| message.uid) else { continue };
             let message = self.messages.remove(at);
-            self.note(stamp, modseq, Logged::Expunged(message));
+            self.note(stamp, modseq, LogEntry::Expunged(message));
             self.gone.push_back((*uid, modseq));
             expunged.push(*uid);
         }
@@ -190,8 +190,8 @@ impl Mailbox {
         expunged
     }
 
-    /// When this UID was expunged, as far as it is known: UIDs that may have gone after `modseq` (RFC 7162 3.2.5: telling
-    /// of too many is allowed, of too few is not).
+    /// When this UID was expunged, as far as it is known: UIDs that may have gone after `modseq`
+    /// (RFC 7162 3.2.5: telling of too many is allowed, of too few is not).
     pub fn gone_since(&self, modseq: u64) -> impl Fn(Uid) -> bool {
         let forgotten = modseq < self.gone_floor;
         let since: std::collections::BTreeSet<Uid> =
@@ -206,7 +206,7 @@ impl Mailbox {
         }
     }
 
-    fn note(&mut self, stamp: Stamp, modseq: u64, what: Logged) {
+    fn note(&mut self, stamp: Stamp, modseq: u64, what: LogEntry) {
         let highest = (self.highest, modseq);
         self.highest = modseq;
         self.log.push_back(Entry { at: stamp.now, session: stamp.session, highest, what });

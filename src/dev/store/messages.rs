@@ -63,8 +63,8 @@ impl Model {
         Ok(uids)
     }
 
-    /// Changes flags of those messages that are still there. `mask`: the flags that the user may change; what of a
-    /// replacement is not in it stays as it is (RFC 4314 4).
+    /// Changes flags of those messages that are still there. `mask`: the flags that the user may
+    /// change; what of a replacement is not in it stays as it is (RFC 4314 4).
     pub fn store(
         &mut self,
         stamp: Stamp,
@@ -84,8 +84,8 @@ impl Model {
             let new = flags.iter().filter(|flag| by != FlagsBy::Remove && mask(flag.as_str()));
             kept.chain(new).cloned().collect()
         });
-        // What is set and what is cleared are two types of event (RFC 5423 4.2); both carry the complete sets, so a
-        // message that both happened to is told of once.
+        // What is set and what is cleared are two types of event (RFC 5423 4.2); both carry the
+        // complete sets, so a message that both happened to is told of once.
         let set = |change: &crate::mail::event::FlagChange| {
             change.flags.as_ref().is_some_and(|flags| change.changed.iter().any(|flag| flags.contains(flag.as_str())))
         };
@@ -116,7 +116,8 @@ impl Model {
         gone
     }
 
-    /// Copies those that are still there, in one transaction, or moves them; says which became which.
+    /// Copies those that are still there, in one transaction, or moves them; says which became
+    /// which.
     pub fn copy(
         &mut self,
         stamp: Stamp,

@@ -1,4 +1,5 @@
-//! The mailboxes of `mailpush dev`, in memory: no socket and no task, and the time comes in as an argument.
+//! The mailboxes of `mailpush dev`, in memory: no socket and no task, and the time comes in as an
+//! argument.
 
 pub mod basis;
 pub mod mailbox;

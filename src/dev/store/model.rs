@@ -1,6 +1,7 @@
 //! All mailboxes of all users, who may do what with them, and the events that their changes make.
 //!
-//! A change is made first and its event lies in [`Model::outbox`] afterwards, in the order of the changes (I-5).
+//! A change is made first and its event lies in [`Model::outbox`] afterwards, in the order of the
+//! changes (I-5).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -11,7 +12,8 @@ use crate::cluster::acls::AclNews;
 use crate::mail::event::Status;
 use crate::mail::rights::{Acl, AclEdit, Entry, Identifier, Rights, RightsChange};
 use crate::mail::user::UserNames;
-use crate::mail::{Change, Event, EventId, Flags, MailboxPath, UidValidity, UserName};
+use crate::mail::{Change, Event, Flags, MailboxPath, UidValidity, UserName};
+use crate::push::clock::new_event_id;
 
 /// What the store holds at most.
 #[derive(Debug, Clone, Copy)]
@@ -45,9 +47,11 @@ impl Default for Limits {
 /// How the store misbehaves, for tests; can be changed while it runs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Faults {
-    /// A selected mailbox shows other sessions' changes only after so long; their events are published at once.
+    /// A selected mailbox shows other sessions' changes only after so long; their events are
+    /// published at once.
     pub lag: Duration,
-    /// SELECT, EXAMINE and STATUS show the mailbox of so long ago too, as a replica that lags would.
+    /// SELECT, EXAMINE and STATUS show the mailbox of so long ago too, as a replica that lags
+    /// would.
     pub lag_at_select: bool,
     /// Connections are taken in and bytes are read from nobody: a server that hangs.
     pub hold: bool,
@@ -81,7 +85,8 @@ impl Refusal {
     }
 }
 
-/// See the module's words.
+/// The whole store: users, mailboxes, and what waits to be published. Pure: the time comes in as a
+/// [`Stamp`](super::mailbox::Stamp).
 #[derive(Debug)]
 pub struct Model {
     pub users: Vec<UserName>,
@@ -107,7 +112,8 @@ pub struct Model {
 }
 
 impl Model {
-    /// A store with these users, each with an INBOX and the usual folders. UIDVALIDITYs count up from `uidvalidity`.
+    /// A store with these users, each with an INBOX and the usual folders. UIDVALIDITYs count up
+    /// from `uidvalidity`.
     pub fn new(users: Vec<UserName>, style: Style, limits: Limits, origin: String, uidvalidity: u32) -> Self {
         let mut model = Self {
             users: users.clone(),
@@ -186,8 +192,8 @@ impl Model {
         self.style.meant(user, &self.users, shown)
     }
 
-    /// The mailbox that `user` calls so, if they have all these rights on it. Without the right to know of it, it does
-    /// not exist (RFC 4314 6).
+    /// The mailbox that `user` calls so, if they have all these rights on it. Without the right to
+    /// know of it, it does not exist (RFC 4314 6).
     pub fn find(&self, user: &UserName, shown: &str, rights: &str) -> Result<u64, Refusal> {
         let (owner, name) = self.meant(user, shown).ok_or(Refusal::Nonexistent)?;
         let id = self.named(&owner, &name).ok_or(Refusal::Nonexistent)?;
@@ -403,7 +409,7 @@ impl Model {
 
     fn event(&self, stamp: Stamp, actor: &UserName, mailbox: &Mailbox, change: Change) -> Option<Event> {
         Some(Event {
-            id: EventId::now(),
+            id: new_event_id(),
             at: stamp.unix_ms,
             origin: self.origin.clone(),
             actor: Some(actor.as_str().to_owned()),

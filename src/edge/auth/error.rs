@@ -95,8 +95,6 @@ impl AuthError {
 pub enum KeyError {
     #[error("there is no key: set one of auth.secret, auth.public_key_file, auth.jwks_file, auth.jwks_url")]
     NoSource,
-    #[error("auth.algorithms holds {0:?}, which is not accepted")]
-    UnknownAlgorithm(String),
     #[error("auth.algorithms allows nothing that fits the key")]
     NoFittingAlgorithm,
     #[error("cannot read {}: {reason}", path.display())]

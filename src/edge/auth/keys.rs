@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::KeyError;
-use crate::config::{AuthSettings, parse_algorithm};
+use crate::config::{AuthSettings, SignatureAlgorithm};
 
 /// Keys tried for a token that names none: each costs a signature check.
 const MAX_TRIED: usize = 8;
@@ -106,7 +106,8 @@ impl VerifyingKey {
             _ => return None,
         };
         if let Some(only) = &jwk.alg {
-            algorithms.retain(|algorithm| parse_algorithm(only) == Some(*algorithm));
+            let only = only.parse().map(SignatureAlgorithm::algorithm);
+            algorithms.retain(|algorithm| only == Ok(*algorithm));
         }
         (for_verifying && !algorithms.is_empty()).then(|| Self { id: jwk.kid.clone(), algorithms, key })
     }
@@ -133,11 +134,9 @@ struct Jwk {
 pub(super) struct Allowed(Option<Vec<Algorithm>>);
 
 impl Allowed {
-    /// Fails on a name that is no algorithm (`none` is none).
-    pub fn new(settings: &AuthSettings) -> Result<Self, KeyError> {
-        let parse = |name: &String| parse_algorithm(name).ok_or_else(|| KeyError::UnknownAlgorithm(name.clone()));
-        let list = settings.algorithms.iter().map(parse).collect::<Result<Vec<Algorithm>, _>>()?;
-        Ok(Self(Some(list).filter(|list| !list.is_empty())))
+    pub fn new(settings: &AuthSettings) -> Self {
+        let list: Vec<Algorithm> = settings.algorithms.iter().map(|name| name.algorithm()).collect();
+        Self(Some(list).filter(|list| !list.is_empty()))
     }
 
     /// Whether a token may be signed so.

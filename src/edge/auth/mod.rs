@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::config::{AuthSettings, parse_algorithm};
+use crate::config::{AuthSettings, SignatureAlgorithm};
 use crate::lock::Mutex;
 use crate::mail::UserName;
 use crate::tasks::vital;
@@ -124,7 +124,7 @@ impl Authenticator {
     /// With another floor between fetches than the source's own.
     async fn with_floor(settings: &AuthSettings, floor: Option<Duration>) -> Result<Arc<Self>, KeyError> {
         let policy = Policy::new(settings);
-        let allowed = Allowed::new(settings)?;
+        let allowed = Allowed::new(settings);
         let mut source = if !settings.secret.is_empty() {
             let key = VerifyingKey::from_secret(settings.secret.expose().as_bytes());
             return Self::fixed(policy, allowed, key);
@@ -132,8 +132,8 @@ impl Authenticator {
             return Self::fixed(policy, allowed, read_pem(path).await?);
         } else if let Some(path) = &settings.jwks_file {
             Source::file(path)
-        } else if !settings.jwks_url.is_empty() {
-            Source::url(&settings.jwks_url, &settings.jwks_proxy)?
+        } else if let Some(url) = &settings.jwks_url {
+            Source::url(url, settings.jwks_proxy.as_ref())?
         } else {
             return Err(KeyError::NoSource);
         };
@@ -275,7 +275,8 @@ impl<'a> Parts<'a> {
         if crit.is_some() || zip.is_some() || b64.is_some() {
             return Err(AuthError::UnsupportedHeader);
         }
-        parse_algorithm(alg).ok_or(AuthError::AlgorithmNotAllowed)
+        let known = alg.parse().map(SignatureAlgorithm::algorithm);
+        known.map_err(|_| AuthError::AlgorithmNotAllowed)
     }
 }
 

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use reqwest::Url;
 use tokio::io::AsyncReadExt;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::KeyError;
 use super::keys::{Allowed, KeySet};
+use crate::config::{KeySetUrl, ProxyUrl};
 use crate::http::client;
 use crate::lock::RwLock;
 
@@ -115,7 +117,7 @@ pub(super) struct Source {
 /// Where a key set is.
 enum Place {
     File(PathBuf),
-    Url { client: reqwest::Client, url: String },
+    Url { client: reqwest::Client, url: Url },
 }
 
 impl Source {
@@ -124,11 +126,11 @@ impl Source {
         Self { place: Place::File(path.to_owned()), taken: None }
     }
 
-    /// A set that its issuer serves, fetched through `proxy` unless that is empty.
-    pub fn url(url: &str, proxy: &str) -> Result<Self, KeyError> {
-        let client = client::builder(proxy).and_then(|client| client.timeout(FETCH_TIMEOUT).build());
+    /// A set that its issuer serves, fetched through `proxy` if there is one.
+    pub fn url(url: &KeySetUrl, proxy: Option<&ProxyUrl>) -> Result<Self, KeyError> {
+        let client = client::builder(proxy.map_or("", ProxyUrl::as_str)).and_then(|client| client.timeout(FETCH_TIMEOUT).build());
         let client = client.map_err(|error| KeyError::NotFetched(error.without_url().to_string()))?;
-        Ok(Self { place: Place::Url { client, url: url.to_owned() }, taken: None })
+        Ok(Self { place: Place::Url { client, url: url.url().clone() }, taken: None })
     }
 
     /// An unknown key makes the set be fetched again at most this often: a file is read by us
@@ -175,15 +177,14 @@ async fn read(path: &Path) -> std::io::Result<Vec<u8>> {
 }
 
 /// What a URL answers, or as much of it as shows that it is too large.
-async fn download(client: &reqwest::Client, url: &str) -> Result<Vec<u8>, KeyError> {
-    // A URL may hold credentials, and errors are logged. What failed underneath says more than
-    // reqwest's own words.
+async fn download(client: &reqwest::Client, url: &Url) -> Result<Vec<u8>, KeyError> {
+    // A URL may hold credentials, and errors are logged. What failed underneath says more than reqwest's own words.
     let not_fetched = |error: reqwest::Error| {
         let error = error.without_url();
         let cause = std::iter::successors(std::error::Error::source(&error), |error| error.source()).last();
         KeyError::NotFetched(cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}")))
     };
-    let mut response = client.get(url).send().await.map_err(not_fetched)?;
+    let mut response = client.get(url.clone()).send().await.map_err(not_fetched)?;
     if !response.status().is_success() {
         return Err(KeyError::NotFetched(format!("the answer was {}", response.status())));
     }

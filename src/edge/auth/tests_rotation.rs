@@ -56,7 +56,8 @@ fn unwell() -> Answer {
 }
 
 async fn at(url: &str, every: u64, at_most_every: u64) -> Arc<Authenticator> {
-    let settings = AuthSettings { jwks_url: url.into(), jwks_refresh_ms: Millis(every), ..AuthSettings::default() };
+    let settings =
+        AuthSettings { jwks_url: Some(url.parse().unwrap()), jwks_refresh_ms: Millis(every), ..AuthSettings::default() };
     Authenticator::with_floor(&settings, Some(Duration::from_millis(at_most_every))).await.unwrap()
 }
 
@@ -187,7 +188,11 @@ async fn no_set_to_come_makes_these_good() {
     let folder = tempfile::tempdir().unwrap();
     let key = TestKey::es256();
     let issuer = Issuer::start(ok(jwks(&[key.jwk("a")]))).await;
-    let only = AuthSettings { algorithms: vec!["ES256".into()], jwks_url: issuer.url.clone(), ..AuthSettings::default() };
+    let only = AuthSettings {
+        algorithms: vec!["ES256".parse().unwrap()],
+        jwks_url: Some(issuer.url.parse().unwrap()),
+        ..AuthSettings::default()
+    };
     let auth = Authenticator::with_floor(&only, Some(Duration::from_millis(1))).await.unwrap();
     let hmac = jsonwebtoken::EncodingKey::from_secret(b"a secret of more than thirty-two bytes");
     let hmac = jsonwebtoken::encode(&jsonwebtoken::Header::default(), &serde_json::json!({ "sub": "alice" }), &hmac).unwrap();
@@ -230,9 +235,11 @@ async fn redirects_are_not_followed() {
 
 #[tokio::test]
 async fn errors_do_not_show_the_url() {
-    let auth = at("http://user:hunter2@127.0.0.1:1/keys", 3_600_000, 60_000).await;
+    let auth = at("http://127.0.0.1:1/keys?key=hunter2", 3_600_000, 60_000).await;
     let error = auth.health().last_error.unwrap();
     assert!(!error.contains("hunter2"), "{error}");
+    let refused = "http://user:hunter2@127.0.0.1:1/keys".parse::<crate::config::KeySetUrl>().unwrap_err();
+    assert!(!refused.to_string().contains("hunter2"), "{refused}");
 }
 
 #[tokio::test]

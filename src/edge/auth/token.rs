@@ -73,9 +73,8 @@ pub fn issue(settings: &AuthSettings, request: &TokenRequest, now_ms: u64) -> Re
         scope: request.scopes,
     };
     let (key, fitting) = signing_key(settings)?;
-    let allowed = Allowed::new(settings)?;
-    // A private key on P-384 does not sign with ES256 and the other way round: the first that does
-    // is its own.
+    let allowed = Allowed::new(settings);
+    // A private key on P-384 does not sign with ES256 and the other way round: the first that does is its own.
     let mut tried = fitting.into_iter().filter(|algorithm| allowed.allows(*algorithm)).map(|algorithm| {
         let mut header = jsonwebtoken::Header::new(algorithm);
         header.kid = request.key_id.clone();

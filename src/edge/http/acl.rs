@@ -154,7 +154,7 @@ fn kept(gateway: &Gateway, path: Path) -> Result<(MailboxPath, Arc<dyn Acls>), P
         return Err(Problem::acl_elsewhere(detail));
     };
     let access = &gateway.settings.access;
-    let own = access.namespaces().find(|(namespace, _)| *namespace == mailbox.namespace()).and_then(|(_, kind)| kind);
+    let own = access.by_namespace.iter().find(|entry| entry.namespace == mailbox.namespace()).map(|entry| entry.source);
     let whose = match own.unwrap_or(access.source).resolved(&gateway.settings) {
         RightsKind::Imap => "are the mail server's: change them there, by SETACL",
         RightsKind::Owners => "are their owners' alone",

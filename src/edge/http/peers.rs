@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::caller::Caller;
+use crate::config::BaseUrl;
 use crate::edge::gateway::Gateway;
 use crate::mail::ids::NodeId;
 
@@ -64,7 +65,7 @@ pub fn others(gateway: &Gateway) -> Vec<Peer> {
     let registered = nodes.iter().filter(|record| record.id != *gateway.node());
     let registered = registered.map(|record| Peer { id: Some(record.id.clone()), url: record.url.clone() });
     let own = gateway.record.url.as_str().trim_end_matches('/');
-    let listed = gateway.settings.registry.peers.iter().map(|url| url.trim_end_matches('/')).filter(|url| *url != own);
+    let listed = gateway.settings.registry.peers.iter().map(BaseUrl::as_str).filter(|url| *url != own);
     registered.chain(listed.map(|url| Peer { id: None, url: url.to_owned() })).collect()
 }
 

@@ -15,10 +15,9 @@ use tracing::{debug, info, warn};
 use super::Door;
 use crate::edge::gateway::Gateway;
 use crate::mail::event::{Change, Event};
-use crate::mail::ids::EventId;
 use crate::mail::path::MailboxPath;
 use crate::mail::user::UserName;
-use crate::push::clock::unix_ms;
+use crate::push::clock::{new_event_id, unix_ms};
 use crate::push::metrics::Metrics;
 
 /// Changes of one connection that wait to be published, and those of all connections of the node.
@@ -62,7 +61,7 @@ impl Announcements {
     ) -> Option<oneshot::Receiver<()>> {
         let gateway = &door.gateway;
         let event = Event {
-            id: EventId::now(),
+            id: new_event_id(),
             at: unix_ms(),
             origin: gateway.settings.node.origin.clone(),
             actor: Some(actor.to_string()),

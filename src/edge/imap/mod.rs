@@ -8,7 +8,6 @@ mod arrival;
 mod connection;
 mod entrance;
 mod limits;
-pub mod nets;
 mod park;
 mod pipe;
 pub mod proxy_protocol;
@@ -25,12 +24,11 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
 use self::limits::PerAddress;
-use self::nets::Net;
 use self::park::Pace;
 use self::upstream::Upstreams;
 use super::gateway::Gateway;
 use crate::cluster::registry::RegistryHealth;
-use crate::config::{ImapSettings, Park, PlaintextAuth};
+use crate::config::{ImapSettings, Net, Park, PlaintextAuth};
 use crate::http::files;
 use crate::mail::path::PRIVATE;
 use crate::push::session::Transport;
@@ -112,12 +110,11 @@ impl Door {
     fn new(gateway: Arc<Gateway>) -> Result<Self> {
         let settings = &gateway.settings.imap;
         let upstreams = Arc::new(Upstreams::new(&settings.upstream, gateway.metrics.clone()).context("imap.upstream")?);
-        let trusted = settings.proxy_protocol_from.iter().map(|net| net.parse());
         Ok(Self {
             rules: Arc::new(rules(&gateway)),
             tls: server_tls(settings).context("imap.certificate_file")?,
             upstreams: gateway.upstreams.get_or_init(|| upstreams).clone(),
-            trusted: trusted.collect::<Result<_, _>>().context("imap.proxy_protocol_from")?,
+            trusted: settings.proxy_protocol_from.clone(),
             plaintext_auth: settings.plaintext_auth,
             addresses: PerAddress::new(settings.connections_per_address),
             connections: Arc::new(Semaphore::new(settings.max_connections.min(Semaphore::MAX_PERMITS))),

@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use super::proxy_protocol;
 use super::stream::{Stream, tune};
-use crate::config::{ImapTls, ProxyHeader, UpstreamSettings};
+use crate::config::{HostPort, ImapTls, ProxyHeader, UpstreamSettings};
 use crate::http::files;
 use crate::lock::{Mutex, MutexGuard};
 use crate::push::metrics::Metrics;
@@ -122,13 +122,14 @@ impl Upstreams {
             ImapTls::None => None,
             ImapTls::Starttls | ImapTls::Tls => Some(client_config(settings.ca_file.as_deref())?.into()),
         };
-        let target = |address: &String| {
-            let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host).trim_matches(['[', ']']);
-            let name = if settings.tls_name.is_empty() { host } else { &settings.tls_name };
-            let name = ServerName::try_from(name.to_owned());
+        let target = |address: &HostPort| {
+            let name = match &settings.tls_name {
+                Some(name) => Ok(name.server_name()),
+                None => ServerName::try_from(address.host().to_owned()),
+            };
             let name = name.map_err(|_| TlsError::Setup(format!("{address} is not a server's address")))?;
             let (health, reconnects) = (Mutex::default(), Semaphore::new(RECONNECTS));
-            Ok(Target { address: address.clone(), name, health, reconnects })
+            Ok(Target { address: address.to_string(), name, health, reconnects })
         };
         Ok(Self {
             targets: settings.addresses.iter().map(target).collect::<Result<_, _>>()?,

@@ -114,7 +114,8 @@ fn only(headers: &HeaderMap, name: HeaderName) -> Option<&[u8]> {
 fn check_origin(gateway: &Gateway, headers: &HeaderMap) -> Result<(), Problem> {
     let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
     let allowed = origin.to_str().is_ok_and(|origin| {
-        origin == gateway.record.url.as_str() || gateway.settings.http.allowed_origins.iter().any(|allowed| allowed == origin)
+        origin == gateway.record.url.as_str()
+            || gateway.settings.http.allowed_origins.iter().any(|allowed| allowed.as_str() == origin)
     });
     allowed.then_some(()).ok_or_else(|| Problem::forbidden("pages of this origin may not connect (http.allowed_origins)"))
 }

@@ -22,7 +22,7 @@ use crate::support::imap::ImapClient;
 /// A source of rights before the server at this address.
 fn source(address: SocketAddr, (user, password): (&str, &str), domain: Option<&str>, timeout: Duration) -> ImapRights {
     let mut imap = ImapSettings::default();
-    imap.upstream.addresses = vec![address.to_string()];
+    imap.upstream.addresses = vec![address.into()];
     imap.master.user = user.to_owned();
     imap.master.password = Secret::new(password);
     let access = AccessSettings { timeout_ms: Millis(timeout.as_millis() as u64), ..AccessSettings::default() };

@@ -22,8 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 fn settings(servers: &[&str], chroot: &str) -> RegistrySettings {
     RegistrySettings {
-        ensembles: servers.iter().map(|server| (*server).to_owned()).collect(),
-        chroot: chroot.to_owned(),
+        ensembles: servers.iter().map(|server| server.parse().expect("a server")).collect(),
+        chroot: chroot.parse().expect("a chroot"),
         session_timeout_ms: Millis(2_000),
         lookup_timeout_ms: Millis(5_000),
         ..RegistrySettings::default()

@@ -9,7 +9,7 @@ use mailpush::cluster::queue::gc::{self, Memory, Rules};
 use mailpush::cluster::queue::kafka::KafkaQueues;
 use mailpush::cluster::queue::{Consumer, Delivery, Producer, QueueError, QueueName, QueueState, QueueSystem};
 use mailpush::cluster::registry::QueueNames;
-use mailpush::config::{Millis, QueueSettings, Secret};
+use mailpush::config::{Millis, QueueSettings, SaslMechanism, Secret};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -424,12 +424,12 @@ async fn outages_lose_nothing_that_was_acknowledged_and_keep_the_order() {
 #[tokio::test(flavor = "multi_thread")]
 async fn passwords_and_certificates_are_shown_and_checked() {
     let kafka = TestKafka::start_with(Security::SaslTls);
-    for mechanism in ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] {
-        let settings = QueueSettings { sasl_mechanism: mechanism.to_owned(), ..kafka.settings("secure") };
+    for mechanism in [SaslMechanism::Plain, SaslMechanism::ScramSha256, SaslMechanism::ScramSha512] {
+        let settings = QueueSettings { sasl_mechanism: Some(mechanism), ..kafka.settings("secure") };
         let node = Node::new(&settings);
         let mut reader = node.open("secure.node.a").await;
-        node.send("secure.node.a", mechanism).await;
-        assert_eq!(reader.hear().await, mechanism);
+        node.send("secure.node.a", mechanism.name()).await;
+        assert_eq!(reader.hear().await, mechanism.name());
     }
 
     let wrong = QueueSettings { sasl_password: Secret::new("battery-staple"), ..kafka.settings("secure") };

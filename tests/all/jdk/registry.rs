@@ -24,8 +24,8 @@ const SETTLE: Duration = Duration::from_millis(500);
 
 fn settings(servers: &[&str], chroot: &str) -> RegistrySettings {
     RegistrySettings {
-        ensembles: servers.iter().map(|server| (*server).to_owned()).collect(),
-        chroot: chroot.to_owned(),
+        ensembles: servers.iter().map(|server| server.parse().expect("a server")).collect(),
+        chroot: chroot.parse().expect("a chroot"),
         session_timeout_ms: Millis(SESSION_TIMEOUT.as_millis() as u64),
         settle_ms: Millis(SETTLE.as_millis() as u64),
         lookup_timeout_ms: Millis(1_000),

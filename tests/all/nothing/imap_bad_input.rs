@@ -44,7 +44,7 @@ async fn node(upstream: SocketAddr, change: impl FnOnce(&mut Settings)) -> Node 
     settings.auth.secret = Secret::new("a secret of more than thirty-two bytes, for tests");
     (settings.registry.kind, settings.queue.kind) = (RegistryKind::Local, QueueKind::Local);
     settings.imap.listen = LOOPBACK.parse().ok();
-    settings.imap.upstream.addresses = vec![upstream.to_string()];
+    settings.imap.upstream.addresses = vec![upstream.into()];
     settings.imap.upstream.connect_timeout_ms = Millis(1_000);
     settings.imap.catch_up_ms = Millis(1_500);
     settings.imap.login_deadline_ms = Millis(3_000);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use mailpush::cluster::queue::local::LocalQueues;
 use mailpush::cluster::registry::QueueNames;
 use mailpush::cluster::registry::local::LocalRegistry;
-use mailpush::config::{ImapTls, Millis, Park, PlaintextAuth, ProxyHeader, QueueKind, RegistryKind, Secret, Settings};
+use mailpush::config::{HostPort, ImapTls, Millis, Park, PlaintextAuth, ProxyHeader, QueueKind, RegistryKind, Secret, Settings};
 use mailpush::edge::imap::proxy_protocol;
 use mailpush::node::{Cluster, Node};
 use mailpush::push::outbox::End;
@@ -36,7 +36,7 @@ fn settings(upstreams: &[SocketAddr]) -> Settings {
     settings.auth.secret = Secret::new("a secret of more than thirty-two bytes, for tests");
     (settings.registry.kind, settings.queue.kind) = (RegistryKind::Local, QueueKind::Local);
     settings.imap.listen = LOOPBACK.parse().ok();
-    settings.imap.upstream.addresses = upstreams.iter().map(SocketAddr::to_string).collect();
+    settings.imap.upstream.addresses = upstreams.iter().copied().map(HostPort::from).collect();
     settings.imap.upstream.connect_timeout_ms = Millis(1_000);
     settings
 }
@@ -224,7 +224,7 @@ async fn servers_are_spoken_to_in_tls_and_must_be_who_they_are() {
         settings.imap.upstream.ca_file = Some(folder.path().join("cert.pem"));
         let refused = node(settings.clone()).await;
         plain(&refused).await.expect("* BYE [UNAVAILABLE]").await;
-        settings.imap.upstream.tls_name = "mail.example".to_owned();
+        settings.imap.upstream.tls_name = Some("mail.example".parse().expect("a name"));
         let trusting = node(settings).await;
         let mut client = plain(&trusting).await;
         client.log_in().await;
@@ -244,7 +244,7 @@ async fn a_server_whose_starttls_is_tampered_with_is_not_used() {
         let mut settings = settings(&[upstream.address]);
         settings.imap.upstream.tls = ImapTls::Starttls;
         settings.imap.upstream.ca_file = Some(folder.path().join("cert.pem"));
-        settings.imap.upstream.tls_name = "mail.example".to_owned();
+        settings.imap.upstream.tls_name = Some("mail.example".parse().expect("a name"));
         let node = node(settings).await;
         plain(&node).await.expect("* BYE [UNAVAILABLE]").await;
     }
@@ -259,7 +259,7 @@ async fn a_load_balancer_names_the_client_and_nobody_else_can() {
     // The clients that are named here are not on this machine.
     settings.imap.plaintext_auth = PlaintextAuth::Always;
     let stranger = node(settings.clone()).await;
-    settings.imap.proxy_protocol_from = vec!["127.0.0.0/8".to_owned()];
+    settings.imap.proxy_protocol_from = vec!["127.0.0.0/8".parse().expect("a net")];
     let node = node(settings).await;
 
     let local = "127.0.0.1:143".parse().expect("an address");

@@ -30,7 +30,7 @@ impl Site {
     /// Nobody publishes what happens in the store: what a client hears of it, the store has told.
     async fn new(change: impl FnOnce(&mut Settings)) -> Self {
         let store = Store::start(StoreOptions::default()).await.expect("the store");
-        let address = store.address().to_string();
+        let address = store.address().into();
         let node = AclNode::start(|settings| {
             settings.imap.listen = Some("127.0.0.1:0".parse().expect("an address"));
             settings.imap.upstream.addresses = vec![address];

@@ -97,7 +97,7 @@ impl ZookeeperRegistry {
         let nodes = Arc::new(Nodes::new(names.clone()));
         let child = Arc::new(OnceLock::new());
         let lookup_timeout = settings.lookup_timeout_ms.duration();
-        let accesses = settings.ensembles.iter().map(|hosts| Access::new(settings, hosts).map(Arc::new));
+        let accesses = settings.ensembles.iter().map(|ensemble| Access::new(settings, ensemble).map(Arc::new));
         let accesses = accesses.collect::<Result<Vec<_>, _>>()?;
         let announcement = Announcement::new(asked, accesses[0].options(CreateMode::Ephemeral));
         let registrars = accesses

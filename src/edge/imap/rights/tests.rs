@@ -43,7 +43,7 @@ impl Server {
     async fn before(script: Script, timeout_ms: u64, names: UserNames, change: impl FnOnce(&mut ImapSettings)) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut imap = ImapSettings::default();
-        imap.upstream.addresses = vec![listener.local_addr().unwrap().to_string()];
+        imap.upstream.addresses = vec![listener.local_addr().unwrap().into()];
         imap.master.user = "gw".to_owned();
         imap.master.password = Secret::new("gwpw");
         change(&mut imap);

@@ -120,7 +120,7 @@ async fn elsewhere(met: &Met) {
     let dev = cluster(&[]).await;
     let node = AclNode::start(|settings| {
         settings.access.source = RightsKind::Registry;
-        settings.access.by_namespace = vec!["#private=owners".to_owned(), "#mail = imap".to_owned()];
+        settings.access.by_namespace = ["#private=owners", "#mail = imap"].map(|entry| entry.parse().expect("a source")).into();
     })
     .await;
     let without = AclNode::start_with(false, |_| ()).await;
@@ -178,7 +178,7 @@ async fn what_could_not_be_told_is_told_by_the_second_attempt() {
 
 #[tokio::test]
 async fn without_its_scope_every_path_is_refused_alike() {
-    let node = AclNode::start(|settings| settings.access.by_namespace = vec!["#mail=owners".to_owned()]).await;
+    let node = AclNode::start(|settings| settings.access.by_namespace = vec!["#mail=owners".parse().expect("a source")]).await;
     let client = reqwest::Client::new();
     let seed = client.put(format!("{}{TEAM_ACL}", node.http())).bearer_auth(node.token("acl:write"));
     assert_eq!(seed.body(r#"{"acl":{"bob":"lr"}}"#).send().await.expect("an answer").status(), 200);

@@ -136,7 +136,7 @@ fn with_key_set(settings: &mut Settings, file: &tempfile::NamedTempFile) {
 /// A node that could not fetch its keys.
 fn without_keys(settings: &mut Settings) {
     settings.auth.secret = Secret::new("");
-    "http://127.0.0.1:9/".clone_into(&mut settings.auth.jwks_url);
+    settings.auth.jwks_url = Some("http://127.0.0.1:9/".parse().expect("a URL"));
 }
 
 /// Where key sets are fetched from: answers once, and fails from then on.
@@ -158,7 +158,7 @@ async fn failing_issuer() -> String {
 /// A node that has keys, and cannot fetch newer ones.
 fn with_issuer(settings: &mut Settings, url: &str) {
     settings.auth.secret = Secret::new("");
-    url.clone_into(&mut settings.auth.jwks_url);
+    settings.auth.jwks_url = Some(url.parse().expect("a URL"));
 }
 
 /// A token of the node of [`with_key_set`], if it knew its key.
@@ -345,8 +345,8 @@ async fn a_stream_tells_what_it_cannot_subscribe_to() {
 
 #[tokio::test]
 async fn a_stream_of_changes_tells_that_a_node_has_left() {
-    let here = AclNode::start(|settings| "here".clone_into(&mut settings.node.id)).await;
-    let there = here.beside(|settings| "there".clone_into(&mut settings.node.id)).await;
+    let here = AclNode::start(|settings| settings.node.id = Some("here".parse().expect("an id"))).await;
+    let there = here.beside(|settings| settings.node.id = Some("there".parse().expect("an id"))).await;
     let url = format!("{}/v1/subscriptions/stream", here.http());
     let mut stream = SseClient::open("changes", url, &here.token("subscriptions:read")).await;
     let mut nodes = BTreeSet::new();

@@ -4,19 +4,25 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
+use super::values::{Misfit, read_from_text};
+
 /// A net, such as `10.1.0.0/16`. IPv4 addresses mapped into IPv6 count as what they are.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Net {
     address: IpAddr,
     prefix: u8,
 }
 
-/// Not a net.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not a net such as 10.1.0.0/16")]
-pub struct InvalidNet;
-
 impl Net {
+    /// Whether every address of its kind is in it.
+    pub fn is_everything(&self) -> bool {
+        self.prefix == 0
+    }
+
+    /// Whether the address is in it.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {
             (IpAddr::V4(net), IpAddr::V4(address)) => {
@@ -33,25 +39,37 @@ impl Net {
 }
 
 impl FromStr for Net {
-    type Err = InvalidNet;
+    type Err = Misfit;
 
     /// A net, or one address: then that alone.
-    fn from_str(text: &str) -> Result<Self, InvalidNet> {
-        let (address, prefix) = text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));
-        let address: IpAddr = address.parse().map_err(|_| InvalidNet)?;
-        let most = if address.is_ipv4() { 32 } else { 128 };
-        let prefix = match prefix {
-            None => most,
-            Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => digits.parse().map_err(|_| InvalidNet)?,
-            Some(_) => return Err(InvalidNet),
+    fn from_str(text: &str) -> Result<Self, Misfit> {
+        let read = || {
+            let (address, prefix) = text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));
+            let address: IpAddr = address.parse().ok()?;
+            let most = if address.is_ipv4() { 32 } else { 128 };
+            let prefix = match prefix {
+                None => most,
+                Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => digits.parse().ok()?,
+                Some(_) => return None,
+            };
+            (prefix <= most).then_some(Self { address, prefix })
         };
-        if prefix > most { Err(InvalidNet) } else { Ok(Self { address, prefix }) }
+        let hint = "Write a net such as 10.1.0.0/16 or fd00::/8, or one address.";
+        read().ok_or_else(|| Misfit::new(format!("is {text:?}, not a net"), hint))
+    }
+}
+
+read_from_text!(Net);
+
+impl fmt::Display for Net {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
     }
 }
 
 impl fmt::Debug for Net {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.address, self.prefix)
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -80,7 +98,7 @@ mod tests {
             assert_eq!(net.contains(address.parse().unwrap()), inside, "{net:?} {address}");
         }
         for bad in ["", "10.0.0.0/33", "::/129", "10.0.0.0/", "10.0.0.0/+8", "10.0.0/8", "host/8", "10.0.0.0/8/8"] {
-            assert_eq!(bad.parse::<Net>(), Err(InvalidNet), "{bad}");
+            assert!(bad.parse::<Net>().is_err(), "{bad}");
         }
     }
 }
