@@ -23,6 +23,7 @@ use super::store::mailbox::{Content, Stamp};
 use super::store::messages::Arrival;
 use super::store::model::{Faults, Limits, Model, Refusal};
 use super::store::names::Style;
+use crate::http::files;
 use crate::http::seldom::Seldom;
 use crate::mail::rights::Rights;
 use crate::mail::{Event, Flags, Uid, UserName};
@@ -219,7 +220,10 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, traits: Traits, conn
                 continue;
             }
         };
-        let Ok(place) = places.clone().try_acquire_owned() else {
+        // The store lives in the process of the nodes: what they keep for probes and goodbyes is not
+        // the store's to take.
+        let place = places.clone().try_acquire_owned().ok().filter(|_| !files::is_scarce(&stream));
+        let Some(place) = place else {
             let _ = stream.try_write(b"* BYE [LIMIT] Too many connections\r\n");
             continue;
         };
