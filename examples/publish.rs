@@ -5,7 +5,7 @@
 //! cargo run --example publish -- mailpush.toml '#private:alice@example.org:INBOX' 42
 //! ```
 //!
-//! The settings are those of the gateways ([registry], [queue], [access]); no key for tokens is
+//! The settings are those of the gateways (`[registry]`, `[queue]`, `[access]`); no key for tokens is
 //! needed.
 
 use std::collections::BTreeMap;

@@ -262,7 +262,7 @@ impl Node {
 
     /// Refuses new sessions, says goodbye to those there are at the configured rate, unregisters,
     /// flushes and stops; all within the deadline. Once `hurry` is cancelled all that are left are
-    /// told goodbye at once, and nothing is waited for longer than [`HURRIED`].
+    /// told goodbye at once, and nothing is waited for longer than half a second.
     pub async fn drain(mut self, hurry: CancellationToken) {
         let settings = &self.gateway.settings.node;
         let deadline = settings.drain_deadline_ms.duration();

@@ -86,7 +86,7 @@ impl Refusal {
 }
 
 /// The whole store: users, mailboxes, and what waits to be published. Pure: the time comes in as a
-/// [`Stamp`](super::mailbox::Stamp).
+/// [`Stamp`].
 #[derive(Debug)]
 pub struct Model {
     pub users: Vec<UserName>,
