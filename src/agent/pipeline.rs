@@ -74,7 +74,8 @@ pub struct Parts {
     pub metrics: Arc<AgentMetrics>,
 }
 
-/// See the module's words. Ends, at once, with the token.
+/// Publishes what the spool holds, with a lane for each mailbox. It ends as soon as its token is
+/// cancelled.
 pub struct Pipeline {
     parts: Parts,
     lanes: Mutex<HashMap<MailboxPath, Arc<Lane>>, { rank::LANES }>,

@@ -65,7 +65,7 @@ impl Target {
     }
 }
 
-/// See the module's words.
+/// Connections to one mail server, each logged in as the owner of a mailbox.
 pub struct Pool {
     target: Target,
     permits: Semaphore,

@@ -59,7 +59,7 @@ pub struct Cursor {
     offset: u64,
 }
 
-/// See the module's words.
+/// The folder of unpublished events, and where in it the next one is read and written.
 pub struct Spool {
     folder: PathBuf,
     limit: u64,

@@ -72,7 +72,8 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// See the module's words. Nothing here has a time limit: that is the caller's to set.
+/// A logged-in or fresh connection to a mail server. Nothing here has a time limit: that is the
+/// caller's to set.
 pub struct Client<S> {
     stream: S,
     framer: Framer,
